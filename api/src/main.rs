@@ -1,0 +1,3 @@
+//! The `prodgy` binary.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Loads and peers.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What one may ask: gathers facts, lets the domain decide, appends.
