@@ -1,0 +1,181 @@
+//! What can go wrong with the vault.
+//!
+//! The rule of this file: every message says what to do next, and none holds a secret.
+
+use std::{io, path::Path};
+
+/// The vault could not store, find or read something.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The disk is full; nothing was stored.
+    #[error("the disk is full: free some space, nothing was stored")]
+    DiskFull,
+    /// A file or a folder failed.
+    #[error("{path} cannot be used: check that it exists and that this user may read and write it")]
+    Io {
+        /// The file or folder.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The object store failed.
+    #[error(
+        "the object store failed: check that it is reachable and that its credentials are right, then try again"
+    )]
+    Store(#[source] object_store::Error),
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes, nothing was stored: try again")]
+    Random(#[source] getrandom::Error),
+    /// The server is stopping, so the work was not done.
+    #[error("the server is stopping, nothing was stored: try again when it is back")]
+    Stopping,
+
+    /// What was given as a master key is none.
+    #[error(
+        "{source_name} is not a master key: it must be 32 random bytes, written as 64 hexadecimal digits or in base64 (`openssl rand -hex 32` makes one)"
+    )]
+    MasterKeyMalformed {
+        /// Where the text came from.
+        source_name: String,
+    },
+    /// There are sealed data, and the file of the master key is gone.
+    #[error(
+        "{path} is missing, but the data beside it are sealed with the master key that it held: put that file back (or pass the key in PRODGY_MASTER_KEY); without it the sealed data cannot be read"
+    )]
+    MasterKeyMissing {
+        /// The file.
+        path: String,
+    },
+    /// The data are sealed with another master key.
+    #[error(
+        "the master key does not fit these data: they were sealed with another one. Start with the key that was used before (its file, or PRODGY_MASTER_KEY), or choose another data directory; nothing was changed"
+    )]
+    WrongMasterKey,
+
+    /// A key id is not of the allowed form.
+    #[error("{0:?} is no key id: it takes 1 to 128 of a-z, 0-9 and '-', and begins with a letter")]
+    InvalidKeyId(String),
+    /// There is no such key.
+    #[error(
+        "there is no key {id}: create it before anything is sealed with it; if it was there before, it was shredded, or its file must be restored from a backup"
+    )]
+    KeyMissing {
+        /// The key's id.
+        id: String,
+    },
+    /// The key was shredded, and a shredded key never comes back.
+    #[error("the key {id} was shredded, and a shredded key never comes back: use a new id")]
+    KeyShredded {
+        /// The key's id.
+        id: String,
+    },
+    /// The stored key cannot be unwrapped.
+    #[error("the stored key {id} is damaged: restore keys/{id}.json from a backup")]
+    KeyCorrupt {
+        /// The key's id.
+        id: String,
+    },
+    /// The stored key was written by a newer version.
+    #[error("the stored key {id} has format {found}, this version knows 1: upgrade prodgy")]
+    KeyNewer {
+        /// The key's id.
+        id: String,
+        /// The format that was found.
+        found: u64,
+    },
+
+    /// A text is not of the sealed form.
+    #[error(
+        "a sealed value must look like s1.<key id>.<base64url>: it was cut or changed, restore it from a backup"
+    )]
+    SealMalformed,
+    /// A sealed value does not open at this place.
+    #[error(
+        "a sealed value (key {key_id}) does not open here: it was changed, or it was sealed for another place; restore it from a backup"
+    )]
+    SealRefused {
+        /// The key that it names.
+        key_id: String,
+    },
+
+    /// The name of a blob or an artifact is not of the allowed form.
+    #[error("{0:?} is no name of a stored object: check what made it")]
+    InvalidName(String),
+    /// A blob is not there.
+    #[error("the blob {name} is missing: restore it from a backup, or upload the file again")]
+    BlobMissing {
+        /// Its name.
+        name: String,
+    },
+    /// A blob is not what was stored.
+    #[error("the blob {name} is damaged: restore it from a backup, or upload the file again")]
+    Corrupt {
+        /// Its name.
+        name: String,
+    },
+    /// A blob is larger than the caller takes.
+    #[error(
+        "a blob of {size} bytes is more than the {max} that are taken here: read it as a stream, or raise the limit"
+    )]
+    TooLong {
+        /// Its size.
+        size: u64,
+        /// What the caller takes.
+        max: u64,
+    },
+    /// A range lies outside the blob.
+    #[error(
+        "the range {start}..{end} does not lie within the {size} bytes of the blob: ask for less"
+    )]
+    InvalidRange {
+        /// The first byte.
+        start: u64,
+        /// One past the last byte.
+        end: u64,
+        /// The blob's size.
+        size: u64,
+    },
+}
+
+/// A blob was not stored; nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError<E> {
+    /// The body is longer than the limit.
+    #[error("the body is larger than the {limit} bytes allowed: send less, or raise the limit")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The body itself failed before its end.
+    #[error("the body broke off before its end, nothing was stored: send it again")]
+    Body(#[source] E),
+    /// The vault failed.
+    #[error(transparent)]
+    Vault(#[from] Error),
+}
+
+impl Error {
+    /// Names the file that failed, and knows a full disk when it sees one.
+    pub(crate) fn io(path: &Path, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull,
+            _ => Error::Io { path: path.display().to_string(), source },
+        }
+    }
+
+    /// Looks for a full disk below what the object store says.
+    pub(crate) fn store(error: object_store::Error) -> Error {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(inner) = cause {
+            if let Some(io) = inner.downcast_ref::<io::Error>()
+                && matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            {
+                return Error::DiskFull;
+            }
+            cause = inner.source();
+        }
+        Error::Store(error)
+    }
+}

@@ -1,0 +1,93 @@
+//! What must not lie in the clear or in the log: blobs, data keys, sealing.
+//!
+//! The rule of this crate: what it has answered with `Ok` is on the disk, and what was shredded is
+//! gone. It knows nothing of events, agents or requests; keys, places and products are plain names.
+//!
+//! Below the folder (or the object store) of a [`Vault`] lie
+//! `keys/<id>.json` (data keys, wrapped by the [`MasterKey`]), `blobs/<product>/<xx>/<name>`,
+//! `artifacts/<name>`, and `unfinished/`, which is emptied when the vault is opened.
+
+mod artifacts;
+mod blobs;
+mod cipher;
+mod durable;
+mod error;
+mod keys;
+mod master_key;
+mod objects;
+mod seal;
+
+use std::{fmt, path::Path, sync::Arc};
+
+use object_store::ObjectStore;
+
+pub use blobs::BlobRef;
+pub use error::{Error, PutError};
+pub use master_key::MasterKey;
+pub use objects::ByteStream;
+pub use seal::{Opened, Place, Sealed};
+
+use keys::Keys;
+use objects::Objects;
+
+/// Data keys, sealing, blobs and artifacts in one place. Cheap to clone.
+#[derive(Clone)]
+pub struct Vault {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    objects: Objects,
+    keys: Keys,
+}
+
+impl Vault {
+    /// Opens the vault in a local folder, which is made where there is none.
+    pub async fn local(folder: &Path, master: MasterKey) -> Result<Vault, Error> {
+        Vault::new(Objects::local(folder).await?, master).await
+    }
+
+    /// Opens the vault in a local folder with the master key in a file. Where neither exists, both
+    /// are made, and the flag says so; where only the key is missing, that is an error, and no new
+    /// key is made.
+    pub async fn local_with_key_file(
+        folder: &Path,
+        key_file: &Path,
+    ) -> Result<(Vault, bool), Error> {
+        if !key_file.exists() && Vault::has_keys(folder) {
+            return Err(Error::MasterKeyMissing { path: key_file.display().to_string() });
+        }
+        let (master, created) = MasterKey::load_or_create(key_file)?;
+        Ok((Vault::local(folder, master).await?, created))
+    }
+
+    /// Opens the vault in an object store. It must be durable by itself, as S3 is:
+    /// `object_store`'s own local store is not, [`Vault::local`] is for that.
+    pub async fn remote(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Vault, Error> {
+        Vault::new(Objects::remote(store).await?, master).await
+    }
+
+    /// Whether a local folder holds keys that some master key has wrapped.
+    pub fn has_keys(folder: &Path) -> bool {
+        folder.join("keys").read_dir().is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    async fn new(objects: Objects, master: MasterKey) -> Result<Vault, Error> {
+        let keys = Keys::open(objects.clone(), master).await?;
+        Ok(Vault { inner: Arc::new(Inner { objects, keys }) })
+    }
+
+    fn objects(&self) -> &Objects {
+        &self.inner.objects
+    }
+
+    fn keys(&self) -> &Keys {
+        &self.inner.keys
+    }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Vault")
+    }
+}
