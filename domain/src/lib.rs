@@ -1,0 +1,32 @@
+//! What is true: aggregates, their commands, events and refusals. Pure.
+//!
+//! One aggregate is one file; its `decide` is the whole rulebook and its `apply` only remembers.
+//! The rule of this crate: no clock, no input or output, no randomness. Time, ids, hashes, sealed
+//! texts and looked-up facts arrive inside the commands.
+
+pub mod access_log;
+pub mod agent;
+pub mod api_token;
+pub mod claim;
+pub mod event;
+pub mod execution;
+pub mod file;
+pub mod instance;
+pub mod knowledge_base;
+pub mod lease;
+pub mod manifest;
+pub mod organization;
+pub mod product;
+pub mod refusal;
+pub mod session;
+pub mod token_usage;
+pub mod trigger;
+pub mod upcast;
+pub mod user;
+pub mod values;
+
+pub use refusal::{Fault, Refusal, RefusalKind};
+pub use values::{
+    BlobRef, Description, Digest, Email, FileName, Name, Object, Payload, Role, Scope, Sealed,
+    Timestamp, TokenPrefix, ValueError, derived_id,
+};

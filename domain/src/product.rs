@@ -1,0 +1,182 @@
+//! A product: a workspace inside an organization.
+//!
+//! Life: `Missing` → `Active` → `Deleted`, and never back. Its first event fixes the id of its
+//! default knowledge base, so that a crash in between cannot make two.
+
+use cqrs_es::event_sink::EventSink;
+use cqrs_es::{Aggregate, DomainEvent};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::event;
+use crate::refusal::{Refusal, RefusalKind};
+use crate::values::{Description, Name};
+
+/// What has happened to a product.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ProductEvent {
+    /// It was made.
+    #[serde(rename = "product.created.v1")]
+    Created {
+        /// What people call it.
+        name: Name,
+        /// What people say about it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        description: Option<Description>,
+        /// The id of its default knowledge base.
+        knowledge_base: Uuid,
+    },
+    /// What is given was changed.
+    #[serde(rename = "product.changed.v1")]
+    Changed {
+        /// Another name.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<Name>,
+        /// Another description; an empty one takes it away.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        description: Option<Description>,
+    },
+    /// It is gone.
+    #[serde(rename = "product.deleted.v1")]
+    Deleted {},
+}
+
+/// What one may ask of a product.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ProductCommand {
+    /// Make it.
+    Create {
+        /// What people call it.
+        name: Name,
+        /// What people say about it.
+        description: Option<Description>,
+        /// The id that its default knowledge base will have.
+        knowledge_base: Uuid,
+    },
+    /// Change what is given, leave the rest.
+    Change {
+        /// Another name.
+        name: Option<Name>,
+        /// Another description; an empty one takes it away.
+        description: Option<Description>,
+    },
+    /// Remove it.
+    Delete,
+}
+
+/// A product.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Product {
+    /// Not made yet.
+    #[default]
+    Missing,
+    /// In use.
+    Active {
+        /// What people call it.
+        name: Name,
+        /// What people say about it, often nothing.
+        description: Description,
+        /// Its default knowledge base.
+        knowledge_base: Uuid,
+    },
+    /// Gone for good.
+    Deleted,
+}
+
+impl Product {
+    /// Answers a command with events or a refusal.
+    pub fn decide(&self, command: ProductCommand) -> Result<Vec<ProductEvent>, ProductError> {
+        use {ProductCommand as Do, ProductEvent as Did};
+        match (self, command) {
+            (Product::Missing, Do::Create { name, description, knowledge_base }) => {
+                Ok(vec![Did::Created { name, description, knowledge_base }])
+            }
+            (Product::Active { .. } | Product::Deleted, Do::Create { .. }) => {
+                Err(ProductError::AlreadyExists)
+            }
+            (Product::Missing | Product::Deleted, Do::Change { .. } | Do::Delete) => {
+                Err(ProductError::NotFound)
+            }
+            (
+                Product::Active { name: old_name, description: old_description, .. },
+                Do::Change { name, description },
+            ) => {
+                let name = name.filter(|name| name != old_name);
+                let description = description.filter(|text| text != old_description);
+                match (name, description) {
+                    (None, None) => Ok(vec![]),
+                    (name, description) => Ok(vec![Did::Changed { name, description }]),
+                }
+            }
+            (Product::Active { .. }, Do::Delete) => Ok(vec![Did::Deleted {}]),
+        }
+    }
+}
+
+/// Why a product refused a command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProductError {
+    /// There is no such product, or no more.
+    #[error("there is no such product: list the products to see which there are")]
+    NotFound,
+    /// The id is taken, or was.
+    #[error("the product exists already: change that one, or make another")]
+    AlreadyExists,
+}
+
+impl Refusal for ProductError {
+    fn reason(&self) -> (RefusalKind, &'static str) {
+        match self {
+            ProductError::NotFound => (RefusalKind::NotFound, "product_not_found"),
+            ProductError::AlreadyExists => (RefusalKind::Conflict, "product_already_exists"),
+        }
+    }
+}
+
+impl Aggregate for Product {
+    const TYPE: &'static str = "product";
+    type Command = ProductCommand;
+    type Event = ProductEvent;
+    type Error = ProductError;
+    type Services = ();
+
+    async fn handle(
+        &mut self,
+        command: ProductCommand,
+        _: &(),
+        sink: &EventSink<Self>,
+    ) -> Result<(), ProductError> {
+        for event in self.decide(command)? {
+            sink.write(event, self).await;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: ProductEvent) {
+        match (&mut *self, event) {
+            (_, ProductEvent::Created { name, description, knowledge_base }) => {
+                let description = description.unwrap_or_default();
+                *self = Product::Active { name, description, knowledge_base };
+            }
+            (_, ProductEvent::Deleted {}) => *self = Product::Deleted,
+            (
+                Product::Active { name, description, .. },
+                ProductEvent::Changed { name: new_name, description: new_description },
+            ) => {
+                new_name.into_iter().for_each(|new| *name = new);
+                new_description.into_iter().for_each(|new| *description = new);
+            }
+            (Product::Missing | Product::Deleted, ProductEvent::Changed { .. }) => {}
+        }
+    }
+}
+
+impl DomainEvent for ProductEvent {
+    fn event_type(&self) -> String {
+        event::name_of(self).to_owned()
+    }
+
+    fn event_version(&self) -> String {
+        event::version_of(event::name_of(self)).to_owned()
+    }
+}

@@ -1,0 +1,208 @@
+//! A trigger: what starts an execution of an agent.
+//!
+//! Life: `Missing` → `Active` → `Deleted`, and never back. Its id and content are fixed by the event
+//! that installed its agent; its own stream is completed after that, by whoever comes first.
+
+use cqrs_es::event_sink::EventSink;
+use cqrs_es::{Aggregate, DomainEvent};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::event;
+use crate::refusal::{Refusal, RefusalKind};
+use crate::values::Object;
+
+/// What has happened to a trigger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum TriggerEvent {
+    /// It was made.
+    #[serde(rename = "trigger.created.v1")]
+    Created {
+        /// The agent that it starts.
+        agent: Uuid,
+        /// The version of the agent that it starts.
+        version_id: Uuid,
+        /// Its id in the manifest.
+        key: String,
+        /// What it listens to.
+        #[serde(rename = "type")]
+        kind: TriggerKind,
+        /// Whether it listens.
+        enabled: bool,
+        /// What its kind needs to know.
+        configuration: Object,
+    },
+    /// It is gone.
+    #[serde(rename = "trigger.deleted.v1")]
+    Deleted {},
+}
+
+/// What one may ask of a trigger.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TriggerCommand {
+    /// Make it.
+    Create(TriggerDetails),
+    /// Remove it.
+    Delete,
+}
+
+/// What a trigger listens to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TriggerKind {
+    /// A person or a program says so.
+    Manual,
+    /// The clock.
+    Schedule,
+    /// A delivery from outside.
+    Webhook,
+    /// A message in a communicator.
+    Message,
+    /// Another event of the log.
+    Event,
+}
+
+impl TriggerKind {
+    /// The kind as it is written.
+    pub fn as_str(self) -> &'static str {
+        serde_variant::to_variant_name(&self).expect("a kind is an enum of plain names")
+    }
+}
+
+/// What there is to know of a trigger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TriggerDetails {
+    /// The agent that it starts.
+    pub agent: Uuid,
+    /// The version of the agent that it starts.
+    pub version_id: Uuid,
+    /// Its id in the manifest.
+    pub key: String,
+    /// What it listens to.
+    pub kind: TriggerKind,
+    /// Whether it listens.
+    pub enabled: bool,
+    /// What its kind needs to know.
+    pub configuration: Object,
+}
+
+/// A trigger.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Trigger {
+    /// Not made yet.
+    #[default]
+    Missing,
+    /// Made.
+    Active(TriggerDetails),
+    /// Gone for good.
+    Deleted,
+}
+
+impl Trigger {
+    /// What to execute when a person or a program says so.
+    ///
+    /// # Errors
+    /// When the trigger listens to something else, or to nothing.
+    pub fn fire_manually(&self) -> Result<&TriggerDetails, TriggerError> {
+        match self {
+            Trigger::Missing | Trigger::Deleted => Err(TriggerError::NotFound),
+            Trigger::Active(details) if details.kind != TriggerKind::Manual => {
+                Err(TriggerError::NotManual)
+            }
+            Trigger::Active(details) if !details.enabled => Err(TriggerError::Disabled),
+            Trigger::Active(details) => Ok(details),
+        }
+    }
+
+    /// Answers a command with events or a refusal.
+    pub fn decide(&self, command: TriggerCommand) -> Result<Vec<TriggerEvent>, TriggerError> {
+        use {TriggerCommand as Do, TriggerEvent as Did};
+        match (self, command) {
+            (Trigger::Missing, Do::Create(details)) => {
+                let TriggerDetails { agent, version_id, key, kind, enabled, configuration } =
+                    details;
+                Ok(vec![Did::Created { agent, version_id, key, kind, enabled, configuration }])
+            }
+            (Trigger::Active(known), Do::Create(details)) if *known == details => Ok(vec![]),
+            (Trigger::Active(_) | Trigger::Deleted, Do::Create(_)) => {
+                Err(TriggerError::AlreadyExists)
+            }
+            (Trigger::Missing | Trigger::Deleted, Do::Delete) => Err(TriggerError::NotFound),
+            (Trigger::Active(_), Do::Delete) => Ok(vec![Did::Deleted {}]),
+        }
+    }
+}
+
+/// Why a trigger refused a command.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TriggerError {
+    /// There is no such trigger, or no more.
+    #[error("there is no such trigger: look at the agent to see which it has")]
+    NotFound,
+    /// The id is taken, or was.
+    #[error("the trigger exists already: use that one, or make another")]
+    AlreadyExists,
+    /// It cannot be executed by hand.
+    #[error("the trigger is not a manual one: execute the agent's manual trigger instead")]
+    NotManual,
+    /// It is switched off.
+    #[error("the trigger is disabled: enable it, or execute another one of the agent")]
+    Disabled,
+}
+
+impl Refusal for TriggerError {
+    fn reason(&self) -> (RefusalKind, &'static str) {
+        match self {
+            TriggerError::NotFound => (RefusalKind::NotFound, "trigger_not_found"),
+            TriggerError::AlreadyExists => (RefusalKind::Conflict, "trigger_already_exists"),
+            TriggerError::NotManual => (RefusalKind::Conflict, "trigger_not_manual"),
+            TriggerError::Disabled => (RefusalKind::Conflict, "trigger_disabled"),
+        }
+    }
+}
+
+impl Aggregate for Trigger {
+    const TYPE: &'static str = "trigger";
+    type Command = TriggerCommand;
+    type Event = TriggerEvent;
+    type Error = TriggerError;
+    type Services = ();
+
+    async fn handle(
+        &mut self,
+        command: TriggerCommand,
+        _: &(),
+        sink: &EventSink<Self>,
+    ) -> Result<(), TriggerError> {
+        for event in self.decide(command)? {
+            sink.write(event, self).await;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, event: TriggerEvent) {
+        *self = match event {
+            TriggerEvent::Created { agent, version_id, key, kind, enabled, configuration } => {
+                Trigger::Active(TriggerDetails {
+                    agent,
+                    version_id,
+                    key,
+                    kind,
+                    enabled,
+                    configuration,
+                })
+            }
+            TriggerEvent::Deleted {} => Trigger::Deleted,
+        };
+    }
+}
+
+impl DomainEvent for TriggerEvent {
+    fn event_type(&self) -> String {
+        event::name_of(self).to_owned()
+    }
+
+    fn event_version(&self) -> String {
+        event::version_of(event::name_of(self)).to_owned()
+    }
+}

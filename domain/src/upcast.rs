@@ -1,0 +1,19 @@
+//! Old shapes: how an event that was written by an earlier version becomes today's.
+//!
+//! The rule of this file: a line is added, never edited and never removed. What is on disk stays as
+//! it is; it is lifted each time it is read.
+
+use serde_json::Value;
+
+/// Lifts one version of an event to the next one.
+pub struct Upcaster {
+    /// The name on disk that is lifted, as `agent.renamed.v1`.
+    pub from: &'static str,
+    /// The name it has afterwards, as `agent.renamed.v2`. It may be lifted again.
+    pub to: &'static str,
+    /// The payload's new shape.
+    pub lift: fn(Value) -> Value,
+}
+
+/// Every old shape there is. Empty as long as every event is at its first version.
+pub const UPCASTERS: &[Upcaster] = &[];
