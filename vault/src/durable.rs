@@ -154,10 +154,16 @@ impl Folder {
         self.finish(unfinished, name)
     }
 
-    /// Stores bytes under a name unless it is taken; says whether it did.
+    /// Stores bytes under a name unless it is taken; says whether it did. On `Ok(false)` too, what
+    /// has the name is on the disk.
     pub(crate) fn create(&self, name: &str, bytes: Bytes) -> io::Result<bool> {
         let path = self.path(name);
         self.ensure_folder(parent(&path))?;
+        if path.try_exists()? {
+            // Whoever made it may not have synced its name yet; its bytes were synced before that.
+            sync_folder(parent(&path))?;
+            return Ok(false);
+        }
         let mut unfinished = self.begin()?;
         unfinished.write(&[bytes])?;
         unfinished.create_as(&path)
@@ -271,3 +277,6 @@ fn absent_as_none<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,3 +179,24 @@ impl Error {
         Error::Store(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    //! A full disk is seen wherever it hides.
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_found_below_an_object_store() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let deep =
+            io::Error::other(object_store::Error::Generic { store: "a", source: full().into() });
+        for source in [full(), deep] {
+            let error = object_store::Error::Generic { store: "any", source: Box::new(source) };
+            assert!(matches!(Error::store(error), Error::DiskFull));
+        }
+        let other = io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = object_store::Error::Generic { store: "any", source: Box::new(other) };
+        assert!(matches!(Error::store(error), Error::Store(_)));
+    }
+}

@@ -112,6 +112,11 @@ impl Keys {
             None => check_id(id)?,
         }
         let _unchanged = self.gate.read().await;
+        self.load(id).await
+    }
+
+    /// Reads a key from the store, with the gate held.
+    async fn load(&self, id: &str) -> Result<Option<Arc<Secret>>, Error> {
         if let Some(stored) = self.objects.read(&key_name(id)).await? {
             let key = Arc::new(self.unwrap(id, &stored)?);
             self.remember(id, Known::Key(key.clone()));
@@ -136,9 +141,11 @@ impl Keys {
             return Err(Error::KeyShredded { id: id.to_owned() });
         }
         let (key, wrapped) = self.new_key(id)?;
-        // A key that exists is not remembered here: the next use reads the one that is stored.
         if self.objects.create(&key_name(id), wrapped).await? {
             self.remember(id, Known::Key(Arc::new(key)));
+        } else {
+            // The one that is there is the key, if it can be used.
+            self.load(id).await?;
         }
         Ok(())
     }

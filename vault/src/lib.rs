@@ -54,10 +54,13 @@ impl Vault {
         folder: &Path,
         key_file: &Path,
     ) -> Result<(Vault, bool), Error> {
-        if !key_file.exists() && Vault::has_keys(folder) {
-            return Err(Error::MasterKeyMissing { path: key_file.display().to_string() });
-        }
-        let (master, created) = MasterKey::load_or_create(key_file)?;
+        let (master, created) = match MasterKey::load(key_file)? {
+            Some(master) => (master, false),
+            None if Vault::has_keys(folder) => {
+                return Err(Error::MasterKeyMissing { path: key_file.display().to_string() });
+            }
+            None => MasterKey::load_or_create(key_file)?,
+        };
         Ok((Vault::local(folder, master).await?, created))
     }
 

@@ -37,6 +37,28 @@ async fn creating_a_key_again_changes_nothing() {
     assert!(store.files("unfinished").is_empty());
 }
 
+#[tokio::test]
+async fn a_key_in_memory_is_used_without_the_disk() {
+    let store = Store::new().await;
+    store.vault.create_key(KEY).await.unwrap();
+    // With its files gone, only memory is left to answer.
+    fs::remove_dir_all(store.path("keys")).unwrap();
+    store.vault.create_key(KEY).await.unwrap();
+    let sealed = sealed(&store.vault, "ada").await;
+    assert!(store.vault.open_cached(&sealed, &place("email")).unwrap().is_ok());
+    store.vault.open(&sealed, &place("email")).await.unwrap();
+    store.vault.derive(KEY, "any").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_key_is_not_created_again() {
+    let store = Store::new().await;
+    store.vault.create_key(KEY).await.unwrap();
+    flip_a_bit(&store.path("keys/user-0193.json"));
+    let refused = store.reopened().await.create_key(KEY).await;
+    assert!(matches!(refused, Err(Error::KeyCorrupt { id }) if id == KEY));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_who_create_a_key_at_once_get_one_key() {
     let store = Store::new().await;

@@ -8,5 +8,6 @@ mod blobs;
 mod keys;
 mod local;
 mod master_key;
+mod remote;
 mod seal;
 mod support;
