@@ -1,0 +1,178 @@
+//! The threads that embed. The one rule: a question never waits for a file. Questions are taken first, and a worker in the middle
+//! of passages looks for questions after every layer, so the longest wait is one layer of one batch (a few milliseconds).
+
+use std::collections::VecDeque;
+use std::num::NonZero;
+use std::sync::Arc;
+use std::thread;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use crate::error::ModelError;
+use crate::model::{Model, Scratch};
+
+/// Passages are done in batches of about this many bytes of text (some 250 tokens): enough rows to make reading the weights
+/// worth while, few enough that several files share the workers.
+const BATCH_BYTES: usize = 1200;
+
+type Vectors = Result<Vec<Vec<f32>>, ModelError>;
+
+/// Texts to embed together, and where the vectors go.
+struct Job {
+    texts: Vec<String>,
+    answer: oneshot::Sender<Vectors>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    questions: VecDeque<Job>,
+    passages: VecDeque<Job>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+/// Turns texts into vectors of unit length, on threads of its own: one single-threaded worker per core does more than one worker
+/// of many threads. Cheap to clone; the threads end with the last clone.
+#[derive(Clone)]
+pub struct Embedder {
+    model: Model,
+    owner: Arc<Owner>,
+}
+
+/// Closes the queue when the last [`Embedder`] is dropped.
+struct Owner(Arc<Queue>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.0.waiting.lock().closed = true;
+        self.0.filled.notify_all();
+    }
+}
+
+impl Embedder {
+    /// Starts `workers` threads, at least one; [`Embedder::default_workers`] is the right number.
+    pub fn new(model: Model, workers: usize) -> Self {
+        let queue = Arc::new(Queue::default());
+        for number in 0..workers.max(1) {
+            let (model, queue) = (model.clone(), Arc::clone(&queue));
+            thread::Builder::new()
+                .name(format!("embed-{number}"))
+                .spawn(move || work(&model, &queue))
+                .expect("a process that starts can start a few threads");
+        }
+        Self { model, owner: Arc::new(Owner(queue)) }
+    }
+
+    /// One worker per core.
+    pub fn default_workers() -> usize {
+        thread::available_parallelism().map_or(1, NonZero::get)
+    }
+
+    /// The model in use.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The vector of a question, before all passages.
+    pub async fn embed_query(&self, text: &str) -> Result<Vec<f32>, ModelError> {
+        let answer = self.enqueue(|waiting| &mut waiting.questions, vec![text.to_owned()]);
+        let mut vectors = answer.await.unwrap_or(Err(ModelError::Stopped))?;
+        vectors.pop().ok_or(ModelError::Stopped)
+    }
+
+    /// The vectors of passages, in their order. Dropping the future gives up what has not begun.
+    pub async fn embed_passages(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, ModelError> {
+        let mut vectors = Vec::with_capacity(texts.len());
+        let mut answers = Vec::new();
+        for batch in batches(texts) {
+            answers.push(self.enqueue(|waiting| &mut waiting.passages, batch));
+        }
+        for answer in answers {
+            vectors.extend(answer.await.unwrap_or(Err(ModelError::Stopped))?);
+        }
+        Ok(vectors)
+    }
+
+    fn enqueue(
+        &self,
+        line: fn(&mut Waiting) -> &mut VecDeque<Job>,
+        texts: Vec<String>,
+    ) -> oneshot::Receiver<Vectors> {
+        let (answer, receiver) = oneshot::channel();
+        line(&mut self.owner.0.waiting.lock()).push_back(Job { texts, answer });
+        self.owner.0.filled.notify_one();
+        receiver
+    }
+}
+
+impl std::fmt::Debug for Embedder {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Embedder").field("model", &self.model).finish_non_exhaustive()
+    }
+}
+
+/// Consecutive texts in groups of about [`BATCH_BYTES`]. Texts of any lengths go together: nothing is padded.
+fn batches(texts: Vec<String>) -> Vec<Vec<String>> {
+    let mut batches: Vec<Vec<String>> = Vec::new();
+    let mut room = 0;
+    for text in texts {
+        match batches.last_mut() {
+            Some(batch) if text.len() <= room => {
+                room -= text.len();
+                batch.push(text);
+            }
+            _ => {
+                room = BATCH_BYTES.saturating_sub(text.len());
+                batches.push(vec![text]);
+            }
+        }
+    }
+    batches
+}
+
+/// A worker's life.
+fn work(model: &Model, queue: &Queue) {
+    let mut scratch = Scratch::default();
+    let mut scratch_for_questions = Scratch::default();
+    loop {
+        let mut waiting = queue.waiting.lock();
+        let job = loop {
+            if let Some(job) =
+                waiting.questions.pop_front().or_else(|| waiting.passages.pop_front())
+            {
+                break job;
+            }
+            if waiting.closed {
+                return;
+            }
+            queue.filled.wait(&mut waiting);
+        };
+        drop(waiting);
+        embed(model, job, &mut scratch, &mut || {
+            while let Some(question) = next_question(queue) {
+                embed(model, question, &mut scratch_for_questions, &mut || {});
+            }
+        });
+    }
+}
+
+fn next_question(queue: &Queue) -> Option<Job> {
+    queue.waiting.lock().questions.pop_front()
+}
+
+/// Does one job, unless nobody waits for it any more.
+fn embed(model: &Model, job: Job, scratch: &mut Scratch, between: &mut dyn FnMut()) {
+    if job.answer.is_closed() {
+        return;
+    }
+    let tokens: Result<Vec<_>, _> = job.texts.iter().map(|text| model.tokenize(text)).collect();
+    let vectors = tokens.map(|tokens| model.forward(&tokens, scratch, between));
+    // Whoever asked may have gone in the meantime.
+    let _ = job.answer.send(vectors);
+}

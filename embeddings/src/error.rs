@@ -1,0 +1,146 @@
+//! What can go wrong here. The one rule: every message says what to do next.
+
+use std::path::PathBuf;
+
+/// Why a file could not be turned into text.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum ExtractError {
+    /// A format that this version does not read.
+    #[error(
+        "{found} cannot be read by this version: upload it as TXT, Markdown, HTML, CSV, TSV or JSON"
+    )]
+    UnsupportedFormat {
+        /// What it is, as far as it can be told.
+        found: String,
+    },
+    /// The name or media type says one thing, the bytes another.
+    #[error(
+        "the file is said to be {expected}, but it is {found}: upload it under its true name and media type"
+    )]
+    MediaTypeMismatch {
+        /// What its name or media type says.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// Text in another encoding.
+    #[error(
+        "the text is not UTF-8 (byte {offset} is the first that cannot be): save it as UTF-8, or as UTF-16 with a byte order mark"
+    )]
+    NotUtf8 {
+        /// The first byte that is not.
+        offset: usize,
+    },
+    /// Zero bytes, which no text has.
+    #[error(
+        "the file is not text (byte {offset} is zero): save it as UTF-8, or upload it under its true name"
+    )]
+    NotText {
+        /// The first zero byte.
+        offset: usize,
+    },
+    /// The format's own rules are broken.
+    #[error("the file is not valid {format}: {reason}; mend it and upload it again")]
+    Malformed {
+        /// The format.
+        format: &'static str,
+        /// Where and why.
+        reason: String,
+    },
+    /// Nothing but white space came out.
+    #[error("the file holds no text: there is nothing to search in it")]
+    Empty,
+}
+
+impl ExtractError {
+    /// A stable word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnsupportedFormat { .. } => "unsupported_format",
+            Self::MediaTypeMismatch { .. } => "media_type_mismatch",
+            Self::NotUtf8 { .. } => "not_utf8",
+            Self::NotText { .. } => "not_text",
+            Self::Malformed { .. } => "malformed",
+            Self::Empty => "empty",
+        }
+    }
+}
+
+/// Why there is no model, or no vector from it.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// No model on this machine.
+    #[error(
+        "no embedding model in {}: run `prodgy model fetch`, or scripts/fetch-model where the model hub cannot be reached",
+        directory.display()
+    )]
+    Missing {
+        /// Where it was looked for.
+        directory: PathBuf,
+    },
+    /// A file of the model that cannot be read.
+    #[error("cannot read {}: check its permissions, or fetch the model again with scripts/fetch-model", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of the model that is not what it should be.
+    #[error(
+        "the model's {file} is damaged: delete it and run `prodgy model fetch` or scripts/fetch-model again"
+    )]
+    Damaged {
+        /// The file's name.
+        file: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A model of another make.
+    #[error(
+        "this model cannot be used ({0}): all-MiniLM-L6-v2 or another BERT of that shape is needed"
+    )]
+    Unsupported(String),
+    /// The hub did not give the model.
+    #[error(
+        "the model hub did not give {file}: try again, or run scripts/fetch-model, which needs no hub"
+    )]
+    Hub {
+        /// The file that was asked for.
+        file: &'static str,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A text that the tokenizer refused.
+    #[error("the tokenizer refused the text: shorten it or remove what is not text")]
+    Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The worker threads are gone.
+    #[error(
+        "the embedding workers have stopped: the server is shutting down, try again once it is back"
+    )]
+    Stopped,
+}
+
+impl ModelError {
+    pub(crate) fn weights(source: candle_core::Error) -> Self {
+        Self::Damaged { file: "model.safetensors", source: Box::new(source) }
+    }
+}
+
+/// Why stored bytes are no artifact.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// Cut off, altered, or something else altogether.
+    #[error(
+        "the stored artifact is damaged ({0}): delete it, and the file is read and embedded again"
+    )]
+    Damaged(&'static str),
+    /// Its head cannot be read.
+    #[error(
+        "the stored artifact's head cannot be read: delete it, and the file is read and embedded again"
+    )]
+    Head(#[from] serde_json::Error),
+}
