@@ -104,9 +104,28 @@ fn any_text() -> impl Strategy<Value = String> {
         "[a-z0-9:._-]{0,40}",
         proptest::collection::vec(
             proptest::sample::select(vec![
-                '\0', '\u{7}', '\u{8}', '\t', '\n', '\u{c}', '\r', '\u{1f}', '"', '\\', '/', '\u{7f}',
-                '\u{80}', '\u{2028}', '\u{2029}', '\u{d7ff}', '\u{e000}', '\u{fb33}', '\u{feff}',
-                '\u{ffff}', '🦀', '\u{10ffff}',
+                '\0',
+                '\u{7}',
+                '\u{8}',
+                '\t',
+                '\n',
+                '\u{c}',
+                '\r',
+                '\u{1f}',
+                '"',
+                '\\',
+                '/',
+                '\u{7f}',
+                '\u{80}',
+                '\u{2028}',
+                '\u{2029}',
+                '\u{d7ff}',
+                '\u{e000}',
+                '\u{fb33}',
+                '\u{feff}',
+                '\u{ffff}',
+                '🦀',
+                '\u{10ffff}',
             ]),
             0..12
         )
@@ -120,7 +139,9 @@ fn any_payload() -> impl Strategy<Value = Box<RawValue>> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         (-(1_i64 << 53)..(1_i64 << 53)).prop_map(Value::from),
-        any::<f64>().prop_filter("JSON has no such number", |n| n.is_finite()).prop_map(Value::from),
+        any::<f64>()
+            .prop_filter("JSON has no such number", |n| n.is_finite())
+            .prop_map(Value::from),
         any_text().prop_map(Value::from),
     ];
     let value = leaf.prop_recursive(3, 24, 6, |inner| {
@@ -170,6 +191,7 @@ fn any_event() -> impl Strategy<Value = RecordedEvent> {
 
 fn golden(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.trim_end().to_owned()
 }
