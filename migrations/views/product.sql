@@ -1,0 +1,12 @@
+CREATE TABLE product (
+    id             TEXT PRIMARY KEY,
+    position       INTEGER NOT NULL UNIQUE,
+    organization   TEXT NOT NULL,
+    name           TEXT NOT NULL,
+    description    TEXT,
+    knowledge_base TEXT NOT NULL,
+    created_at     TEXT NOT NULL,
+    updated_at     TEXT NOT NULL,
+    sequence       INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX product_of ON product (organization, position);

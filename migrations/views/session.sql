@@ -1,0 +1,9 @@
+CREATE TABLE session (
+    id           TEXT PRIMARY KEY,
+    organization TEXT NOT NULL,
+    user         TEXT NOT NULL,
+    started_at   TEXT NOT NULL,
+    expires_at   TEXT NOT NULL,
+    ended        TEXT
+) WITHOUT ROWID;
+CREATE INDEX session_of ON session (user) WHERE ended IS NULL;

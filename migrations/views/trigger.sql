@@ -1,0 +1,18 @@
+CREATE TABLE agent_trigger (
+    id            TEXT PRIMARY KEY,
+    position      INTEGER NOT NULL UNIQUE,
+    organization  TEXT NOT NULL,
+    product       TEXT NOT NULL,
+    agent         TEXT NOT NULL,
+    version_id    TEXT NOT NULL,
+    key           TEXT NOT NULL,
+    type          TEXT NOT NULL,
+    enabled       INTEGER NOT NULL,
+    configuration TEXT NOT NULL,
+    last_firing_at TEXT,
+    created_at    TEXT NOT NULL,
+    updated_at    TEXT NOT NULL,
+    sequence      INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX trigger_of_version ON agent_trigger (version_id, position);
+CREATE INDEX trigger_of_agent ON agent_trigger (agent, position);

@@ -1,0 +1,335 @@
+//! The audit log: who did what to which resource, when, from where, with what outcome.
+//!
+//! The rule of this file: every event of the log is one row, except those that report several facts
+//! (uses of a token, refused attempts), which are one row for each.
+
+use domain::access_log::AccessLogEvent;
+use domain::token_usage::TokenUsageEvent;
+use eventlog::RecordedEvent;
+use rusqlite::{Connection, Row, params};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::columns::{id, json as json_column, optional_id};
+use crate::engine::{ReadModel, stored_time};
+use crate::listing::Query;
+use crate::{Error, Listing, SealedField, Window, decode};
+
+/// How many rows one event can make.
+const PLACES: u64 = 4_096;
+
+/// How much of a payload is shown with its row, in bytes.
+const DETAILS: usize = 4_096;
+
+/// One row of the audit log.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its place in the list.
+    pub cursor: u64,
+    /// The position of its event.
+    pub position: u64,
+    /// The id of its event.
+    pub event_id: Uuid,
+    /// The type of its event.
+    pub event_type: String,
+    /// The stream of its event.
+    pub stream: String,
+    /// When.
+    pub at: String,
+    /// The tenant.
+    pub organization: Uuid,
+    /// The product, where there is one.
+    pub product: Option<Uuid>,
+    /// Who, as `user:<id>`.
+    pub actor: String,
+    /// What, as `created`.
+    pub action: String,
+    /// To what kind of resource.
+    pub resource_type: Option<String>,
+    /// To which resource.
+    pub resource_id: Option<String>,
+    /// `success`, `denied` or `failed`.
+    pub outcome: String,
+    /// The request.
+    pub request_id: Option<String>,
+    /// From where: see [`SealedField::open_client`].
+    pub address: Option<SealedField>,
+    /// With what.
+    pub user_agent: Option<SealedField>,
+    /// What else the event says, without what is sealed.
+    pub details: Value,
+}
+
+/// What an audit question asks for. Every condition narrows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Who, as `user:<id>`, or the id alone.
+    pub actor: Option<String>,
+    /// What.
+    pub action: Option<String>,
+    /// To what kind of resource.
+    pub resource_type: Option<String>,
+    /// To which resource.
+    pub resource_id: Option<String>,
+    /// In which product.
+    pub product: Option<Uuid>,
+    /// With what outcome.
+    pub outcome: Option<String>,
+    /// Not before this time.
+    pub from: Option<String>,
+    /// Before this time.
+    pub to: Option<String>,
+    /// In which request.
+    pub request_id: Option<String>,
+    /// Every one of these words stands somewhere in the row.
+    pub q: Option<String>,
+}
+
+/// The read model of the audit log.
+pub struct AuditLog;
+
+impl ReadModel for AuditLog {
+    fn name(&self) -> &'static str {
+        "audit_log"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("../../migrations/views/audit_log.sql")
+    }
+
+    fn categories(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+        match event.stream.category() {
+            "token_usage" => uses(db, event),
+            "access_log" => rejections(db, event),
+            _ => change(db, event),
+        }
+    }
+}
+
+/// The columns that differ between rows of one event.
+struct Line<'a> {
+    place: u64,
+    at: String,
+    product: Option<String>,
+    actor: &'a str,
+    action: &'a str,
+    resource_type: Option<&'a str>,
+    resource_id: Option<&'a str>,
+    outcome: &'a str,
+    request_id: Option<&'a str>,
+    address: Option<SealedField>,
+    user_agent: Option<SealedField>,
+    details: &'a str,
+}
+
+fn insert(db: &Connection, event: &RecordedEvent, line: &Line<'_>) -> Result<(), Error> {
+    let mut statement = db.prepare_cached(
+        "INSERT INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+    )?;
+    statement.execute(params![
+        event.position.0 * PLACES + line.place.min(PLACES - 1),
+        event.position.0,
+        event.id.to_string(),
+        event.event_type,
+        event.stream.as_str(),
+        line.at,
+        event.organization.to_string(),
+        line.product,
+        line.actor,
+        line.action,
+        line.resource_type,
+        line.resource_id,
+        line.outcome,
+        line.request_id,
+        line.address,
+        line.user_agent,
+        line.details,
+    ])?;
+    Ok(())
+}
+
+/// An event that is one fact: `agent.installed.v1` is "installed" of an "agent".
+fn change(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    let category = event.stream.category();
+    let action = event.event_type.strip_prefix(category).and_then(|rest| rest.strip_prefix('.'));
+    let action = action.and_then(|rest| rest.rsplit_once('.')).map_or(event.event_type.as_str(), |(verb, _)| verb);
+    insert(
+        db,
+        event,
+        &Line {
+            place: 0,
+            at: stored_time(event.time),
+            product: event.product.map(|product| product.to_string()),
+            actor: &event.actor,
+            action,
+            resource_type: Some(category),
+            resource_id: Some(event.stream.id()),
+            outcome: if action.ends_with("failed") { "failed" } else { "success" },
+            request_id: event.request_id.as_deref(),
+            address: event.address.clone().map(SealedField::of_client),
+            user_agent: event.user_agent.clone().map(SealedField::of_client),
+            details: &details(event)?,
+        },
+    )
+}
+
+/// What may be shown of a payload: without what is sealed, without hashes of secrets, and not whole
+/// documents.
+fn details(event: &RecordedEvent) -> Result<String, Error> {
+    let data = event.data.get();
+    let is_plain = event.keys.is_empty() && !data.contains("_hash\"");
+    if data.len() > DETAILS {
+        let members: serde_json::Map<String, Value> = serde_json::from_str(data)?;
+        let short = members.into_iter().filter(|(name, value)| is_shown(name, value) && !value.is_object());
+        return Ok(Value::Object(short.collect()).to_string());
+    }
+    if is_plain {
+        return Ok(data.to_owned());
+    }
+    let members: serde_json::Map<String, Value> = serde_json::from_str(data)?;
+    let shown = members.into_iter().filter(|(name, value)| is_shown(name, value));
+    Ok(Value::Object(shown.collect()).to_string())
+}
+
+fn is_shown(name: &str, value: &Value) -> bool {
+    let is_sealed = match value {
+        Value::String(text) => vault::Sealed::parse(text.as_str()).is_ok(),
+        Value::Object(members) => members.contains_key("sealed") || members.contains_key("blob"),
+        _ => false,
+    };
+    !is_sealed && !name.ends_with("_hash") && name != "private_key"
+}
+
+/// Uses of an API token: each is a row of the token.
+fn uses(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    let TokenUsageEvent::Recorded { uses } = decode(event)?;
+    let actor = format!("token:{}", event.stream.id());
+    for (place, usage) in (0..).zip(&uses) {
+        let details = json!({
+            "method": usage.method, "route": usage.route, "status": usage.status, "count": usage.count,
+            "first_at": usage.first_at, "last_at": usage.last_at,
+        });
+        insert(
+            db,
+            event,
+            &Line {
+                place,
+                at: usage.last_at.to_string(),
+                product: event.product.map(|product| product.to_string()),
+                actor: &actor,
+                action: "used",
+                resource_type: Some("api_token"),
+                resource_id: Some(event.stream.id()),
+                outcome: if usage.status < 400 { "success" } else { "failed" },
+                request_id: None,
+                address: usage.address.clone().map(|text| SealedField::of_client(text.0)),
+                user_agent: None,
+                details: &details.to_string(),
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// Attempts that were refused: each is a row of what it was aimed at.
+fn rejections(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    let AccessLogEvent::Rejected { attempts } = decode(event)?;
+    for (place, attempt) in (0..).zip(&attempts) {
+        let details = json!({
+            "method": attempt.method, "path": attempt.path, "route": attempt.route, "status": attempt.status,
+            "code": attempt.code, "count": attempt.count, "last_at": attempt.last_at,
+        });
+        insert(
+            db,
+            event,
+            &Line {
+                place,
+                at: attempt.at.to_string(),
+                product: attempt.product.map(|product| product.to_string()),
+                actor: &attempt.actor,
+                action: "rejected",
+                resource_type: attempt.resource_type.as_deref(),
+                resource_id: attempt.resource_id.as_deref(),
+                outcome: if matches!(attempt.status, 401 | 403 | 404) { "denied" } else { "failed" },
+                request_id: attempt.request_id.as_deref(),
+                address: attempt.address.clone().map(|text| SealedField::of_client(text.0)),
+                user_agent: attempt.user_agent.clone().map(|text| SealedField::of_client(text.0)),
+                details: &details.to_string(),
+            },
+        )?;
+    }
+    Ok(())
+}
+
+const COLUMNS: &str = "position, event, event_id, event_type, stream, at, organization, product, actor, action, \
+                       resource_type, resource_id, outcome, request_id, address, user_agent, details";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        cursor: row.get(0)?,
+        position: row.get(1)?,
+        event_id: id(row, 2)?,
+        event_type: row.get(3)?,
+        stream: row.get(4)?,
+        at: row.get(5)?,
+        organization: id(row, 6)?,
+        product: optional_id(row, 7)?,
+        actor: row.get(8)?,
+        action: row.get(9)?,
+        resource_type: row.get(10)?,
+        resource_id: row.get(11)?,
+        outcome: row.get(12)?,
+        request_id: row.get(13)?,
+        address: row.get(14)?,
+        user_agent: row.get(15)?,
+        details: json_column(row, 16)?,
+    })
+}
+
+/// The answer to an audit question, newest first.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn list(db: &Connection, organization: Uuid, filter: &Filter, window: Window) -> Result<Listing<Entry>, Error> {
+    let words: Vec<String> = filter
+        .q
+        .iter()
+        .flat_map(|q| q.split_whitespace())
+        .map(|word| format!("%{}%", word.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")))
+        .collect();
+    let actor = filter.actor.as_ref().map(|actor| match actor.parse::<Uuid>() {
+        Ok(_) => format!("%:{actor}"),
+        Err(_) => actor.clone(),
+    });
+    let actor_condition = match &actor {
+        Some(actor) if actor.starts_with('%') => "actor LIKE ?",
+        _ => "actor = ?",
+    };
+    let mut query = Query::new(COLUMNS, "audit", "position")
+        .and("organization = ?", organization.to_string())
+        .and_if(actor_condition, actor)
+        .and_if("action = ?", filter.action.clone())
+        .and_if("resource_type = ?", filter.resource_type.clone())
+        .and_if("resource_id = ?", filter.resource_id.clone())
+        .and_if("product = ?", filter.product.map(|product| product.to_string()))
+        .and_if("outcome = ?", filter.outcome.clone())
+        .and_if("at >= ?", filter.from.clone())
+        .and_if("at < ?", filter.to.clone())
+        .and_if("request_id = ?", filter.request_id.clone());
+    for word in words {
+        query = query.and(
+            "actor || ' ' || action || ' ' || event_type || ' ' || stream || ' ' || coalesce(request_id, '') || ' ' \
+             || outcome || ' ' || coalesce(resource_id, '') || ' ' || details LIKE ? ESCAPE '\\'",
+            word,
+        );
+    }
+    query.list(db, window, read)
+}

@@ -1,0 +1,37 @@
+//! A read model: a few tables, and how each event changes them.
+//!
+//! The rule of this file: `apply` depends on nothing but the tables and the event, so that a
+//! rebuild gives the same rows, byte for byte.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use eventlog::RecordedEvent;
+use rusqlite::Connection;
+
+use crate::Error;
+
+/// A few tables that are derived from the log.
+pub trait ReadModel: Send + Sync {
+    /// Its name, as `agent`.
+    fn name(&self) -> &'static str;
+
+    /// Goes up whenever the same events would lead to other rows. A change refills the file.
+    fn version(&self) -> u32;
+
+    /// The SQL that makes its empty tables.
+    fn schema(&self) -> &'static str;
+
+    /// The categories of streams that it listens to; none means every one.
+    fn categories(&self) -> &'static [&'static str];
+
+    /// Takes one event in. Events come in the order of the log, each once.
+    ///
+    /// # Errors
+    /// The event cannot be read or does not fit: the model stops there, visibly.
+    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error>;
+}
+
+/// How times stand in read models, and in answers: RFC 3339 in UTC with microseconds, so that they
+/// sort as text.
+pub fn stored_time(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}

@@ -1,0 +1,279 @@
+//! The read models as the rest of the system sees them: query, wait, rebuild, verify.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use eventlog::{EventStore, Position, RecordedEvent};
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{mpsc, watch};
+
+use super::file::{File, Models, dump};
+use super::pool::Pool;
+use super::runner::{Message, Runner};
+use super::status::{State, Status};
+use crate::Error;
+
+/// How many events one read of the log brings while verifying.
+const BATCH: usize = 2_000;
+
+/// What readers and the runner share.
+pub(crate) struct Shared {
+    pub(crate) pool: ArcSwapOption<Pool>,
+    pub(crate) applied: watch::Sender<Position>,
+    pub(crate) rebuilt: watch::Sender<u64>,
+    pub(crate) statuses: Mutex<Vec<Status>>,
+    pub(crate) failure: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub(crate) fn fail(&self, error: &Error) {
+        *self.failure.lock() = Some(crate::error::chain(error));
+    }
+}
+
+/// The read models of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Views {
+    shared: Arc<Shared>,
+    models: Models,
+    messages: mpsc::UnboundedSender<Message>,
+    thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
+}
+
+/// Whether the read models are what the log makes of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Up to where both were compared.
+    pub position: Position,
+    /// The first row that differs, as (stored, rebuilt); none when all are equal.
+    pub difference: Option<(String, String)>,
+}
+
+impl Views {
+    /// Opens the read models in `folder` and follows `log`. Answers at once: see
+    /// [`Views::caught_up`].
+    ///
+    /// # Errors
+    /// The folder cannot be made, or no thread can be started.
+    pub fn open(folder: &Path, log: Arc<dyn EventStore>) -> Result<Views, Error> {
+        Views::open_with(folder, log, crate::read_models())
+    }
+
+    /// As [`Views::open`], with models of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Views::open`].
+    pub fn open_with(
+        folder: &Path,
+        log: Arc<dyn EventStore>,
+        models: Vec<Box<dyn super::ReadModel>>,
+    ) -> Result<Views, Error> {
+        std::fs::create_dir_all(folder)?;
+        let models: Models = models.into();
+        let statuses =
+            models.iter().map(|model| Status::at(model.name(), model.version(), Position::START)).collect();
+        let shared = Arc::new(Shared {
+            pool: ArcSwapOption::empty(),
+            applied: watch::Sender::new(Position::START),
+            rebuilt: watch::Sender::new(0),
+            statuses: Mutex::new(statuses),
+            failure: Mutex::new(None),
+        });
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let runner = Runner {
+            shared: shared.clone(),
+            log,
+            runtime: tokio::runtime::Handle::current(),
+            folder: folder.to_owned(),
+            models: models.clone(),
+            messages: receiver,
+            to_self: sender.clone(),
+        };
+        let thread = std::thread::Builder::new().name("views".into()).spawn(move || runner.run())?;
+        Ok(Views { shared, models, messages: sender, thread: Arc::new(Mutex::new(Some(thread))) })
+    }
+
+    /// Runs a query on the caller's thread.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`] before the first file is whole; otherwise what the query answers.
+    pub fn read<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        match self.shared.pool.load().as_ref() {
+            Some(pool) => pool.with(query),
+            None => Err(Error::NotReady),
+        }
+    }
+
+    /// Read models of their own for a few events, in memory: a resource as those events left it.
+    ///
+    /// # Errors
+    /// SQLite fails, or an event cannot be taken in.
+    pub fn scratch<T>(
+        &self,
+        events: &[Arc<RecordedEvent>],
+        query: impl FnOnce(&Connection) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut file = File::in_memory(&self.models)?;
+        file.apply(events)?;
+        query(&file.connection)
+    }
+
+    /// The position that all read models have taken in.
+    pub fn position(&self) -> Position {
+        *self.shared.applied.borrow()
+    }
+
+    /// Follows the position that all read models have taken in.
+    pub fn watch(&self) -> watch::Receiver<Position> {
+        self.shared.applied.subscribe()
+    }
+
+    /// Waits until the read models have taken `position` in; `false` when that takes longer than
+    /// `at_most`.
+    pub async fn caught_up(&self, position: Position, at_most: Duration) -> bool {
+        let mut applied = self.shared.applied.subscribe();
+        let reached = applied.wait_for(|applied| *applied >= position);
+        matches!(tokio::time::timeout(at_most, reached).await, Ok(Ok(_)))
+            && self.shared.pool.load().is_some()
+    }
+
+    /// Where each read model stands.
+    pub fn statuses(&self) -> Vec<Status> {
+        self.shared.statuses.lock().clone()
+    }
+
+    /// Why the read models cannot serve, if they cannot.
+    pub fn trouble(&self) -> Option<String> {
+        if self.shared.pool.load().is_none() {
+            let failure = self.shared.failure.lock().clone();
+            return Some(failure.unwrap_or_else(|| "the read models are being built from the log".into()));
+        }
+        let statuses = self.shared.statuses.lock();
+        let stopped = statuses.iter().find(|status| status.state == State::Stopped)?;
+        let why = stopped.stopped.as_ref()?;
+        Some(format!(
+            "read model {} stopped at position {} ({}): {}",
+            stopped.name, why.position, why.event_type, why.error
+        ))
+    }
+
+    /// Builds all read models anew beside those in use, then swaps. They share one file, so one
+    /// model is rebuilt by rebuilding the file. Answers whether there is a model of that name.
+    pub fn rebuild(&self, name: &str) -> bool {
+        let known = self.models.iter().any(|model| model.name() == name);
+        if known {
+            let _ = self.messages.send(Message::Rebuild);
+        }
+        known
+    }
+
+    /// How many rebuilds have been swapped in.
+    pub fn rebuilds(&self) -> watch::Receiver<u64> {
+        self.shared.rebuilt.subscribe()
+    }
+
+    /// Stops following the log.
+    pub async fn close(&self) {
+        let _ = self.messages.send(Message::Stop);
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+
+    /// Every row that is served now, as text.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn dump(&self) -> Result<String, Error> {
+        self.read(dump)
+    }
+}
+
+/// Rebuilds the read models of a folder in memory and compares. Runs beside a server.
+///
+/// # Errors
+/// There is no views file of this version, or file or log cannot be read.
+pub async fn verify(folder: &Path, log: &dyn EventStore) -> Result<Verdict, Error> {
+    let models: Models = crate::read_models().into();
+    let stored = open_newest(folder, &models)?;
+    let snapshot = stored.unchecked_transaction()?;
+    let position = Position(snapshot.query_row("SELECT min(position) FROM checkpoint", [], |row| row.get(0))?);
+    let mut rebuilt = File::in_memory(&models)?;
+    while rebuilt.position() < position {
+        let mut events = log.read_after(rebuilt.position(), BATCH).await?;
+        events.retain(|event| event.position <= position);
+        if events.is_empty() {
+            break;
+        }
+        rebuilt.apply(&events)?;
+    }
+    let (stored, rebuilt) = (dump(&snapshot)?, dump(&rebuilt.connection)?);
+    let differing = stored.lines().zip(rebuilt.lines()).find(|(stored, rebuilt)| stored != rebuilt);
+    let difference = match differing {
+        Some((stored, rebuilt)) => Some((stored.to_owned(), rebuilt.to_owned())),
+        None if stored.len() != rebuilt.len() => Some((
+            format!("{} rows", stored.lines().count()),
+            format!("{} rows", rebuilt.lines().count()),
+        )),
+        None => None,
+    };
+    Ok(Verdict { position, difference })
+}
+
+/// Where each read model of a folder stands. Runs beside a server.
+///
+/// # Errors
+/// There is no views file of this version, or it cannot be read.
+pub fn standings(folder: &Path, head: Position) -> Result<Vec<Status>, Error> {
+    let models: Models = crate::read_models().into();
+    let stored = open_newest(folder, &models)?;
+    let mut statuses = Vec::new();
+    for model in models.iter() {
+        let (position, stopped): (u64, Option<String>) = stored.query_row(
+            "SELECT position, stopped FROM checkpoint WHERE model = ?1",
+            [model.name()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let mut status = Status::at(model.name(), model.version(), Position(position));
+        status.lag = head.0.saturating_sub(position);
+        status.state = if stopped.is_some() { State::Stopped } else { State::Running };
+        status.stopped = stopped.map(|error| super::Stopped { position, event_type: String::new(), error });
+        statuses.push(status);
+    }
+    Ok(statuses)
+}
+
+/// Removes the read models of a folder, so that the next start fills them anew.
+///
+/// # Errors
+/// A file cannot be removed.
+pub fn discard(folder: &Path) -> Result<(), Error> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_views =
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("views-"));
+        if is_views {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_newest(folder: &Path, models: &Models) -> Result<Connection, Error> {
+    let wanted = File::name(models);
+    let prefix = wanted.trim_end_matches(".db");
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.starts_with(prefix) && name.ends_with(".db")
+        })
+        .collect();
+    found.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
+    let path = found.pop().ok_or(Error::NotReady)?;
+    Ok(Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
+}

@@ -1,0 +1,284 @@
+//! Executions as they are read, with every attempt at every step. What people and agents wrote stays
+//! sealed until the answer is written.
+
+use domain::Payload;
+use domain::execution::ExecutionEvent;
+use eventlog::RecordedEvent;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::columns::{id, json, optional_id, optional_json};
+use crate::engine::{ReadModel, stored_time};
+use crate::listing::Query;
+use crate::{Error, Listing, Window, decode};
+
+/// A sealed text of any length and the event type that it was sealed for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedPayload {
+    /// The type of the event that carries it.
+    pub event_type: String,
+    /// Where it is.
+    pub payload: Payload,
+}
+
+/// One run of one agent version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Execution {
+    /// Its id.
+    pub id: Uuid,
+    /// The tenant.
+    pub organization: Uuid,
+    /// The product.
+    pub product: Uuid,
+    /// The agent.
+    pub agent: Uuid,
+    /// The version of its workflow.
+    pub version_id: Uuid,
+    /// The SHA-256 of the manifest that it ran.
+    pub digest: String,
+    /// What started it.
+    pub trigger: Option<Uuid>,
+    /// Who asked for it.
+    pub requested_by: String,
+    /// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
+    pub status: String,
+    /// Field `input` of its stream.
+    pub input: SealedPayload,
+    /// Field `output` of its stream.
+    pub output: Option<SealedPayload>,
+    /// Why it failed.
+    pub error: Option<Failure>,
+    /// When it was asked for.
+    pub created_at: String,
+    /// When it began.
+    pub started_at: Option<String>,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// The position of its request: its place in lists.
+    pub position: u64,
+}
+
+/// Why an execution or an attempt failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// A stable name.
+    pub code: String,
+    /// The step at which it failed.
+    pub step: Option<String>,
+    /// Field `error` of its stream.
+    pub message: SealedPayload,
+}
+
+/// One attempt at a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    /// The step.
+    pub step_id: String,
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// `running`, `succeeded` or `failed`.
+    pub status: String,
+    /// Field `output` of the execution's stream.
+    pub output: Option<SealedPayload>,
+    /// Why it failed.
+    pub error: Option<Failure>,
+    /// When it began.
+    pub started_at: String,
+    /// When it ended.
+    pub ended_at: Option<String>,
+}
+
+/// Which executions of an agent are wanted. Every condition narrows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// With this status.
+    pub status: Option<String>,
+    /// Started by this trigger.
+    pub trigger: Option<Uuid>,
+    /// Of this version.
+    pub version: Option<Uuid>,
+    /// Asked for not before this time.
+    pub from: Option<String>,
+    /// Asked for before this time.
+    pub to: Option<String>,
+}
+
+/// The read model of executions.
+pub struct Executions;
+
+impl ReadModel for Executions {
+    fn name(&self) -> &'static str {
+        "execution"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("../../migrations/views/execution.sql")
+    }
+
+    fn categories(&self) -> &'static [&'static str] {
+        &["execution"]
+    }
+
+    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+        let (execution, at) = (event.stream.id(), stored_time(event.time));
+        let sealed = |payload: Payload| {
+            serde_json::to_string(&SealedPayload { event_type: event.event_type.clone(), payload })
+        };
+        match decode(event)? {
+            ExecutionEvent::Requested { agent, version_id, digest, trigger, input } => {
+                let product = event.product.ok_or_else(|| Error::Unfit("an execution belongs to a product".into()))?;
+                db.prepare_cached(
+                    "INSERT INTO execution (id, position, organization, product, agent, version_id, digest, trigger_id,
+                     requested_by, status, input, created_at, sequence)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'queued', ?10, ?11, ?12)",
+                )?
+                .execute(params![
+                    execution,
+                    event.position.0,
+                    event.organization.to_string(),
+                    product.to_string(),
+                    agent.to_string(),
+                    version_id.to_string(),
+                    digest.as_str(),
+                    trigger.map(|trigger| trigger.to_string()),
+                    event.actor,
+                    sealed(input)?,
+                    at,
+                    event.sequence,
+                ])?;
+            }
+            ExecutionEvent::Started { .. } => {
+                db.prepare_cached(
+                    "UPDATE execution SET status = 'running', started_at = coalesce(started_at, ?2) WHERE id = ?1",
+                )?
+                .execute([execution, &at])?;
+            }
+            ExecutionEvent::StepStarted { step_id, attempt, .. } => {
+                // An attempt that a crash cut off never reported: the next one says that it failed.
+                db.prepare_cached(
+                    "UPDATE execution_attempt SET status = 'failed', error_code = 'interrupted', ended_at = ?3
+                     WHERE execution = ?1 AND step_id = ?2 AND status = 'running'",
+                )?
+                .execute(params![execution, step_id, at])?;
+                db.prepare_cached(
+                    "INSERT INTO execution_attempt (execution, position, step_id, attempt, status, started_at)
+                     VALUES (?1, ?2, ?3, ?4, 'running', ?5)",
+                )?
+                .execute(params![execution, event.position.0, step_id, attempt, at])?;
+            }
+            ExecutionEvent::StepSucceeded { step_id, attempt, output, .. } => {
+                db.prepare_cached(
+                    "UPDATE execution_attempt SET status = 'succeeded', output = ?4, ended_at = ?5
+                     WHERE execution = ?1 AND step_id = ?2 AND attempt = ?3",
+                )?
+                .execute(params![execution, step_id, attempt, sealed(output)?, at])?;
+            }
+            ExecutionEvent::StepFailed { step_id, attempt, code, error, .. } => {
+                db.prepare_cached(
+                    "UPDATE execution_attempt SET status = 'failed', error_code = ?4, error = ?5, ended_at = ?6
+                     WHERE execution = ?1 AND step_id = ?2 AND attempt = ?3",
+                )?
+                .execute(params![execution, step_id, attempt, code, sealed(error)?, at])?;
+            }
+            ExecutionEvent::Succeeded { output, .. } => {
+                db.prepare_cached(
+                    "UPDATE execution SET status = 'succeeded', output = ?2, ended_at = ?3 WHERE id = ?1",
+                )?
+                .execute(params![execution, sealed(output)?, at])?;
+            }
+            ExecutionEvent::Failed { step_id, code, error, .. } => {
+                db.prepare_cached(
+                    "UPDATE execution SET status = 'failed', error_step = ?2, error_code = ?3, error = ?4, ended_at = ?5
+                     WHERE id = ?1",
+                )?
+                .execute(params![execution, step_id, code, sealed(error)?, at])?;
+            }
+            ExecutionEvent::Cancelled { .. } => {
+                db.prepare_cached("UPDATE execution SET status = 'cancelled', ended_at = ?2 WHERE id = ?1")?
+                    .execute([execution, &at])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const COLUMNS: &str = "id, organization, product, agent, version_id, digest, trigger_id, requested_by, status, input, output, \
+                       error_code, error_step, error, created_at, started_at, ended_at, position";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Execution> {
+    let code: Option<String> = row.get(11)?;
+    let step = row.get(12)?;
+    let message = optional_json(row, 13)?;
+    Ok(Execution {
+        id: id(row, 0)?,
+        organization: id(row, 1)?,
+        product: id(row, 2)?,
+        agent: id(row, 3)?,
+        version_id: id(row, 4)?,
+        digest: row.get(5)?,
+        trigger: optional_id(row, 6)?,
+        requested_by: row.get(7)?,
+        status: row.get(8)?,
+        input: json(row, 9)?,
+        output: optional_json(row, 10)?,
+        error: code.zip(message).map(|(code, message)| Failure { code, step, message }),
+        created_at: row.get(14)?,
+        started_at: row.get(15)?,
+        ended_at: row.get(16)?,
+        position: row.get(17)?,
+    })
+}
+
+/// An execution by its id.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn get(db: &Connection, execution: Uuid) -> Result<Option<Execution>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM execution WHERE id = ?1");
+    Ok(db.prepare_cached(&sql)?.query_row([execution.to_string()], read).optional()?)
+}
+
+/// The executions of an agent, newest first.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn list(db: &Connection, agent: Uuid, filter: &Filter, window: Window) -> Result<Listing<Execution>, Error> {
+    Query::new(COLUMNS, "execution", "position")
+        .and("agent = ?", agent.to_string())
+        .and_if("status = ?", filter.status.clone())
+        .and_if("trigger_id = ?", filter.trigger.map(|trigger| trigger.to_string()))
+        .and_if("version_id = ?", filter.version.map(|version| version.to_string()))
+        .and_if("created_at >= ?", filter.from.clone())
+        .and_if("created_at < ?", filter.to.clone())
+        .list(db, window, read)
+}
+
+/// Every attempt at every step of an execution, in the order in which they began.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn attempts(db: &Connection, execution: Uuid) -> Result<Vec<Attempt>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT step_id, attempt, status, output, error_code, error, started_at, ended_at
+         FROM execution_attempt WHERE execution = ?1 ORDER BY position",
+    )?;
+    let rows = statement.query_map([execution.to_string()], |row| {
+        let code: Option<String> = row.get(4)?;
+        let message = optional_json(row, 5)?;
+        Ok(Attempt {
+            step_id: row.get(0)?,
+            attempt: row.get(1)?,
+            status: row.get(2)?,
+            output: optional_json(row, 3)?,
+            error: code.zip(message).map(|(code, message)| Failure { code, step: None, message }),
+            started_at: row.get(6)?,
+            ended_at: row.get(7)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

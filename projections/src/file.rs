@@ -1,0 +1,269 @@
+//! Files of knowledge bases as they are read.
+
+use domain::file::FileEvent;
+use eventlog::RecordedEvent;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::columns::{id, json};
+use crate::engine::{ReadModel, stored_time};
+use crate::listing::Query;
+use crate::{Error, Listing, Window, decode};
+
+/// A file of a knowledge base.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct File {
+    /// Its id, made from the knowledge base and its bytes.
+    pub id: Uuid,
+    /// The knowledge base that it belongs to.
+    pub knowledge_base_id: Uuid,
+    /// The product.
+    pub product_id: Uuid,
+    /// Its name.
+    pub file_name: String,
+    /// Its media type.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Where it comes from.
+    pub source: Option<String>,
+    /// What it is about.
+    pub subject: Option<String>,
+    /// Its language.
+    pub language: Option<String>,
+    /// Free words to find it by.
+    pub tags: Vec<String>,
+    /// `processing`, `ready` or `failed`.
+    pub status: String,
+    /// How far the processing has come, 0 to 100.
+    pub progress: u8,
+    /// How many chunks it was cut into.
+    pub chunks: u64,
+    /// How many characters of text it holds.
+    pub characters: u64,
+    /// How many tokens of the model its text is.
+    pub tokens: u64,
+    /// The revision of the model that embedded it.
+    pub model_revision: Option<String>,
+    /// Why it could not be read.
+    pub error: Option<FileError>,
+    /// When it was uploaded.
+    pub created_at: String,
+    /// Who uploaded it.
+    pub created_by: String,
+    /// When it was read.
+    pub processed_at: Option<String>,
+    /// The tenant.
+    #[serde(skip)]
+    pub organization: Uuid,
+    /// Where its bytes are.
+    #[serde(skip)]
+    pub blob: String,
+    /// Where its text, chunks and vectors are.
+    #[serde(skip)]
+    pub artifact: Option<String>,
+    /// The event that made it ready.
+    #[serde(skip)]
+    pub ready_position: Option<u64>,
+}
+
+/// Why a file could not be read.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct FileError {
+    /// A stable name.
+    pub code: String,
+    /// What a person can act on.
+    pub message: String,
+}
+
+impl File {
+    /// The file as it is to be shown while the search index has taken the log in up to `indexed`:
+    /// `ready` means that the very next search finds it.
+    #[must_use]
+    pub fn as_of_index(mut self, indexed: u64) -> File {
+        if self.ready_position.is_some_and(|ready| ready > indexed) {
+            self.status = "processing".into();
+            self.progress = 99;
+            self.processed_at = None;
+        }
+        self
+    }
+}
+
+/// The read model of files.
+pub struct Files;
+
+impl ReadModel for Files {
+    fn name(&self) -> &'static str {
+        "file"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("../../migrations/views/file.sql")
+    }
+
+    fn categories(&self) -> &'static [&'static str] {
+        &["file"]
+    }
+
+    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+        let (file, at) = (event.stream.id(), stored_time(event.time));
+        match decode(event)? {
+            FileEvent::Uploaded {
+                knowledge_base,
+                name,
+                media_type,
+                size,
+                blob,
+                source,
+                subject,
+                language,
+                tags,
+            } => {
+                let product = event.product.ok_or_else(|| Error::Unfit("a file belongs to a product".into()))?;
+                db.prepare_cached(
+                    "INSERT OR REPLACE INTO file (id, position, organization, product, knowledge_base, name, media_type, size,
+                     blob, source, subject, language, tags, status, progress, created_at, created_by)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 'processing', 0, ?14, ?15)",
+                )?
+                .execute(params![
+                    file,
+                    event.position.0,
+                    event.organization.to_string(),
+                    product.to_string(),
+                    knowledge_base.to_string(),
+                    name.as_str(),
+                    media_type,
+                    size,
+                    blob.name,
+                    source,
+                    subject,
+                    language,
+                    serde_json::to_string(&tags)?,
+                    at,
+                    event.actor,
+                ])?;
+            }
+            FileEvent::IngestionStarted { .. } => {
+                db.prepare_cached("UPDATE file SET progress = 0 WHERE id = ?1")?.execute([file])?;
+            }
+            FileEvent::IngestionProgressed { percent, .. } => {
+                db.prepare_cached("UPDATE file SET progress = ?2 WHERE id = ?1")?.execute(params![file, percent])?;
+            }
+            FileEvent::Indexed { artifact, chunks, characters, tokens, model_revision, .. } => {
+                db.prepare_cached(
+                    "UPDATE file SET status = 'ready', progress = 100, chunks = ?2, characters = ?3, tokens = ?4,
+                     model_revision = ?5, artifact = ?6, processed_at = ?7, ready_position = ?8,
+                     error_code = NULL, error_message = NULL WHERE id = ?1",
+                )?
+                .execute(params![file, chunks, characters, tokens, model_revision, artifact, at, event.position.0])?;
+            }
+            FileEvent::Failed { code, message, .. } => {
+                db.prepare_cached(
+                    "UPDATE file SET status = 'failed', error_code = ?2, error_message = ?3, processed_at = ?4 WHERE id = ?1",
+                )?
+                .execute(params![file, code, message, at])?;
+            }
+            FileEvent::Deleted {} => {
+                db.prepare_cached("DELETE FROM file WHERE id = ?1")?.execute([file])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const COLUMNS: &str = "id, organization, product, knowledge_base, name, media_type, size, blob, source, subject, language, \
+                       tags, status, progress, chunks, characters, tokens, model_revision, artifact, error_code, \
+                       error_message, created_at, created_by, processed_at, ready_position";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<File> {
+    let error = match (row.get(19)?, row.get(20)?) {
+        (Some(code), Some(message)) => Some(FileError { code, message }),
+        _ => None,
+    };
+    Ok(File {
+        id: id(row, 0)?,
+        organization: id(row, 1)?,
+        product_id: id(row, 2)?,
+        knowledge_base_id: id(row, 3)?,
+        file_name: row.get(4)?,
+        media_type: row.get(5)?,
+        size: row.get(6)?,
+        blob: row.get(7)?,
+        source: row.get(8)?,
+        subject: row.get(9)?,
+        language: row.get(10)?,
+        tags: json(row, 11)?,
+        status: row.get(12)?,
+        progress: row.get(13)?,
+        chunks: row.get(14)?,
+        characters: row.get(15)?,
+        tokens: row.get(16)?,
+        model_revision: row.get(17)?,
+        artifact: row.get(18)?,
+        error,
+        created_at: row.get(21)?,
+        created_by: row.get(22)?,
+        processed_at: row.get(23)?,
+        ready_position: row.get(24)?,
+    })
+}
+
+/// A file by its id.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn get(db: &Connection, file: Uuid) -> Result<Option<File>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM file WHERE id = ?1");
+    Ok(db.prepare_cached(&sql)?.query_row([file.to_string()], read).optional()?)
+}
+
+/// The files of a knowledge base, newest first, as they are to be shown while the search index has
+/// taken the log in up to `indexed`.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn list(
+    db: &Connection,
+    base: Uuid,
+    status: Option<&str>,
+    indexed: u64,
+    window: Window,
+) -> Result<Listing<File>, Error> {
+    let query = Query::new(COLUMNS, "file", "position").and("knowledge_base = ?", base.to_string());
+    let query = match status {
+        Some("ready") => query.and("status = 'ready' AND ready_position <= ?", indexed),
+        Some("processing") => {
+            query.and("(status = 'processing' OR (status = 'ready' AND ready_position > ?))", indexed)
+        }
+        Some(other) => query.and("status = ?", other.to_owned()),
+        None => query,
+    };
+    Ok(query.list(db, window, read)?.map(|file| file.as_of_index(indexed)))
+}
+
+/// The ids of all files of a knowledge base.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn ids(db: &Connection, base: Uuid) -> Result<Vec<Uuid>, Error> {
+    let mut statement = db.prepare_cached("SELECT id FROM file WHERE knowledge_base = ?1 ORDER BY position")?;
+    let rows = statement.query_map([base.to_string()], |row| id(row, 0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Every file that is ready, in the order of their ids.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn ready(db: &Connection) -> Result<Vec<File>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM file WHERE status = 'ready' ORDER BY id");
+    let mut statement = db.prepare(&sql)?;
+    let rows = statement.query_map([], read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

@@ -1,0 +1,141 @@
+//! Lists: a window onto a table, newest first, with an exact total up to a bound.
+//!
+//! The rule of this file: every listed table has a unique `position` (that of the event that made
+//! the row), which is both the order and the cursor.
+
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, Row};
+
+use crate::Error;
+
+/// Up to where totals are counted exactly.
+pub const TOTAL_CAP: u64 = 10_000;
+
+/// Which part of a list is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// How many rows are passed over.
+    pub offset: u64,
+    /// How many rows are wanted at most.
+    pub size: u64,
+    /// Only rows after the one with this position, in the order of the list.
+    pub cursor: Option<u64>,
+}
+
+impl Window {
+    /// The first `size` rows.
+    pub fn first(size: u64) -> Window {
+        Window { offset: 0, size, cursor: None }
+    }
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing<T> {
+    /// The rows.
+    pub items: Vec<T>,
+    /// How many rows there are in the whole list, at most [`TOTAL_CAP`].
+    pub total: u64,
+    /// There are more than `total`.
+    pub total_is_capped: bool,
+    /// From where the list goes on behind `items`; none at its end.
+    pub cursor: Option<u64>,
+}
+
+impl<T> Listing<T> {
+    /// The same part, each row turned into something else.
+    pub fn map<U>(self, change: impl FnMut(T) -> U) -> Listing<U> {
+        Listing {
+            items: self.items.into_iter().map(change).collect(),
+            total: self.total,
+            total_is_capped: self.total_is_capped,
+            cursor: self.cursor,
+        }
+    }
+}
+
+/// A query of a list: `SELECT {columns} FROM {from} WHERE {conditions}`.
+pub(crate) struct Query<'a> {
+    columns: &'a str,
+    from: &'a str,
+    /// The column that is the order and the cursor.
+    position: &'a str,
+    conditions: Vec<&'a str>,
+    values: Vec<Box<dyn ToSql>>,
+    oldest_first: bool,
+}
+
+impl<'a> Query<'a> {
+    /// `position` is the qualified name of the ordering column.
+    pub(crate) fn new(columns: &'a str, from: &'a str, position: &'a str) -> Query<'a> {
+        Query { columns, from, position, conditions: vec![], values: vec![], oldest_first: false }
+    }
+
+    /// Adds a condition with one `?`.
+    pub(crate) fn and(mut self, condition: &'a str, value: impl ToSql + 'static) -> Self {
+        self.conditions.push(condition);
+        self.values.push(Box::new(value));
+        self
+    }
+
+    /// Adds a condition with one `?`, if there is a value for it.
+    pub(crate) fn and_if(self, condition: &'a str, value: Option<impl ToSql + 'static>) -> Self {
+        match value {
+            Some(value) => self.and(condition, value),
+            None => self,
+        }
+    }
+
+    /// The list goes from the oldest to the newest.
+    pub(crate) fn oldest_first(mut self) -> Self {
+        self.oldest_first = true;
+        self
+    }
+
+    /// Runs the query.
+    pub(crate) fn list<T>(
+        self,
+        db: &Connection,
+        window: Window,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Listing<T>, Error> {
+        let Query { columns, from, position, conditions, values, oldest_first } = self;
+        let (before, order) = if oldest_first { (">", "ASC") } else { ("<", "DESC") };
+        let conditions = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
+        let bound: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
+
+        let cursor = window.cursor.map(|cursor| format!(" AND {position} {before} {cursor}")).unwrap_or_default();
+        let sql = format!(
+            "SELECT {columns}, {position} FROM {from} WHERE {conditions}{cursor} ORDER BY {position} {order} LIMIT {} OFFSET {}",
+            window.size + 1,
+            window.offset,
+        );
+        let mut statement = db.prepare_cached(&sql)?;
+        let last = statement.column_count() - 1;
+        let mut rows = statement.query(&bound[..])?;
+        let mut items = Vec::new();
+        let mut next = None;
+        let mut positions = 0_u64;
+        while let Some(row) = rows.next()? {
+            if items.len() as u64 == window.size {
+                next = Some(positions);
+                break;
+            }
+            positions = row.get(last)?;
+            items.push(read(row)?);
+        }
+        let is_whole = next.is_none() && window.cursor.is_none() && (window.offset == 0 || !items.is_empty());
+        let counted = if is_whole {
+            window.offset + items.len() as u64
+        } else {
+            let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {from} WHERE {conditions} LIMIT {})", TOTAL_CAP + 1);
+            db.prepare_cached(&sql)?.query_row(&bound[..], |row| row.get(0))?
+        };
+        Ok(Listing {
+            items,
+            total: counted.min(TOTAL_CAP),
+            total_is_capped: counted > TOTAL_CAP,
+            cursor: next,
+        })
+    }
+}

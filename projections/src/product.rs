@@ -1,0 +1,134 @@
+//! Products (workspaces) as they are read.
+
+use domain::product::ProductEvent;
+use eventlog::RecordedEvent;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::columns::id;
+use crate::engine::{ReadModel, stored_time};
+use crate::listing::Query;
+use crate::{Error, Listing, Window, decode};
+
+/// A product: a workspace inside an organization.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct Product {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub description: Option<String>,
+    /// The knowledge base that it was born with.
+    pub default_knowledge_base_id: Uuid,
+    /// When it was made.
+    pub created_at: String,
+    /// When it was last changed.
+    pub updated_at: String,
+    /// The tenant; a row of another one is nobody's business.
+    #[serde(skip)]
+    pub organization: Uuid,
+    /// What its `ETag` says.
+    #[serde(skip)]
+    pub sequence: u64,
+}
+
+/// The read model of products.
+pub struct Products;
+
+impl ReadModel for Products {
+    fn name(&self) -> &'static str {
+        "product"
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("../../migrations/views/product.sql")
+    }
+
+    fn categories(&self) -> &'static [&'static str] {
+        &["product"]
+    }
+
+    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+        let (product, at) = (event.stream.id(), stored_time(event.time));
+        match decode(event)? {
+            ProductEvent::Created { name, description, knowledge_base } => {
+                db.prepare_cached("INSERT INTO product VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)")?.execute(
+                    params![
+                        product,
+                        event.position.0,
+                        event.organization.to_string(),
+                        name.as_str(),
+                        description.as_ref().map(|text| text.as_str()),
+                        knowledge_base.to_string(),
+                        at,
+                        event.sequence,
+                    ],
+                )?;
+            }
+            ProductEvent::Changed { name, description } => {
+                db.prepare_cached(
+                    "UPDATE product SET name = coalesce(?2, name), description = coalesce(?3, description),
+                     updated_at = ?4, sequence = ?5 WHERE id = ?1",
+                )?
+                .execute(params![
+                    product,
+                    name.as_ref().map(|text| text.as_str()),
+                    description.as_ref().map(|text| text.as_str()),
+                    at,
+                    event.sequence,
+                ])?;
+            }
+            ProductEvent::Deleted {} => {
+                db.prepare_cached("DELETE FROM product WHERE id = ?1")?.execute([product])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const COLUMNS: &str =
+    "id, organization, name, description, knowledge_base, created_at, updated_at, sequence";
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Product> {
+    Ok(Product {
+        id: id(row, 0)?,
+        organization: id(row, 1)?,
+        name: row.get(2)?,
+        description: row.get(3)?,
+        default_knowledge_base_id: id(row, 4)?,
+        created_at: row.get(5)?,
+        updated_at: row.get(6)?,
+        sequence: row.get(7)?,
+    })
+}
+
+/// A product by its id.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn get(db: &Connection, product: Uuid) -> Result<Option<Product>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM product WHERE id = ?1");
+    Ok(db.prepare_cached(&sql)?.query_row([product.to_string()], read).optional()?)
+}
+
+/// The products of an organization, newest first; or just the one that a token belongs to.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn list(
+    db: &Connection,
+    organization: Uuid,
+    only: Option<Uuid>,
+    window: Window,
+) -> Result<Listing<Product>, Error> {
+    Query::new(COLUMNS, "product", "position")
+        .and("organization = ?", organization.to_string())
+        .and_if("id = ?", only.map(|product| product.to_string()))
+        .list(db, window, read)
+}

@@ -1,0 +1,71 @@
+//! A sealed text as a read model keeps it: still sealed, with the name of the event that sealed it,
+//! which is part of what it is bound to.
+//!
+//! The rule of this file: nothing personal lies open in a views file, so that shredding a key
+//! reaches the read models at once.
+
+use domain::Sealed;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use uuid::Uuid;
+use vault::{Opened, Place, Vault};
+
+use crate::Error;
+
+/// A sealed text and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedField {
+    event_type: String,
+    sealed: String,
+}
+
+impl SealedField {
+    /// What `event_type` carried.
+    pub fn new(event_type: &str, sealed: &Sealed) -> SealedField {
+        SealedField { event_type: event_type.to_owned(), sealed: sealed.as_str().to_owned() }
+    }
+
+    /// An address or a user agent of a request. Those are bound to no stream: one request can change
+    /// several.
+    pub fn of_client(sealed: String) -> SealedField {
+        SealedField { event_type: domain::values::CLIENT.to_owned(), sealed }
+    }
+
+    /// The address or user agent of a request, sealed as [`domain::values::CLIENT`] says.
+    ///
+    /// # Errors
+    /// As [`SealedField::open`].
+    pub async fn open_client(&self, vault: &Vault, organization: Uuid, field: &str) -> Result<Option<String>, Error> {
+        self.open(vault, organization, domain::values::CLIENT, field).await
+    }
+
+    /// The text, or `None` when its key was shredded.
+    ///
+    /// # Errors
+    /// The vault fails, or the text was not sealed for this place.
+    pub async fn open(
+        &self,
+        vault: &Vault,
+        organization: Uuid,
+        stream: &str,
+        field: &str,
+    ) -> Result<Option<String>, Error> {
+        let place = Place { organization, stream, event_type: &self.event_type, field };
+        match vault.open(&vault::Sealed::parse(self.sealed.as_str())?, &place).await? {
+            Opened::Clear(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Opened::Shredded => Ok(None),
+        }
+    }
+}
+
+impl ToSql for SealedField {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(format!("{}|{}", self.event_type, self.sealed).into())
+    }
+}
+
+impl FromSql for SealedField {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let (event_type, sealed) = value.as_str()?.split_once('|').ok_or(FromSqlError::InvalidType)?;
+        Ok(SealedField { event_type: event_type.to_owned(), sealed: sealed.to_owned() })
+    }
+}
