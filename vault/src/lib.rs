@@ -5,7 +5,9 @@
 //!
 //! Below the folder (or the object store) of a [`Vault`] lie
 //! `keys/<id>.json` (data keys, wrapped by the [`MasterKey`]), `blobs/<product>/<xx>/<name>`,
-//! `artifacts/<name>`, and `unfinished/`, which is emptied when the vault is opened.
+//! `artifacts/<name>`, and `unfinished/`, which is emptied when the vault is opened. A shredded key
+//! leaves `keys/<id>.shredded`; a backup of `keys/` from before a shredding undoes it, so such
+//! backups must be kept no longer than erased data may be.
 
 mod artifacts;
 mod blobs;

@@ -116,8 +116,7 @@ impl Objects {
         }
     }
 
-    /// Reads a part of an object that has exactly `size` bytes. `None` when it certainly is not
-    /// there, or has another size.
+    /// Reads a part of an object that should have exactly `size` bytes.
     pub(crate) async fn stream(
         &self,
         name: &str,

@@ -5,6 +5,7 @@
 
 mod artifacts;
 mod blobs;
+mod crash;
 mod keys;
 mod local;
 mod master_key;
