@@ -5,7 +5,6 @@
 
 mod artifacts;
 mod blobs;
-mod crash;
 mod keys;
 mod local;
 mod master_key;
