@@ -1,1 +1,37 @@
-//! What one may ask: gathers facts, lets the domain decide, appends.
+//! What one may ask: gathers facts (the clock, ids, secrets, sealed texts), lets the domain decide,
+//! and appends what follows.
+//!
+//! The rule of this crate: nothing changes except through [`Commands::execute`], and nothing here
+//! reads a read model.
+
+mod access_log;
+mod actor;
+mod agent;
+mod api_token;
+mod claim;
+mod error;
+mod execute;
+mod execution;
+mod file;
+mod instance;
+mod knowledge_base;
+pub mod policies;
+mod product;
+mod seal;
+mod secrets;
+mod session;
+mod token_usage;
+mod user;
+
+pub use access_log::{PendingRejections, Rejection};
+pub use actor::{Actor, Ask};
+pub use agent::{AgentChange, MASK, NewAgent, mask};
+pub use api_token::{ApiTokenChange, NewApiToken, WithSecret};
+pub use error::{Error, Fault};
+pub use execute::{Commands, Done};
+pub use execution::NewExecution;
+pub use file::{FileFacts, Uploaded};
+pub use instance::{Boot, FirstAdmin};
+pub use session::{Claims, Grant, SessionKeys};
+pub use token_usage::{PendingUses, Usage};
+pub use user::{NewUser, PASSWORD_MAX, PASSWORD_MIN, UserChange};

@@ -1,0 +1,85 @@
+//! Claims: what may exist once (an e-mail address), held by a stream that is named by its keyed
+//! hash.
+//!
+//! The rule of this file: the claim comes first and what needs it second; a claim whose holder never
+//! came to be is taken over after a minute.
+
+use chrono::{TimeDelta, Utc};
+use domain::claim::{Claim, ClaimCommand, ClaimKind};
+use domain::user::User;
+use domain::{Digest, Email};
+use eventlog::StreamId;
+use uuid::Uuid;
+
+use crate::{Ask, Commands, Error};
+
+/// How long a claim waits for its holder.
+const PATIENCE: TimeDelta = TimeDelta::seconds(60);
+
+impl Commands {
+    /// Takes an e-mail address for a user. Taking one's own again changes nothing.
+    ///
+    /// # Errors
+    /// Another user has it.
+    pub(crate) async fn take_email(
+        &self,
+        email: &Email,
+        user: Uuid,
+        ask: &Ask,
+    ) -> Result<(), Error> {
+        let name = self.email_claim(email);
+        let holder = format!("user-{user}");
+        let take = ClaimCommand::Take { kind: ClaimKind::Email, holder };
+        let ask = ask.follow_up(&format!("take {name}"));
+        match self.execute::<Claim>(&name, take.clone(), &ask).await {
+            Err(Error::Refused { .. }) if self.release_if_orphaned(&name, &ask).await? => {
+                self.execute::<Claim>(&name, take, &ask).await?;
+                Ok(())
+            }
+            taken => taken.map(|_| ()),
+        }
+    }
+
+    /// Lets go of a user's e-mail address.
+    pub(crate) async fn release_email(
+        &self,
+        email: &Email,
+        user: Uuid,
+        ask: &Ask,
+    ) -> Result<(), Error> {
+        let name = self.email_claim(email);
+        let ask = ask.follow_up(&format!("release {name}"));
+        self.execute::<Claim>(name, ClaimCommand::Release { holder: format!("user-{user}") }, &ask)
+            .await?;
+        Ok(())
+    }
+
+    /// The user who has an e-mail address.
+    pub(crate) async fn user_by_email(&self, email: &Email) -> Result<Option<Uuid>, Error> {
+        let stream = StreamId::new("claim", self.email_claim(email));
+        Ok(match self.load::<Claim>(&stream).await?.0 {
+            Claim::Taken { holder, .. } => StreamId::from(holder.as_str()).uuid(),
+            Claim::Free => None,
+        })
+    }
+
+    fn email_claim(&self, email: &Email) -> Digest {
+        self.secrets.claim("email", &email.unique_form())
+    }
+
+    async fn release_if_orphaned(&self, name: &Digest, ask: &Ask) -> Result<bool, Error> {
+        let stream = StreamId::new("claim", name);
+        let (Claim::Taken { holder, .. }, sequence) = self.load::<Claim>(&stream).await? else {
+            return Ok(true);
+        };
+        let (user, _) = self.load::<User>(&StreamId::from(holder.as_str())).await?;
+        let taken = self.log.read_stream(&stream, sequence - 1, 1).await?;
+        let is_old = taken.first().is_some_and(|event| Utc::now() - event.time > PATIENCE);
+        if matches!(user, User::Active { .. }) || !is_old {
+            return Ok(false);
+        }
+        self.execute::<Claim>(name, ClaimCommand::Release { holder }, &ask.follow_up("orphan"))
+            .await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,304 @@
+//! The one way by which anything changes: load, decide, append.
+//!
+//! The rule of this file: a decision is made outside the log's lock, on a state that is proved
+//! current by the append's expected sequence. cqrs-es defines the aggregates; its own framework is
+//! not used for running them, since its `execute` answers no positions (decision 1).
+
+use std::any::Any;
+use std::fmt::Display;
+use std::sync::Arc;
+
+use cqrs_es::Aggregate;
+use cqrs_es::event_sink::EventSink;
+use domain::refusal::Refusal;
+use eventlog::{
+    Append, AppendError, Appended, EventStore, Expected, NewEvent, Position, RecordedEvent,
+    StreamId,
+};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+use vault::Vault;
+
+use crate::secrets::Secrets;
+use crate::{Ask, Error};
+
+/// How many aggregates are kept in memory between commands.
+const HOT_AGGREGATES: u64 = 50_000;
+
+/// How many events one read of a stream brings.
+const READ: usize = 1_000;
+
+/// The command side. Cheap to clone.
+#[derive(Clone)]
+pub struct Commands {
+    pub(crate) log: Arc<dyn EventStore>,
+    pub(crate) vault: Vault,
+    pub(crate) secrets: Arc<Secrets>,
+    /// The last known state of aggregates, by stream. Used only where no other process can append.
+    hot: Option<moka::sync::Cache<StreamId, Arc<dyn Any + Send + Sync>>>,
+}
+
+/// A state and the length of the stream that led to it.
+struct Hot<A> {
+    state: A,
+    sequence: u64,
+}
+
+/// What a command led to.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// The stream that it changed, or would have.
+    pub stream: StreamId,
+    /// What was stored: nothing if the command changed nothing.
+    pub events: Vec<Arc<RecordedEvent>>,
+    /// The stream's length afterwards.
+    pub sequence: u64,
+    /// It had been carried out before, and was not again.
+    pub replayed: bool,
+}
+
+impl Done {
+    /// The position of the last event stored, if any was.
+    pub fn position(&self) -> Position {
+        self.events.last().map_or(Position::START, |event| event.position)
+    }
+
+    /// The id of what it changed, where that is a UUID.
+    pub fn stream_id(&self) -> Option<Uuid> {
+        self.stream.uuid()
+    }
+
+    fn appended(stream: StreamId, appended: Appended) -> Done {
+        // On a replay the first result may stand in another stream than the one that was asked for.
+        let stream = appended.events.first().map_or(stream, |event| event.stream.clone());
+        Done {
+            stream,
+            sequence: appended.sequence(),
+            replayed: appended.replayed,
+            events: appended.events,
+        }
+    }
+}
+
+impl Commands {
+    /// The command side of a log and a vault.
+    ///
+    /// # Errors
+    /// The vault fails.
+    pub async fn open(log: Arc<dyn EventStore>, vault: Vault) -> Result<Commands, Error> {
+        let hot = log.capabilities().exclusive.then(|| moka::sync::Cache::new(HOT_AGGREGATES));
+        let secrets = Arc::new(Secrets::open(&vault).await?);
+        Ok(Commands { log, vault, secrets, hot })
+    }
+
+    /// The vault that holds what is not in the log.
+    pub fn vault(&self) -> &Vault {
+        &self.vault
+    }
+
+    /// The log that commands append to.
+    pub fn log(&self) -> &Arc<dyn EventStore> {
+        &self.log
+    }
+
+    /// Loads the aggregate, lets it decide, and appends what follows. A lost race is tried once
+    /// more, in silence.
+    ///
+    /// # Errors
+    /// The aggregate's refusal; [`Error::Stale`] where `ask.if_match` does not fit;
+    /// [`Error::CommandReused`]; [`Error::Conflict`] after a second lost race.
+    pub async fn execute<A>(
+        &self,
+        id: impl Display,
+        command: A::Command,
+        ask: &Ask,
+    ) -> Result<Done, Error>
+    where
+        A: Aggregate<Services = ()> + Clone + 'static,
+        A::Command: Clone,
+        A::Error: Refusal,
+    {
+        let stream = StreamId::new(A::TYPE, id);
+        if let Some(done) = self.done_before(&stream, ask).await? {
+            return Ok(done);
+        }
+        match self.attempt::<A>(&stream, command.clone(), ask).await {
+            Err(Error::Conflict) => {
+                self.forget(&stream);
+                self.attempt::<A>(&stream, command, ask).await
+            }
+            done => done,
+        }
+    }
+
+    /// The outcome of a command that was carried out before.
+    ///
+    /// # Errors
+    /// [`Error::CommandReused`] where it was another request.
+    pub(crate) async fn done_before(
+        &self,
+        stream: &StreamId,
+        ask: &Ask,
+    ) -> Result<Option<Done>, Error> {
+        if !ask.repeatable {
+            return Ok(None);
+        }
+        let Some(first) = self.log.find_command(stream, ask.command_id).await? else {
+            return Ok(None);
+        };
+        let stored = first.events.first().and_then(|event| event.request_hash.as_ref());
+        if stored != ask.request_hash.as_ref() {
+            return Err(Error::CommandReused);
+        }
+        Ok(Some(Done::appended(stream.clone(), Appended { replayed: true, ..first })))
+    }
+
+    async fn attempt<A>(
+        &self,
+        stream: &StreamId,
+        command: A::Command,
+        ask: &Ask,
+    ) -> Result<Done, Error>
+    where
+        A: Aggregate<Services = ()> + Clone + 'static,
+        A::Error: Refusal,
+    {
+        let (mut state, sequence) = self.load::<A>(stream).await?;
+        if let Some(meant) = &ask.if_match
+            && !meant.contains(&sequence)
+        {
+            return Err(Error::Stale { current: sequence });
+        }
+        let sink = EventSink::default();
+        state.handle(command, &(), &sink).await.map_err(|refusal| Error::refused(&refusal))?;
+        let events = sink.collect().await;
+        if events.is_empty() {
+            return Ok(Done { stream: stream.clone(), events: vec![], sequence, replayed: false });
+        }
+        let events: Vec<NewEvent> = events
+            .iter()
+            .map(|event| {
+                let (event_type, data) = domain::event::encode(event);
+                NewEvent { event_type, data }
+            })
+            .collect();
+        let append = Append {
+            stream: stream.clone(),
+            expected: Expected::Sequence(sequence),
+            command_id: ask.command_id,
+            request_hash: ask.request_hash.clone(),
+            metadata: ask.metadata.clone(),
+            keys: keys_in(&events, ask),
+            events,
+        };
+        match self.log.append(append).await {
+            Ok(appended) => {
+                let done = Done::appended(stream.clone(), appended);
+                if done.replayed {
+                    self.forget(stream);
+                } else {
+                    self.remember(stream, state, done.sequence);
+                }
+                Ok(done)
+            }
+            Err(AppendError::Conflict { .. }) => Err(Error::Conflict),
+            Err(AppendError::CommandReused { .. }) => Err(Error::CommandReused),
+            Err(AppendError::Malformed(why)) => Err(Error::Crypto(why.to_owned())),
+            Err(AppendError::Store(source)) => {
+                self.forget(stream);
+                Err(source.into())
+            }
+        }
+    }
+
+    /// The aggregate's state and the length of its stream; the default state where there is none.
+    ///
+    /// # Errors
+    /// The log fails, or a stored event does not load.
+    pub async fn load<A>(&self, stream: &StreamId) -> Result<(A, u64), Error>
+    where
+        A: Aggregate + Clone + 'static,
+    {
+        if let Some(hot) = self.hot.as_ref().and_then(|cache| cache.get(stream))
+            && let Some(hot) = hot.downcast_ref::<Hot<A>>()
+        {
+            return Ok((hot.state.clone(), hot.sequence));
+        }
+        let (state, sequence) = self.replay::<A>(stream).await?;
+        if sequence > 0 {
+            self.remember(stream, state.clone(), sequence);
+        }
+        Ok((state, sequence))
+    }
+
+    /// As [`Commands::load`], from the log alone.
+    pub(crate) async fn replay<A: Aggregate>(&self, stream: &StreamId) -> Result<(A, u64), Error> {
+        let mut state = A::default();
+        let mut sequence = 0;
+        loop {
+            let events = self.log.read_stream(stream, sequence, READ).await?;
+            for event in &events {
+                state.apply(decode_event::<A::Event>(event)?);
+                sequence = event.sequence;
+            }
+            if events.len() < READ {
+                return Ok((state, sequence));
+            }
+        }
+    }
+
+    /// Every event of a short stream.
+    pub(crate) async fn whole_stream(
+        &self,
+        stream: &StreamId,
+    ) -> Result<Vec<Arc<RecordedEvent>>, Error> {
+        let mut whole = Vec::new();
+        loop {
+            let after = whole.last().map_or(0, |event: &Arc<RecordedEvent>| event.sequence);
+            let events = self.log.read_stream(stream, after, READ).await?;
+            let is_last = events.len() < READ;
+            whole.extend(events);
+            if is_last {
+                return Ok(whole);
+            }
+        }
+    }
+
+    fn remember<A: Aggregate + 'static>(&self, stream: &StreamId, state: A, sequence: u64) {
+        if let Some(cache) = &self.hot {
+            cache.insert(stream.clone(), Arc::new(Hot { state, sequence }));
+        }
+    }
+
+    fn forget(&self, stream: &StreamId) {
+        if let Some(cache) = &self.hot {
+            cache.invalidate(stream);
+        }
+    }
+}
+
+/// Reads an event's payload as one of an aggregate's events.
+pub(crate) fn decode_event<E: serde::de::DeserializeOwned>(
+    event: &RecordedEvent,
+) -> Result<E, Error> {
+    domain::event::decode(&event.event_type, &event.data)
+        .map_err(|source| Error::Decode { stream: event.stream.to_string(), source })
+}
+
+/// The ids of the data keys that the events' ciphertexts and the client's address name.
+fn keys_in(events: &[NewEvent], ask: &Ask) -> Vec<String> {
+    let mut keys: Vec<String> = Vec::new();
+    let payloads = events.iter().map(|event| RawValue::get(&event.data));
+    let client = [&ask.metadata.address, &ask.metadata.user_agent];
+    for text in payloads.chain(client.into_iter().flatten().map(String::as_str)) {
+        for (start, _) in text.match_indices("s1.") {
+            let end = text[start..].find('"').map_or(text.len(), |length| start + length);
+            if let Ok(sealed) = vault::Sealed::parse(&text[start..end])
+                && !keys.iter().any(|known| known == sealed.key_id())
+            {
+                keys.push(sealed.key_id().to_owned());
+            }
+        }
+    }
+    keys
+}

@@ -1,0 +1,292 @@
+//! Ingestion: from an uploaded file to text, chunks and vectors, and an event that says so.
+//!
+//! The rule of this file: the artifact is durable before the event that names it. A file that cannot
+//! be read ends `failed` with the reason; a disk that is full or a model that is missing is waited
+//! for.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::{TimeDelta, Utc};
+use domain::Timestamp;
+use domain::file::{File, FileCommand, FileEvent, FileIndex, Upload};
+use domain::lease::LeaseClaim;
+use embeddings::{Artifact, CHUNKER_VERSION, Embedder};
+use eventlog::{RecordedEvent, StreamId};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::queue::{Outcome, Queue};
+use crate::execute::decode_event;
+use crate::{Ask, Commands, Error};
+
+/// How many files are read at once. The embedding threads are shared by all of them.
+const AT_ONCE: usize = 2;
+
+/// For how long a worker claims a file.
+const LEASE: TimeDelta = TimeDelta::minutes(30);
+
+/// The largest file whose text is read.
+const LONGEST: u64 = 64 * 1024 * 1024;
+
+/// How many chunks are embedded between two looks at the clock.
+const CHUNKS: usize = 32;
+
+/// How often progress becomes an event.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// The process manager of files.
+pub(super) struct Ingestion {
+    commands: Commands,
+    embedder: watch::Receiver<Option<Embedder>>,
+    worker: Uuid,
+    queue: Arc<Queue>,
+}
+
+/// Why a file was not read.
+enum Failure {
+    /// It never will be: the file is at fault.
+    Unreadable { code: String, message: String },
+    /// It was not, this time.
+    Passing(String),
+    /// Somebody else has it, or it is gone.
+    NotOurs,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match error {
+            Error::Refused { .. } => Failure::NotOurs,
+            other => Failure::Passing(other.to_string()),
+        }
+    }
+}
+
+impl Ingestion {
+    pub(super) fn start(
+        commands: Commands,
+        embedder: watch::Receiver<Option<Embedder>>,
+        worker: Uuid,
+    ) -> Arc<Ingestion> {
+        Arc::new(Ingestion {
+            commands,
+            embedder,
+            worker,
+            queue: Arc::new(Queue::new("ingestion", AT_ONCE)),
+        })
+    }
+
+    pub(super) fn add(self: &Arc<Self>, file: Uuid) {
+        let ingestion = self.clone();
+        self.queue.add(file, move || {
+            let ingestion = ingestion.clone();
+            async move { ingestion.read(file).await }
+        });
+    }
+
+    pub(super) async fn stop(&self) {
+        self.queue.stop().await;
+    }
+
+    async fn read(&self, file: Uuid) -> Outcome {
+        let mut embedder = self.embedder.clone();
+        let embedder = match embedder.borrow_and_update().clone() {
+            Some(embedder) => embedder,
+            None => return Outcome::TryAgain("the embedding model is missing".into()),
+        };
+        match self.ingest(file, embedder).await {
+            Ok(()) | Err(Failure::NotOurs) => Outcome::Finished,
+            Err(Failure::Passing(why)) => Outcome::TryAgain(why),
+            Err(Failure::Unreadable { code, message }) => {
+                match self.fail(file, code, message).await {
+                    Ok(()) | Err(Error::Refused { .. }) => Outcome::Finished,
+                    Err(error) => Outcome::TryAgain(error.to_string()),
+                }
+            }
+        }
+    }
+
+    async fn ingest(&self, file: Uuid, embedder: Embedder) -> Result<(), Failure> {
+        let claim = self.claim(file).await?;
+        let started = Instant::now();
+        let name =
+            Artifact::name(&claim.upload.blob.name, CHUNKER_VERSION, embedder.model().revision());
+        let product = claim.event.product.ok_or(Failure::NotOurs)?;
+        let name = format!("{product}/{name}");
+        let known = self.commands.vault().get_artifact(&name).await.map_err(Error::from)?;
+        let artifact = match known.and_then(|bytes| Artifact::decode(&bytes).ok()) {
+            Some(artifact) => artifact,
+            None => {
+                let artifact = self.make(file, product, &claim, embedder.clone()).await?;
+                let bytes = Bytes::from(artifact.encode());
+                self.commands.vault().put_artifact(&name, bytes).await.map_err(Error::from)?;
+                artifact
+            }
+        };
+        let tokens = count_tokens(embedder, &artifact).await?;
+        let index = FileIndex {
+            artifact: name,
+            chunks: u32::try_from(artifact.chunks.len()).unwrap_or(u32::MAX),
+            characters: artifact.text.chars().count() as u64,
+            tokens,
+            model_revision: artifact.revision.clone(),
+        };
+        let chunks = index.chunks;
+        let command = FileCommand::FinishIngestion { fence: claim.fence, index };
+        self.commands.execute::<File>(file, command, &claim.ask("finish")).await?;
+        tracing::info!(%file, chunks, milliseconds = started.elapsed().as_millis() as u64, "file ingested");
+        Ok(())
+    }
+
+    /// Takes the file for this worker.
+    async fn claim(&self, file: Uuid) -> Result<Claimed, Failure> {
+        let stream = StreamId::new("file", file);
+        let (state, sequence) = self.commands.load::<File>(&stream).await?;
+        let File::Processing { upload, .. } = state else { return Err(Failure::NotOurs) };
+        let last =
+            self.commands.log().read_stream(&stream, sequence - 1, 1).await.map_err(Error::from)?;
+        let event = last.into_iter().next().ok_or(Failure::NotOurs)?;
+        let now = Utc::now();
+        let lease = LeaseClaim {
+            worker: self.worker,
+            now: Timestamp::from(now),
+            lease_until: Timestamp::from(now + LEASE),
+            exclusive: self.commands.log().capabilities().exclusive,
+        };
+        let ask = Ask::because_of(
+            &event,
+            "ingestion",
+            &[b"start", self.worker.as_bytes(), Uuid::now_v7().as_bytes()],
+        );
+        let done =
+            self.commands.execute::<File>(file, FileCommand::StartIngestion(lease), &ask).await?;
+        for started in &done.events {
+            if let FileEvent::IngestionStarted { fence, .. } = decode_event::<FileEvent>(started)? {
+                return Ok(Claimed { event: started.clone(), upload, fence });
+            }
+        }
+        Err(Failure::NotOurs)
+    }
+
+    /// Text, chunks and vectors of a file.
+    async fn make(
+        &self,
+        file: Uuid,
+        product: Uuid,
+        claim: &Claimed,
+        embedder: Embedder,
+    ) -> Result<Artifact, Failure> {
+        let blob =
+            vault::BlobRef { name: claim.upload.blob.name.clone(), size: claim.upload.blob.size };
+        if blob.size > LONGEST {
+            return Err(Failure::Unreadable {
+                code: "too_large_to_read".into(),
+                message: format!(
+                    "the text of a file of more than {} MiB is not read: split it into smaller files",
+                    LONGEST / 1024 / 1024
+                ),
+            });
+        }
+        let bytes = match self.commands.vault().blob_bytes(product, &blob, LONGEST).await {
+            Ok(bytes) => bytes,
+            Err(error @ (vault::Error::Corrupt { .. } | vault::Error::BlobMissing { .. })) => {
+                return Err(Failure::Unreadable {
+                    code: "bytes_lost".into(),
+                    message: error.to_string(),
+                });
+            }
+            Err(error) => return Err(Error::from(error).into()),
+        };
+        let (name, media_type) = (claim.upload.name.clone(), claim.upload.media_type.clone());
+        let model = embedder.model().clone();
+        let extracted = tokio::task::spawn_blocking(move || {
+            let document = embeddings::extract(name.as_str(), Some(&media_type), &bytes)?;
+            let chunks = model.chunk(&document);
+            Ok::<_, embeddings::ExtractError>((document.text, chunks))
+        });
+        let (text, chunks) = match extracted.await {
+            Ok(Ok(extracted)) => extracted,
+            Ok(Err(error)) => {
+                return Err(Failure::Unreadable {
+                    code: error.code().to_owned(),
+                    message: error.to_string(),
+                });
+            }
+            Err(panicked) if panicked.is_panic() => {
+                return Err(Failure::Unreadable {
+                    code: "reader_crashed".into(),
+                    message: "the reader of this format crashed on the file: convert it to another format and upload that"
+                        .into(),
+                });
+            }
+            Err(_) => return Err(Failure::Passing("the server stops".into())),
+        };
+        let mut vectors = Vec::with_capacity(chunks.len());
+        let mut reported = Instant::now();
+        for batch in chunks.chunks(CHUNKS) {
+            if self.queue.is_stopping() {
+                return Err(Failure::Passing("the server stops".into()));
+            }
+            let texts = batch.iter().map(|chunk| chunk.text.clone()).collect();
+            let embedded = embedder.embed_passages(texts).await;
+            vectors.extend(embedded.map_err(|error| Failure::Passing(error.to_string()))?);
+            if reported.elapsed() >= PROGRESS_EVERY && vectors.len() < chunks.len() {
+                reported = Instant::now();
+                let percent =
+                    u8::try_from(vectors.len() * 100 / chunks.len()).unwrap_or(99).min(99);
+                let command = FileCommand::Progress { fence: claim.fence, percent };
+                let ask = claim.ask(&format!("progress {}", vectors.len()));
+                self.commands.execute::<File>(file, command, &ask).await?;
+            }
+        }
+        Ok(Artifact {
+            revision: embedder.model().revision().to_owned(),
+            chunker_version: CHUNKER_VERSION.to_owned(),
+            text,
+            chunks,
+            vectors,
+        })
+    }
+
+    async fn fail(&self, file: Uuid, code: String, message: String) -> Result<(), Error> {
+        let (state, sequence) = self.commands.load::<File>(&StreamId::new("file", file)).await?;
+        let File::Processing { lease, .. } = state else { return Ok(()) };
+        let last =
+            self.commands.log().read_stream(&StreamId::new("file", file), sequence - 1, 1).await?;
+        let Some(event) = last.first() else { return Ok(()) };
+        tracing::info!(%file, code, "file cannot be read");
+        let ask = Ask::because_of(event, "ingestion", &[b"fail"]);
+        let command = FileCommand::Fail { fence: lease.fence, code, message };
+        self.commands.execute::<File>(file, command, &ask).await?;
+        Ok(())
+    }
+}
+
+/// A file that is this worker's for now.
+struct Claimed {
+    /// The event of the claim.
+    event: Arc<RecordedEvent>,
+    upload: Upload,
+    fence: u64,
+}
+
+impl Claimed {
+    /// A command that follows from the claim.
+    fn ask(&self, what: &str) -> Ask {
+        Ask::because_of(&self.event, "ingestion", &[what.as_bytes()])
+    }
+}
+
+async fn count_tokens(embedder: Embedder, artifact: &Artifact) -> Result<u64, Failure> {
+    let texts: Vec<String> = artifact.chunks.iter().map(|chunk| chunk.text.clone()).collect();
+    let counted = tokio::task::spawn_blocking(move || {
+        texts
+            .iter()
+            .try_fold(0_u64, |sum, text| Ok(sum + embedder.model().count_tokens(text)? as u64))
+    });
+    counted
+        .await
+        .map_err(|_| Failure::Passing("the server stops".into()))?
+        .map_err(|error: embeddings::ModelError| Failure::Passing(error.to_string()))
+}

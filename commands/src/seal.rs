@@ -1,0 +1,149 @@
+//! Sealing what goes into events: each text under the data key of whom it is about, bound to its
+//! organization, stream, event type and field.
+
+use std::net::IpAddr;
+
+use domain::values::CLIENT;
+use domain::{Payload, Sealed};
+use eventlog::StreamId;
+use uuid::Uuid;
+use vault::{Opened, Place};
+use zeroize::Zeroizing;
+
+use crate::{Actor, Commands, Error};
+
+/// The longest free text that is sealed inside an event; longer ones become blobs.
+const INLINE: usize = 16 * 1024;
+
+/// The longest payload that is read back.
+const LONGEST: u64 = 64 * 1024 * 1024;
+
+/// The data key of a user.
+pub(crate) fn user_key(user: Uuid) -> String {
+    format!("user-{user}")
+}
+
+/// The data key of a product.
+pub(crate) fn product_key(product: Uuid) -> String {
+    format!("product-{product}")
+}
+
+impl Commands {
+    /// Seals a short text for a field of an event.
+    pub(crate) async fn seal(
+        &self,
+        key: &str,
+        organization: Uuid,
+        stream: &StreamId,
+        event_type: &str,
+        field: &str,
+        text: &[u8],
+    ) -> Result<Sealed, Error> {
+        let place = Place { organization, stream: stream.as_str(), event_type, field };
+        Ok(Sealed(self.vault.seal(key, &place, text).await?.into_string()))
+    }
+
+    /// Opens a text that [`Commands::seal`] sealed; `None` when its key was shredded.
+    pub(crate) async fn unseal(
+        &self,
+        organization: Uuid,
+        stream: &StreamId,
+        event_type: &str,
+        field: &str,
+        sealed: &Sealed,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+        let place = Place { organization, stream: stream.as_str(), event_type, field };
+        let sealed = vault::Sealed::parse(sealed.as_str())?;
+        Ok(self.vault.open(&sealed, &place).await?.clear())
+    }
+
+    /// Seals free text of any length under the key of a product.
+    pub(crate) async fn seal_payload(
+        &self,
+        organization: Uuid,
+        product: Uuid,
+        stream: &StreamId,
+        event_type: &str,
+        field: &str,
+        text: &[u8],
+    ) -> Result<Payload, Error> {
+        let key = product_key(product);
+        if text.len() <= INLINE {
+            return Ok(Payload::Sealed(
+                self.seal(&key, organization, stream, event_type, field, text).await?,
+            ));
+        }
+        let place = Place { organization, stream: stream.as_str(), event_type, field };
+        let blob = self.vault.put_sealed_blob(product, &key, &place, text).await?;
+        Ok(Payload::Blob { key_id: key, name: blob.name, size: blob.size })
+    }
+
+    /// Opens what [`Commands::seal_payload`] sealed; `None` when its key was shredded.
+    ///
+    /// # Errors
+    /// The vault fails, or the payload was sealed for another place.
+    pub async fn open_payload(
+        &self,
+        organization: Uuid,
+        product: Uuid,
+        stream: &StreamId,
+        event_type: &str,
+        field: &str,
+        payload: &Payload,
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+        match payload {
+            Payload::Sealed(sealed) => {
+                self.unseal(organization, stream, event_type, field, sealed).await
+            }
+            Payload::Blob { key_id, name, size } => {
+                let place = Place { organization, stream: stream.as_str(), event_type, field };
+                let blob = vault::BlobRef { name: name.clone(), size: *size };
+                match self.vault.get_sealed_blob(product, key_id, &blob, &place, LONGEST).await? {
+                    Opened::Clear(bytes) => Ok(Some(bytes)),
+                    Opened::Shredded => Ok(None),
+                }
+            }
+        }
+    }
+
+    /// Seals what is known of a client under the key of who acts: the user's own, the product's of a
+    /// token, and one of the day for everybody else.
+    ///
+    /// # Errors
+    /// The vault fails.
+    pub async fn seal_client(
+        &self,
+        organization: Uuid,
+        actor: Actor,
+        product: Option<Uuid>,
+        address: Option<IpAddr>,
+        user_agent: Option<&str>,
+    ) -> Result<(Option<String>, Option<String>), Error> {
+        let key = match (actor, product) {
+            (Actor::User(user), _) => user_key(user),
+            (Actor::Token(_), Some(product)) => product_key(product),
+            _ => {
+                let key = format!("day-{}", chrono::Utc::now().format("%Y-%m-%d"));
+                self.vault.create_key(&key).await?;
+                key
+            }
+        };
+        let place = |field| Place { organization, stream: CLIENT, event_type: CLIENT, field };
+        let address = match address {
+            Some(address) => Some(
+                self.vault
+                    .seal(&key, &place("address"), address.to_string().as_bytes())
+                    .await?
+                    .into_string(),
+            ),
+            None => None,
+        };
+        let user_agent = match user_agent {
+            Some(agent) => Some(
+                self.vault.seal(&key, &place("user_agent"), agent.as_bytes()).await?.into_string(),
+            ),
+            None => None,
+        };
+        Ok((address, user_agent))
+    }
+}

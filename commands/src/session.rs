@@ -1,0 +1,247 @@
+//! Sessions: signing in, rotating refresh tokens, signing out, and the signatures of access tokens.
+//!
+//! The rule of this file: an access token is a JWT (RFC 7519) signed with Ed25519 (RFC 8037), good
+//! for minutes; a refresh token is good once (RFC 9700, section 4.14), and a second use ends its family.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{TimeDelta, Utc};
+use domain::session::{EndReason, Session, SessionCommand, SessionEvent};
+use domain::{Email, Timestamp};
+use ed25519_dalek::pkcs8::DecodePrivateKey;
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use eventlog::StreamId;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::execute::decode_event;
+use crate::secrets::random_text;
+use crate::{Ask, Commands, Done, Error};
+
+/// Who issues access tokens.
+const ISSUER: &str = "prodgy";
+/// Whom they are for.
+const AUDIENCE: &str = "prodgy-api";
+/// How many seconds clocks may differ.
+const LEEWAY: u64 = 5;
+
+/// What an access token says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claims {
+    /// Who issued it.
+    pub iss: String,
+    /// Whom it is for.
+    pub aud: String,
+    /// The user.
+    pub sub: Uuid,
+    /// The session.
+    pub sid: Uuid,
+    /// The tenant.
+    pub org: Uuid,
+    /// When it was issued, in seconds.
+    pub iat: i64,
+    /// From when on it is good, in seconds.
+    pub nbf: i64,
+    /// Until when it is good, in seconds.
+    pub exp: i64,
+    /// Its own id.
+    pub jti: Uuid,
+}
+
+/// One key that signs sessions.
+pub struct SessionKey {
+    id: String,
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+    public: String,
+}
+
+impl SessionKey {
+    /// Reads a key from its PKCS#8 document.
+    pub(crate) fn new(id: String, document: &[u8]) -> Result<SessionKey, Error> {
+        let signing = SigningKey::from_pkcs8_der(document)
+            .map_err(|error| Error::Crypto(format!("the signing key cannot be read: {error}")))?;
+        let public = public_key_text(&signing.verifying_key());
+        let decoding = DecodingKey::from_ed_components(&public)
+            .map_err(|error| Error::Crypto(format!("the public key cannot be read: {error}")))?;
+        Ok(SessionKey { id, encoding: EncodingKey::from_ed_der(document), decoding, public })
+    }
+}
+
+/// The public half of a key as a JWK writes it.
+pub(crate) fn public_key_text(key: &VerifyingKey) -> String {
+    URL_SAFE_NO_PAD.encode(key.as_bytes())
+}
+
+/// The keys that sign sessions; the last one signs, all of them are believed.
+pub struct SessionKeys {
+    keys: Vec<SessionKey>,
+}
+
+impl SessionKeys {
+    pub(crate) fn new(keys: Vec<SessionKey>) -> Result<SessionKeys, Error> {
+        if keys.is_empty() {
+            return Err(Error::Crypto("the instance has no key that signs sessions".into()));
+        }
+        Ok(SessionKeys { keys })
+    }
+
+    /// The public keys as a JWK set (RFC 7517).
+    pub fn jwks(&self) -> Value {
+        let keys: Vec<Value> = self
+            .keys
+            .iter()
+            .map(|key| {
+                json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": key.id, "x": key.public})
+            })
+            .collect();
+        json!({ "keys": keys })
+    }
+
+    /// Signs an access token for a session.
+    ///
+    /// # Errors
+    /// The signature fails.
+    pub fn sign(&self, grant: &Grant, ttl: TimeDelta) -> Result<String, Error> {
+        let key =
+            self.keys.last().ok_or_else(|| Error::Crypto("there is no key to sign with".into()))?;
+        let now = Utc::now().timestamp();
+        let claims = Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: grant.user,
+            sid: grant.session,
+            org: grant.organization,
+            iat: now,
+            nbf: now,
+            exp: now + ttl.num_seconds(),
+            jti: Uuid::now_v7(),
+        };
+        let header = Header { kid: Some(key.id.clone()), ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, &claims, &key.encoding)
+            .map_err(|error| Error::Crypto(format!("the access token cannot be signed: {error}")))
+    }
+
+    /// What an access token says, if we signed it, it is for us, and it is its time.
+    pub fn verify(&self, token: &str) -> Option<Claims> {
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        let key = self.keys.iter().find(|key| Some(&key.id) == header.kid.as_ref())?;
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[AUDIENCE]);
+        validation.set_required_spec_claims(&["exp", "nbf", "iss", "aud", "sub"]);
+        validation.validate_nbf = true;
+        validation.leeway = LEEWAY;
+        Some(jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation).ok()?.claims)
+    }
+}
+
+/// A session that was started or went on.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// The user.
+    pub user: Uuid,
+    /// The session.
+    pub session: Uuid,
+    /// The tenant.
+    pub organization: Uuid,
+    /// Good once, for the next access token.
+    pub refresh_token: String,
+    /// What it led to in the log.
+    pub done: Done,
+}
+
+impl Commands {
+    /// Signs a user in.
+    ///
+    /// # Errors
+    /// [`Error::BadCredentials`], which takes as long for an unknown address as for a wrong password.
+    pub async fn sign_in(
+        &self,
+        email: &str,
+        password: SecretString,
+        ttl: TimeDelta,
+        ask: &Ask,
+    ) -> Result<Grant, Error> {
+        let user = match Email::parse(email) {
+            Ok(email) => self.user_by_email(&email).await?,
+            Err(_) => None,
+        };
+        let hash = match user {
+            Some(user) => self.password_hash_of(user, ask.organization()).await?,
+            None => None,
+        };
+        let fits = self.secrets.password_fits(password, hash).await?;
+        let (Some(user), true) = (user, fits) else { return Err(Error::BadCredentials) };
+        let session = Uuid::now_v7();
+        let refresh_token = format!("{session}.{}", random_text()?);
+        let start = SessionCommand::Start {
+            user,
+            refresh_hash: self.secrets.refresh(&refresh_token),
+            expires_at: Timestamp::from(Utc::now() + ttl),
+        };
+        let done = self.execute::<Session>(session, start, ask).await?;
+        Ok(Grant { user, session, organization: ask.organization(), refresh_token, done })
+    }
+
+    /// Trades a refresh token for the next one. One that was used before ends its family.
+    ///
+    /// # Errors
+    /// The token is not the family's last, or the family has ended.
+    pub async fn refresh(&self, token: &str, ttl: TimeDelta, ask: &Ask) -> Result<Grant, Error> {
+        let session: Uuid = token
+            .split_once('.')
+            .and_then(|(session, _)| session.parse().ok())
+            .ok_or_else(|| Error::refused(&domain::session::SessionError::TokenUnknown))?;
+        let refresh_token = format!("{session}.{}", random_text()?);
+        let now = Utc::now();
+        let command = SessionCommand::Refresh {
+            presented_hash: self.secrets.refresh(token),
+            new_hash: self.secrets.refresh(&refresh_token),
+            now: Timestamp::from(now),
+            expires_at: Timestamp::from(now + ttl),
+        };
+        let done = self.execute::<Session>(session, command, ask).await?;
+        for event in &done.events {
+            if let SessionEvent::Ended { .. } = decode_event::<SessionEvent>(event)? {
+                return Err(Error::refused(&domain::session::SessionError::Ended));
+            }
+        }
+        let (state, _) = self.load::<Session>(&StreamId::new("session", session)).await?;
+        let Session::Active { user, .. } = state else {
+            return Err(Error::refused(&domain::session::SessionError::Ended));
+        };
+        let organization =
+            done.events.first().map_or(ask.organization(), |event| event.organization);
+        Ok(Grant { user, session, organization, refresh_token, done })
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// There is none of that id.
+    pub async fn sign_out(&self, session: Uuid, ask: &Ask) -> Result<Done, Error> {
+        self.execute::<Session>(session, SessionCommand::End { reason: EndReason::Logout }, ask)
+            .await
+    }
+
+    /// Ends several sessions.
+    ///
+    /// # Errors
+    /// Log or vault fail.
+    pub async fn end_sessions(
+        &self,
+        sessions: Vec<Uuid>,
+        reason: EndReason,
+        ask: &Ask,
+    ) -> Result<(), Error> {
+        for session in sessions {
+            let ask = ask.follow_up(&format!("end {session}"));
+            self.execute::<Session>(session, SessionCommand::End { reason }, &ask).await?;
+        }
+        Ok(())
+    }
+}

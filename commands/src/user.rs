@@ -1,0 +1,271 @@
+//! Users: making, changing and deleting people, whose data is sealed under a key of their own.
+
+use domain::session::EndReason;
+use domain::user::{Asker, User, UserCommand, UserEvent};
+use domain::{Email, Name, Role, Sealed};
+use eventlog::StreamId;
+use secrecy::{ExposeSecret, SecretString};
+use uuid::Uuid;
+
+use crate::execute::decode_event;
+use crate::seal::user_key;
+use crate::{Ask, Commands, Done, Error, Fault};
+
+const CREATED: &str = "user.created.v1";
+const RENAMED: &str = "user.renamed.v1";
+const EMAIL_CHANGED: &str = "user.email_changed.v1";
+const PASSWORD_CHANGED: &str = "user.password_changed.v1";
+
+/// The shortest password (NIST SP 800-63B asks for 8).
+pub const PASSWORD_MIN: usize = 8;
+/// The longest password.
+pub const PASSWORD_MAX: usize = 256;
+
+/// A person who is to be made.
+pub struct NewUser {
+    /// The address that it signs in with.
+    pub email: Email,
+    /// Its name.
+    pub name: Option<Name>,
+    /// What it may do.
+    pub role: Role,
+    /// What it signs in with.
+    pub password: SecretString,
+}
+
+/// What is to be changed of a person; nothing that is `None`.
+#[derive(Default)]
+pub struct UserChange {
+    /// Another address.
+    pub email: Option<Email>,
+    /// Another name.
+    pub name: Option<Name>,
+    /// Another role.
+    pub role: Option<Role>,
+    /// Another password. Ends every session of the user.
+    pub password: Option<SecretString>,
+}
+
+impl Commands {
+    /// Makes a user on behalf of `by`.
+    ///
+    /// # Errors
+    /// The address is taken, the password too short, or `by` may not.
+    pub async fn create_user(&self, new: NewUser, by: Asker, ask: &Ask) -> Result<Done, Error> {
+        self.create_user_as(ask.new_id("user"), new, by, ask).await
+    }
+
+    pub(crate) async fn create_user_as(
+        &self,
+        user: Uuid,
+        new: NewUser,
+        by: Asker,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
+        check_password(&new.password)?;
+        let stream = StreamId::new("user", user);
+        if let Some(done) = self.done_before(&stream, ask).await? {
+            return Ok(done);
+        }
+        self.vault.create_key(&user_key(user)).await?;
+        self.take_email(&new.email, user, ask).await?;
+        let email = self.seal_of(user, ask, CREATED, "email", new.email.as_str()).await?;
+        let name = match &new.name {
+            Some(name) => Some(self.seal_of(user, ask, CREATED, "name", name.as_str()).await?),
+            None => None,
+        };
+        let hash = self.secrets.hash_password(new.password).await?;
+        let password =
+            Some(self.seal_of(user, ask, CREATED, "password", hash.expose_secret()).await?);
+        let create = UserCommand::Create { email, name, role: new.role, password, by };
+        let created = self.execute::<User>(user, create, ask).await;
+        if matches!(created, Err(Error::Refused { .. })) {
+            self.release_email(&new.email, user, ask).await?;
+        }
+        created
+    }
+
+    /// Changes a user on behalf of `by`.
+    ///
+    /// # Errors
+    /// The address is taken, the password too short, or `by` may not.
+    pub async fn change_user(
+        &self,
+        user: Uuid,
+        change: UserChange,
+        by: Asker,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
+        if let Some(password) = &change.password {
+            check_password(password)?;
+        }
+        let stream = StreamId::new("user", user);
+        if let Some(done) = self.done_before(&stream, ask).await? {
+            return Ok(done);
+        }
+        let before = self.email_of(user, ask.organization()).await?;
+        let new_email = change.email.filter(|email| before.as_ref() != Some(email));
+        let moves = new_email
+            .as_ref()
+            .is_some_and(|new| before.as_ref().map(Email::unique_form) != Some(new.unique_form()));
+        let mut command =
+            UserCommand::Change { email: None, name: None, role: change.role, password: None, by };
+        if let UserCommand::Change { email, name, password, .. } = &mut command {
+            if let Some(new) = &new_email {
+                *email = Some(self.seal_of(user, ask, EMAIL_CHANGED, "email", new.as_str()).await?);
+            }
+            if let Some(new) = &change.name {
+                let old = self.latest_text(user, ask.organization(), "name").await?;
+                if old.as_deref() != Some(new.as_str()) {
+                    *name = Some(self.seal_of(user, ask, RENAMED, "name", new.as_str()).await?);
+                }
+            }
+            if let Some(new) = change.password.clone() {
+                let hash = self.secrets.hash_password(new).await?;
+                *password = Some(
+                    self.seal_of(user, ask, PASSWORD_CHANGED, "password", hash.expose_secret())
+                        .await?,
+                );
+            }
+        }
+        if let (true, Some(new)) = (moves, &new_email) {
+            self.take_email(new, user, ask).await?;
+        }
+        let changed = self.execute::<User>(user, command, ask).await;
+        match (&changed, moves) {
+            (Ok(_), true) => {
+                if let Some(old) = &before {
+                    self.release_email(old, user, ask).await?;
+                }
+            }
+            (Err(_), true) => {
+                if let Some(new) = &new_email {
+                    self.release_email(new, user, ask).await?;
+                }
+            }
+            _ => {}
+        }
+        changed
+    }
+
+    /// Deletes a user on behalf of `by`, and shreds the key that everything personal of it is sealed
+    /// with.
+    ///
+    /// # Errors
+    /// `by` may not.
+    pub async fn delete_user(&self, user: Uuid, by: Asker, ask: &Ask) -> Result<Done, Error> {
+        let email = self.email_of(user, ask.organization()).await?;
+        let done = self.execute::<User>(user, UserCommand::Delete { by }, ask).await?;
+        if let Some(email) = email {
+            self.release_email(&email, user, ask).await?;
+        }
+        self.vault.shred_key(&user_key(user)).await?;
+        Ok(done)
+    }
+
+    /// Changes a user's own password, which it must know, and ends its sessions.
+    ///
+    /// # Errors
+    /// The old password is wrong, the new one too short.
+    pub async fn change_own_password(
+        &self,
+        user: Uuid,
+        old: SecretString,
+        new: SecretString,
+        sessions: Vec<Uuid>,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
+        let known = self.password_hash_of(user, ask.organization()).await?;
+        if !self.secrets.password_fits(old, known).await? {
+            return Err(Error::Invalid {
+                code: "password_wrong",
+                message: "the present password is wrong: type it again".into(),
+                faults: vec![Fault {
+                    pointer: "/current_password".into(),
+                    code: "password_wrong".into(),
+                    message: "the present password is wrong".into(),
+                }],
+            });
+        }
+        let change = UserChange { password: Some(new), ..UserChange::default() };
+        let done = self.change_user(user, change, Asker::Themself, ask).await?;
+        self.end_sessions(sessions, EndReason::PasswordChanged, ask).await?;
+        Ok(done)
+    }
+
+    async fn email_of(&self, user: Uuid, organization: Uuid) -> Result<Option<Email>, Error> {
+        let text = self.latest_text(user, organization, "email").await?;
+        Ok(text.and_then(|text| Email::parse(&text).ok()))
+    }
+
+    pub(crate) async fn password_hash_of(
+        &self,
+        user: Uuid,
+        organization: Uuid,
+    ) -> Result<Option<SecretString>, Error> {
+        Ok(self.latest_text(user, organization, "password").await?.map(SecretString::from))
+    }
+
+    /// The last value of one of a user's sealed fields. A sealed text is bound to the type of its
+    /// event, so the events are asked, not the state.
+    async fn latest_text(
+        &self,
+        user: Uuid,
+        organization: Uuid,
+        field: &str,
+    ) -> Result<Option<String>, Error> {
+        let stream = StreamId::new("user", user);
+        let mut latest: Option<(String, Sealed)> = None;
+        for event in self.whole_stream(&stream).await? {
+            let sealed = match decode_event::<UserEvent>(&event)? {
+                UserEvent::Created { email, name, password, .. } => match field {
+                    "email" => Some(email),
+                    "name" => name,
+                    _ => password,
+                },
+                UserEvent::EmailChanged { email } if field == "email" => Some(email),
+                UserEvent::Renamed { name } if field == "name" => Some(name),
+                UserEvent::PasswordChanged { password } if field == "password" => Some(password),
+                UserEvent::Deleted {} => return Ok(None),
+                _ => None,
+            };
+            if let Some(sealed) = sealed {
+                latest = Some((event.event_type.clone(), sealed));
+            }
+        }
+        let Some((event_type, sealed)) = latest else { return Ok(None) };
+        let opened = self.unseal(organization, &stream, &event_type, field, &sealed).await?;
+        Ok(opened.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    async fn seal_of(
+        &self,
+        user: Uuid,
+        ask: &Ask,
+        event_type: &str,
+        field: &str,
+        text: &str,
+    ) -> Result<Sealed, Error> {
+        let stream = StreamId::new("user", user);
+        self.seal(&user_key(user), ask.organization(), &stream, event_type, field, text.as_bytes())
+            .await
+    }
+}
+
+fn check_password(password: &SecretString) -> Result<(), Error> {
+    let length = password.expose_secret().chars().count();
+    if (PASSWORD_MIN..=PASSWORD_MAX).contains(&length) {
+        return Ok(());
+    }
+    let message =
+        format!("a password has {PASSWORD_MIN} to {PASSWORD_MAX} characters: choose another");
+    Err(Error::Invalid {
+        code: "password_length",
+        message: message.clone(),
+        faults: vec![Fault {
+            pointer: "/password".into(),
+            code: "password_length".into(),
+            message,
+        }],
+    })
+}
