@@ -119,7 +119,7 @@ pub enum Agent {
     #[default]
     Missing,
     /// Installed.
-    Installed(Installation),
+    Installed(Box<Installation>),
     /// Gone for good.
     Uninstalled,
 }
@@ -290,7 +290,7 @@ impl Aggregate for Agent {
                     triggers,
                 },
             ) => {
-                *self = Agent::Installed(Installation {
+                *self = Agent::Installed(Box::new(Installation {
                     title,
                     name,
                     version,
@@ -301,7 +301,7 @@ impl Aggregate for Agent {
                     bindings,
                     triggers,
                     enabled: true,
-                });
+                }));
             }
             (_, AgentEvent::Uninstalled {}) => *self = Agent::Uninstalled,
             (Agent::Installed(agent), AgentEvent::Changed { title }) => {

@@ -7,9 +7,11 @@
 pub mod access_log;
 pub mod agent;
 pub mod api_token;
+pub mod catalogue;
 pub mod claim;
 pub mod event;
 pub mod execution;
+pub mod expression;
 pub mod file;
 pub mod instance;
 pub mod knowledge_base;
@@ -18,14 +20,16 @@ pub mod manifest;
 pub mod organization;
 pub mod product;
 pub mod refusal;
+pub mod schema;
 pub mod session;
+pub mod step;
 pub mod token_usage;
 pub mod trigger;
 pub mod upcast;
 pub mod user;
 pub mod values;
 
-pub use refusal::{Fault, Refusal, RefusalKind};
+pub use refusal::{Fault, InvalidDocument, Refusal, RefusalKind};
 pub use values::{
     BlobRef, Description, Digest, Email, FileName, Name, Object, Payload, Role, Scope, Sealed,
     Timestamp, TokenPrefix, ValueError, derived_id,

@@ -1,0 +1,38 @@
+//! The catalogue: agents that can be installed by name.
+//!
+//! The rule of this file: what is in it is valid, which a test shows, and does something useful with
+//! nothing but a knowledge base.
+
+use std::sync::LazyLock;
+
+use crate::manifest::Manifest;
+
+/// The manifests, as they are delivered, in the order in which they are listed.
+const DOCUMENTS: [&str; 3] = [
+    include_str!("../catalogue/prodgy.search.json"),
+    include_str!("../catalogue/prodgy.remember.json"),
+    include_str!("../catalogue/prodgy.digest.json"),
+];
+
+static CATALOGUE: LazyLock<Vec<Manifest>> = LazyLock::new(|| {
+    let manifest = |text: &&str| {
+        let document = serde_json::from_str(text).expect("the catalogue is JSON");
+        Manifest::parse(&document).expect("the catalogue is valid, and a test shows it")
+    };
+    DOCUMENTS.iter().map(manifest).collect()
+});
+
+/// Every manifest of the catalogue, `prodgy.search` first.
+pub fn catalogue() -> &'static [Manifest] {
+    &CATALOGUE
+}
+
+/// The manifest of this name; of this version, where one is asked for.
+pub fn find(name: &str, version: Option<&str>) -> Option<&'static Manifest> {
+    catalogue().iter().find(|manifest| {
+        manifest.name == name && version.is_none_or(|version| version == manifest.version)
+    })
+}
+
+#[cfg(test)]
+mod tests;

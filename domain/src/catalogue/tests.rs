@@ -1,0 +1,116 @@
+//! What is delivered is valid, and does what it says.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::expression::{Scope, evaluate};
+use crate::step::StepCall;
+
+#[test]
+fn every_manifest_is_valid_and_search_comes_first() {
+    let names: Vec<_> = catalogue().iter().map(|manifest| manifest.name.as_str()).collect();
+    assert_eq!(names, ["prodgy.search", "prodgy.remember", "prodgy.digest"]);
+}
+
+#[test]
+fn a_manifest_is_found_by_name_and_version() {
+    assert!(find("prodgy.search", None).is_some());
+    assert!(find("prodgy.search", Some("1.0.0")).is_some());
+    assert!(find("prodgy.search", Some("9.9.9")).is_none());
+    assert!(find("prodgy.nothing", None).is_none());
+}
+
+#[test]
+fn search_answers_with_the_passages_it_found() {
+    let output = run("prodgy.search", json!({ "query": "how long?", "other": true }), passages());
+    assert_eq!(output["found"], 2);
+    assert_eq!(output["passages"], passages()["passages"]);
+    assert_eq!(output["answer"], "Thirty days.\n— terms.md\n\nOr sixty.\n— faq.md\n\n");
+}
+
+#[test]
+fn search_says_so_when_it_found_nothing() {
+    let output = run("prodgy.search", json!({ "query": "how long?" }), json!({ "passages": [] }));
+    assert_eq!(output["answer"], "Nothing in the knowledge base answers this.");
+    assert_eq!(output["found"], 0);
+}
+
+#[test]
+fn search_takes_the_limit_of_the_input_before_that_of_the_configuration() {
+    let limit = |input: Value| match first_call("prodgy.search", input) {
+        StepCall::KnowledgeSearch { limit, .. } => limit,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(limit(json!({ "query": "x" })), 5);
+    assert_eq!(limit(json!({ "query": "x", "limit": 7 })), 7);
+}
+
+#[test]
+fn remember_makes_a_note_of_title_and_text() {
+    let call = first_call("prodgy.remember", json!({ "title": " Tea ", "text": "Four minutes." }));
+    assert_eq!(
+        call,
+        StepCall::KnowledgeIngest {
+            title: " Tea ".to_owned(),
+            text: "# Tea\n\nFour minutes.\n".to_owned(),
+            knowledge: Some("notes".to_owned()),
+            tags: vec![],
+        }
+    );
+}
+
+#[test]
+fn digest_numbers_its_sources() {
+    let output = run("prodgy.digest", json!({ "topic": "Returns" }), passages());
+    assert_eq!(
+        output["markdown"],
+        "# Returns\n\nThirty days. [1]\n\nOr sixty. [2]\n\n## Sources\n\n1. terms.md, part 1\n2. faq.md, part 4\n"
+    );
+    assert_eq!(
+        output["citations"][1],
+        json!({ "file_id": "f2", "file_name": "faq.md", "chunk_index": 3, "score": 0.5 })
+    );
+}
+
+#[test]
+fn digest_says_so_when_it_found_nothing() {
+    let output = run("prodgy.digest", json!({ "topic": "Tea" }), json!({ "passages": [] }));
+    assert_eq!(output["markdown"], "# Tea\n\nThe knowledge base says nothing about this.\n");
+}
+
+fn passages() -> Value {
+    json!({ "passages": [
+        { "file_id": "f1", "file_name": "terms.md", "chunk_index": 0, "text": "Thirty days.\n", "score": 0.75, "char_start": 0, "char_end": 13 },
+        { "file_id": "f2", "file_name": "faq.md", "chunk_index": 3, "text": "Or sixty.", "score": 0.5, "char_start": 90, "char_end": 99 },
+    ] })
+}
+
+/// Runs a manifest as the run time does, with `found` as what its knowledge base answers.
+fn run(name: &str, input: Value, found: Value) -> Value {
+    let manifest = find(name, None).unwrap();
+    let mut scope = begin(manifest, input);
+    for step in manifest.order() {
+        let with = evaluate(&Value::Object(step.with.clone()), &scope).unwrap();
+        let output = match StepCall::parse(step.kind, with.as_object().unwrap().clone()).unwrap() {
+            StepCall::Transform { output } => Value::Object(output),
+            StepCall::KnowledgeSearch { .. } | StepCall::KnowledgeIngest { .. } => found.clone(),
+        };
+        scope.steps.insert(step.id.clone(), output);
+    }
+    evaluate(manifest.output.as_ref().unwrap(), &scope).unwrap()
+}
+
+fn first_call(name: &str, input: Value) -> StepCall {
+    let manifest = find(name, None).unwrap();
+    let step = manifest.order().next().unwrap();
+    let with = evaluate(&Value::Object(step.with.clone()), &begin(manifest, input)).unwrap();
+    StepCall::parse(step.kind, with.as_object().unwrap().clone()).unwrap()
+}
+
+fn begin(manifest: &Manifest, input: Value) -> Scope {
+    Scope {
+        input: manifest.check_input(Some(input)).unwrap(),
+        config: manifest.check_config(None).unwrap(),
+        ..Scope::default()
+    }
+}

@@ -1,0 +1,221 @@
+//! Expressions: how a step's `with` becomes values when the step runs.
+//!
+//! Anywhere in it a value is literal, unless it is an object with the one key `cel` (an expression)
+//! or `template` (text with `{{ }}`). The rule of this file: an evaluation depends on what it sees
+//! and on nothing else, and it ends, within bounds of time and memory, whoever wrote it.
+
+mod cel;
+mod template;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use crate::refusal::{Fault, pointer_segment};
+
+/// The largest value that may come out of one evaluation, as JSON text.
+pub const MAX_OUTPUT_BYTES: usize = 1024 * 1024;
+
+/// What an expression sees.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scope {
+    /// What the execution works on.
+    pub input: Value,
+    /// How the agent is configured.
+    pub config: Value,
+    /// What started the execution.
+    pub trigger: Value,
+    /// The execution itself: its id and the like.
+    pub execution: Value,
+    /// The outputs of the steps that are done, by the steps' ids.
+    pub steps: BTreeMap<String, Value>,
+}
+
+/// The names that stand at the beginning of what an expression sees.
+const NAMES: [&str; 5] = ["input", "config", "trigger", "execution", "steps"];
+
+impl Scope {
+    /// Every name with what stands behind it; a step's output stands behind `steps.<id>.output`.
+    fn variables(&self) -> [(&'static str, Value); 5] {
+        let output = |(id, output): (&String, &Value)| (id.clone(), json!({ "output": output }));
+        let steps = self.steps.iter().map(output).collect::<Map<_, _>>();
+        let [input, config, trigger, execution, steps_name] = NAMES;
+        [
+            (input, self.input.clone()),
+            (config, self.config.clone()),
+            (trigger, self.trigger.clone()),
+            (execution, self.execution.clone()),
+            (steps_name, Value::Object(steps)),
+        ]
+    }
+}
+
+/// Why an evaluation came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct EvaluationError {
+    /// Where the expression stands, as a JSON pointer into the value that was evaluated.
+    pub pointer: String,
+    /// A stable code: `cel_failed`, `template_failed` or `output_too_large`.
+    pub code: &'static str,
+    /// A sentence for a person.
+    pub message: String,
+}
+
+/// A literal, or one of the two kinds of expression.
+enum Node<'a> {
+    Cel(&'a str),
+    Template(&'a str),
+    /// An object that looks like an expression and is none.
+    NotText(&'static str),
+    Literal,
+}
+
+fn node(value: &Value) -> Node<'_> {
+    let Some(object) = value.as_object().filter(|object| object.len() == 1) else {
+        return Node::Literal;
+    };
+    match (object.get("cel"), object.get("template")) {
+        (Some(Value::String(source)), _) => Node::Cel(source),
+        (_, Some(Value::String(source))) => Node::Template(source),
+        (Some(_), _) => Node::NotText("cel"),
+        (_, Some(_)) => Node::NotText("template"),
+        (None, None) => Node::Literal,
+    }
+}
+
+/// Whether a value is computed when the step runs, so that its type is not known before.
+pub fn is_expression(value: &Value) -> bool {
+    !matches!(node(value), Node::Literal)
+}
+
+/// Finds the faults of every expression in `value`: those that do not compile, and those that name
+/// what they will not see. `steps` are the steps whose output is there by then.
+pub fn check(value: &Value, steps: &BTreeSet<&str>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    check_at(value, steps, String::new(), &mut faults);
+    faults
+}
+
+fn check_at(value: &Value, steps: &BTreeSet<&str>, pointer: String, faults: &mut Vec<Fault>) {
+    let (key, code, compiled) = match node(value) {
+        Node::Cel(source) => ("cel", "cel_invalid", cel::references(source)),
+        Node::Template(source) => ("template", "template_invalid", template::references(source)),
+        Node::NotText(key) => {
+            (key, "type_mismatch", Err("write the expression as text".to_owned()))
+        }
+        Node::Literal => {
+            for (segment, child) in children(value) {
+                check_at(child, steps, format!("{pointer}/{segment}"), faults);
+            }
+            return;
+        }
+    };
+    let pointer = format!("{pointer}/{key}");
+    match compiled {
+        Err(message) => faults.push(Fault::new(pointer, code, message)),
+        Ok(references) => {
+            for name in references.unknown_names {
+                let message = format!(
+                    "`{name}` is not known here: use input, config, trigger, execution or \
+                     steps.<id>.output"
+                );
+                faults.push(Fault::new(pointer.clone(), "name_unknown", message));
+            }
+            for step in references.steps.iter().filter(|step| !steps.contains(step.as_str())) {
+                let message = format!(
+                    "the output of step `{step}` is not there by then: name the step in `needs`"
+                );
+                faults.push(Fault::new(pointer.clone(), "step_not_needed", message));
+            }
+        }
+    }
+}
+
+/// The names that an expression uses, as far as they can be known before it runs.
+#[derive(Debug, Default, PartialEq)]
+struct References {
+    /// The steps whose output it reads.
+    steps: BTreeSet<String>,
+    /// The names that it will not find.
+    unknown_names: BTreeSet<String>,
+}
+
+/// The value with every expression in it replaced by what it evaluates to.
+///
+/// # Errors
+/// When an expression fails, or the result is larger than [`MAX_OUTPUT_BYTES`].
+pub fn evaluate(value: &Value, scope: &Scope) -> Result<Value, EvaluationError> {
+    let variables = scope.variables();
+    let mut room = MAX_OUTPUT_BYTES;
+    let mut at = Vec::new();
+    evaluate_at(value, &variables, &mut room, &mut at).map_err(|(code, message)| {
+        let pointer = at.iter().map(|segment| format!("/{segment}")).collect();
+        EvaluationError { pointer, code, message }
+    })
+}
+
+fn evaluate_at(
+    value: &Value,
+    variables: &[(&'static str, Value)],
+    room: &mut usize,
+    at: &mut Vec<String>,
+) -> Result<Value, (&'static str, String)> {
+    let result = match node(value) {
+        Node::Cel(source) => {
+            cel::evaluate(source, variables).map_err(|message| ("cel_failed", message))?
+        }
+        Node::Template(source) => template::render(source, variables)
+            .map(Value::String)
+            .map_err(|message| ("template_failed", message))?,
+        Node::NotText(_) => {
+            return Err(("cel_failed", "an expression is text: mend the manifest".to_owned()));
+        }
+        Node::Literal => {
+            let mut results = Vec::new();
+            for (segment, child) in children(value) {
+                at.push(segment);
+                results.push(evaluate_at(child, variables, room, at)?);
+                at.pop();
+            }
+            return Ok(match value {
+                Value::Array(_) => Value::Array(results),
+                Value::Object(object) => {
+                    Value::Object(object.keys().cloned().zip(results).collect())
+                }
+                scalar => scalar.clone(),
+            });
+        }
+    };
+    let size = result.to_string().len();
+    *room = room.checked_sub(size).ok_or_else(|| {
+        let limit = MAX_OUTPUT_BYTES / 1024;
+        ("output_too_large", format!("the result is larger than {limit} KiB: let it keep less"))
+    })?;
+    Ok(result)
+}
+
+/// What a value holds, each with its place as a part of a JSON pointer.
+fn children(value: &Value) -> Vec<(String, &Value)> {
+    match value {
+        Value::Array(items) => {
+            items.iter().enumerate().map(|(index, item)| (index.to_string(), item)).collect()
+        }
+        Value::Object(object) => {
+            object.iter().map(|(key, item)| (pointer_segment(key), item)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A message of a library, on one line and of a length that people read.
+fn brief(message: &str) -> String {
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(300) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+//! JSON Schemas of manifests: what an agent's `config` and an execution's `input` must look like.
+//!
+//! The rule of this file: a schema is checked as it stands. It fetches nothing, and its patterns run
+//! in linear time, so that nobody can hang the server with one.
+
+use jsonschema::{PatternOptions, Validator};
+use serde_json::{Map, Value};
+
+use crate::refusal::Fault;
+
+/// A schema that compiled.
+#[derive(Debug)]
+pub struct Schema<'a> {
+    document: &'a Value,
+    validator: Validator,
+}
+
+impl<'a> Schema<'a> {
+    /// Compiles a schema (draft 2020-12, unless it names another).
+    ///
+    /// # Errors
+    /// Its fault, with a JSON pointer into the schema.
+    pub fn compile(document: &'a Value) -> Result<Self, Fault> {
+        let fault = |pointer: String, message: &str| {
+            let message = format!("this is not a JSON Schema: {message}");
+            Fault::new(pointer, "schema_invalid", message)
+        };
+        if let Err(error) = jsonschema::meta::validate(document) {
+            return Err(fault(error.instance_path().to_string(), &error.to_string()));
+        }
+        jsonschema::options()
+            .with_pattern_options(PatternOptions::regex())
+            .build(document)
+            .map(|validator| Schema { document, validator })
+            .map_err(|error| fault(error.instance_path().to_string(), &error.to_string()))
+    }
+
+    /// The value with the schema's `default`s filled in.
+    ///
+    /// # Errors
+    /// Every fault that it has then, with JSON pointers into the value.
+    pub fn complete(&self, mut value: Value) -> Result<Value, Vec<Fault>> {
+        fill_in(self.document, &mut value);
+        let faults: Vec<_> = self
+            .validator
+            .iter_errors(&value)
+            .map(|error| {
+                // What was given may be a secret: the message says what is wrong, not with what.
+                let message = error.masked_with("the value").to_string();
+                Fault::new(error.instance_path().to_string(), "schema_violation", message)
+            })
+            .collect();
+        if faults.is_empty() { Ok(value) } else { Err(faults) }
+    }
+
+    /// JSON pointers of the properties that are marked `"secret": true` or `"writeOnly": true`.
+    pub fn secret_paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        find_secrets(self.document, String::new(), &mut paths);
+        paths
+    }
+}
+
+/// Properties that are missing and have a default get it; those that are there are looked into.
+fn fill_in(schema: &Value, value: &mut Value) {
+    let (Some(properties), Some(object)) = (properties(schema), value.as_object_mut()) else {
+        return;
+    };
+    for (name, property) in properties {
+        if !object.contains_key(name)
+            && let Some(default) = property.get("default")
+        {
+            object.insert(name.clone(), default.clone());
+        }
+        if let Some(inner) = object.get_mut(name) {
+            fill_in(property, inner);
+        }
+    }
+}
+
+fn find_secrets(schema: &Value, path: String, paths: &mut Vec<String>) {
+    for (name, property) in properties(schema).into_iter().flatten() {
+        let path = format!("{path}/{}", crate::refusal::pointer_segment(name));
+        let marked = |mark: &str| property.get(mark) == Some(&Value::Bool(true));
+        if marked("secret") || marked("writeOnly") {
+            paths.push(path);
+        } else {
+            find_secrets(property, path, paths);
+        }
+    }
+}
+
+fn properties(schema: &Value) -> Option<&Map<String, Value>> {
+    schema.get("properties")?.as_object()
+}
+
+#[cfg(test)]
+mod tests;
