@@ -8,8 +8,10 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
-    thread::JoinHandle,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
     time::Duration,
 };
 
@@ -53,7 +55,8 @@ pub enum Said {
 /// A writer at work.
 pub struct Writer {
     child: Child,
-    lines: JoinHandle<Vec<Said>>,
+    lines: Receiver<Said>,
+    said: Vec<Said>,
 }
 
 impl Writer {
@@ -68,20 +71,37 @@ impl Writer {
         prepare(&mut command);
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        // Only whole lines were said: the last may have been cut by the kill.
-        let said = |line: String| serde_json::from_str(line.split_once("said ")?.1).ok();
-        let lines = std::thread::spawn(move || {
-            output.lines().map_while(Result::ok).filter_map(said).collect()
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Only whole lines were said: the last may have been cut by the kill.
+            let said = |line: String| serde_json::from_str(line.split_once("said ")?.1).ok();
+            let mut said = output.lines().map_while(Result::ok).filter_map(said);
+            said.try_for_each(|said| sender.send(said))
         });
-        Writer { child, lines }
+        Writer { child, lines, said: Vec::new() }
     }
 
-    /// Lets it work, then kills it as nothing can be caught.
+    /// Waits until it says something like this.
+    pub fn wait_for(&mut self, like_this: impl Fn(&Said) -> bool) {
+        loop {
+            let said = self.lines.recv().expect("the writer is at work");
+            let found = like_this(&said);
+            self.said.push(said);
+            if found {
+                return;
+            }
+        }
+    }
+
+    /// Lets it work, then kills it as nothing can be caught. Answers with all that it said.
     pub fn kill_after(mut self, time: Duration) -> Vec<Said> {
+        // A machine at work elsewhere may be slow to start it.
+        self.wait_for(|_| true);
         std::thread::sleep(time);
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        self.lines.join().unwrap()
+        self.said.extend(self.lines);
+        self.said
     }
 }
 
