@@ -1,0 +1,166 @@
+//! The layers around every route, and the order they stand in.
+//!
+//! The one rule: the order is written once, in [`dress`]; routes only choose their body limit,
+//! their time limit and their rate limit.
+
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::{
+    ACCEPT, ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH,
+    CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
+    LINK, LOCATION, RANGE, REFERRER_POLICY, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use tower::ServiceBuilder;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use super::client::{self, TrustedProxies};
+use super::header::{
+    IDEMPOTENCY_KEY, LAST_EVENT_ID, RATELIMIT_LIMIT, RATELIMIT_REMAINING, RATELIMIT_RESET,
+    TRACEPARENT, X_API_TOKEN, X_EVENT_POSITION, X_MIN_POSITION, X_REQUEST_ID,
+};
+use super::{Problem, linger, problem, request_id};
+use crate::metrics;
+
+/// What the layers must be told.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Origins whose pages may call the API; `*` is every one. None: no CORS headers at all.
+    pub cors_origins: Vec<HeaderValue>,
+    /// Whose word about the client's address is believed.
+    pub trusted_proxies: TrustedProxies,
+}
+
+/// Puts a finished router (all routes in, state given) behind the layers that every answer passes.
+///
+/// From the outside in: the request's names, metrics, default headers, CORS, the net that turns
+/// plain text into problems, panics, what is left of unread bodies, the client's address.
+pub fn dress(router: Router, settings: Settings) -> Router {
+    let layers = ServiceBuilder::new()
+        .layer(from_fn(request_id::establish))
+        .layer(from_fn(metrics::measure))
+        .layer(from_fn(default_headers))
+        .option_layer(cors(settings.cors_origins))
+        .layer(from_fn(problem::only_problems))
+        .layer(problem::catch_panics())
+        .layer(from_fn(linger::read_to_the_end))
+        .layer(from_fn_with_state(settings.trusted_proxies, client::find_address));
+    router
+        .fallback(problem::no_such_route)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(layers)
+}
+
+/// How many bytes of body a route takes; read back by the extractors.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimit(usize);
+
+/// The layer that limits the bodies of the routes inside it. The innermost one counts.
+pub fn body_limit(bytes: usize) -> (Extension<BodyLimit>, DefaultBodyLimit) {
+    (Extension(BodyLimit(bytes)), DefaultBodyLimit::max(bytes))
+}
+
+impl BodyLimit {
+    /// The limit of the route that this request reached.
+    pub(super) fn of(request: &Request) -> Self {
+        // Without a layer of ours axum's own limit holds, which is 2 MiB.
+        request.extensions().get().copied().unwrap_or(BodyLimit(2 * 1024 * 1024))
+    }
+
+    /// Refuses a body that says it is too long, before a byte of it is read.
+    pub(super) fn check_announced(self, headers: &HeaderMap) -> Result<(), Problem> {
+        let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+        match announced.and_then(|text| text.parse::<u64>().ok()) {
+            Some(length) if length > self.0 as u64 => Err(self.exceeded()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The problem of a body that turned out too long.
+    pub(super) fn exceeded(self) -> Problem {
+        Problem::too_large(self.0)
+    }
+}
+
+/// Ends requests that take too long; for `from_fn_with_state(limit, timeout)`.
+///
+/// Not for streams, uploads and downloads: those take as long as the client's line.
+pub async fn timeout(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::timed_out(limit).into_response(),
+    }
+}
+
+/// Headers for every answer that does not say otherwise: nothing is sniffed, framed, run or kept.
+async fn default_headers(request: Request, next: Next) -> Response {
+    let defaults = [
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (X_FRAME_OPTIONS, "DENY"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+        // A browser may keep an answer, but asks with its ETag before it uses it again.
+        (CACHE_CONTROL, "private, no-cache"),
+    ];
+    let mut response = next.run(request).await;
+    for (name, value) in defaults {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn cors(origins: Vec<HeaderValue>) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let allowed = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins)
+    };
+    // No `allow_credentials`: a credential of ours is a header that the page sets, never a cookie.
+    let layer = CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            ACCEPT,
+            AUTHORIZATION,
+            CONTENT_TYPE,
+            IDEMPOTENCY_KEY,
+            IF_MATCH,
+            IF_NONE_MATCH,
+            IF_RANGE,
+            LAST_EVENT_ID,
+            RANGE,
+            TRACEPARENT,
+            X_API_TOKEN,
+            X_MIN_POSITION,
+            X_REQUEST_ID,
+        ])
+        .expose_headers([
+            ACCEPT_RANGES,
+            CONTENT_DISPOSITION,
+            CONTENT_RANGE,
+            ETAG,
+            LINK,
+            LOCATION,
+            RATELIMIT_LIMIT,
+            RATELIMIT_REMAINING,
+            RATELIMIT_RESET,
+            RETRY_AFTER,
+            TRACEPARENT,
+            WWW_AUTHENTICATE,
+            X_EVENT_POSITION,
+            X_REQUEST_ID,
+        ])
+        .max_age(Duration::from_secs(3600));
+    Some(layer)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,83 @@
+//! Event streams (`text/event-stream`).
+//!
+//! The one rule: every event of a stream has an id, so that a client that was cut off can go on
+//! from it; only the last event, when the stream fails, has none and so keeps the client's place.
+
+use std::convert::Infallible;
+use std::fmt::Display;
+use std::time::Duration;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::header::LAST_EVENT_ID;
+use super::min_position::parse_position;
+use super::{Problem, request_id};
+
+/// A comment this often keeps proxies from closing a quiet stream.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// One event of a stream.
+#[derive(Clone, Debug)]
+pub struct Event(sse::Event);
+
+/// `Last-Event-ID`: the position after which a client wants to go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LastEventId(pub Option<u64>);
+
+impl Event {
+    /// An event of this name with JSON data. An id is a number or a UUID: it has no line breaks.
+    pub fn new(id: impl Display, name: &str, data: &impl Serialize) -> Result<Self, Problem> {
+        let event = sse::Event::default().id(id.to_string()).event(name).json_data(data);
+        event.map(Event).map_err(|error| Problem::internal(&error))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Some(value) = parts.headers.get(LAST_EVENT_ID) else { return Ok(LastEventId(None)) };
+        match value.to_str().ok().and_then(parse_position) {
+            Some(position) => Ok(LastEventId(Some(position))),
+            None => Err(Problem::malformed(
+                "malformed_last_event_id",
+                "Last-Event-ID must be the id of an event of this stream",
+            )),
+        }
+    }
+}
+
+/// Answers with a stream of events. It ends with its source, at the first failure (as an `error`
+/// event that holds the problem), or when the server stops.
+pub fn stream(
+    events: impl Stream<Item = Result<Event, Problem>> + Send + 'static,
+    shutdown: CancellationToken,
+) -> Response {
+    let request_id = request_id::current().unwrap_or_default();
+    let mut has_failed = false;
+    let written = events
+        .take_while(move |event| {
+            std::future::ready(!std::mem::replace(&mut has_failed, event.is_err()))
+        })
+        .map(move |event| {
+            Ok::<_, Infallible>(match event {
+                Ok(Event(event)) => event,
+                Err(problem) => {
+                    let body = request_id::scope_sync(request_id.clone(), || problem.body());
+                    let event = sse::Event::default().event("error").json_data(body);
+                    event.expect("a problem is text and numbers")
+                }
+            })
+        })
+        .take_until(shutdown.cancelled_owned());
+    Sse::new(written).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+}
+
+#[cfg(test)]
+mod tests;
