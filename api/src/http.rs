@@ -23,7 +23,7 @@ pub mod sse;
 pub mod upload;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use client::ClientAddress;
 pub use etag::{ETag, IfMatch, IfNoneMatch};

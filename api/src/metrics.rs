@@ -12,7 +12,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{
+    BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 
 const REQUESTS: &str = "prodgy_http_requests_total";
 const DURATION: &str = "prodgy_http_request_duration_seconds";
@@ -34,9 +36,7 @@ impl Metrics {
         if let Some(handle) = INSTALLED.get() {
             return Ok(Metrics(handle.clone()));
         }
-        let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &DURATION_BUCKETS)?
-            .build_recorder();
+        let recorder = recorder()?;
         let mut handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err()
             && let Some(first) = INSTALLED.get()
@@ -66,6 +66,12 @@ impl Metrics {
             self.0.run_upkeep();
         }
     }
+}
+
+fn recorder() -> Result<PrometheusRecorder, BuildError> {
+    let durations = Matcher::Suffix("_seconds".to_owned());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(durations, &DURATION_BUCKETS)?;
+    Ok(builder.build_recorder())
 }
 
 /// Counts a request that is under way, even when its future is dropped halfway.

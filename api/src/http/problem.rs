@@ -251,7 +251,7 @@ impl Problem {
         let detail = format!(
             "no answer within {} s; a change may still have been made: repeat it with the same \
              Idempotency-Key",
-            limit.as_secs()
+            limit.as_secs_f64()
         );
         Self::unavailable("timed_out", detail, Duration::from_secs(1))
     }

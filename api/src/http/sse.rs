@@ -59,6 +59,14 @@ pub fn stream(
     events: impl Stream<Item = Result<Event, Problem>> + Send + 'static,
     shutdown: CancellationToken,
 ) -> Response {
+    commented_stream(events, shutdown, KEEP_ALIVE)
+}
+
+fn commented_stream(
+    events: impl Stream<Item = Result<Event, Problem>> + Send + 'static,
+    shutdown: CancellationToken,
+    comment_every: Duration,
+) -> Response {
     let request_id = request_id::current().unwrap_or_default();
     let mut has_failed = false;
     let written = events
@@ -76,7 +84,7 @@ pub fn stream(
             })
         })
         .take_until(shutdown.cancelled_owned());
-    Sse::new(written).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response()
+    Sse::new(written).keep_alive(KeepAlive::new().interval(comment_every)).into_response()
 }
 
 #[cfg(test)]
