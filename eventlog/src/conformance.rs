@@ -4,7 +4,7 @@
 //! offers beyond the contract ([`Capabilities`]) is asked of it only where it states it.
 //!
 //! A store's tests implement [`Harness`] and call each function here as a test of its own.
-//! `tests/suite_bites.rs` shows for stores broken in one way each that the suite notices.
+//! `tests/suite_bites` shows for stores broken in one way each that the suite notices.
 
 mod appends;
 mod readers;

@@ -286,7 +286,8 @@ fn is_canonical(json: &str) -> bool {
 /// RFC 3339 in UTC with exactly six decimals, as `2026-11-23T16:00:00.000000Z`.
 mod micros {
     use chrono::{DateTime, SecondsFormat, Utc};
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::Serializer;
+    use serde::de::{Deserializer, Error, Visitor};
 
     pub fn serialize<S: Serializer>(
         time: &DateTime<Utc>,
@@ -298,7 +299,21 @@ mod micros {
     pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<DateTime<Utc>, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(Rfc3339)
+    }
+
+    /// Reads the text where it stands: a replay reads a time for every event.
+    struct Rfc3339;
+
+    impl Visitor<'_> for Rfc3339 {
+        type Value = DateTime<Utc>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a time as RFC 3339")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+            DateTime::parse_from_rfc3339(text).map(|time| time.to_utc()).map_err(E::custom)
+        }
     }
 }

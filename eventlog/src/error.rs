@@ -9,11 +9,11 @@ use crate::StreamId;
 #[non_exhaustive]
 pub enum Error {
     /// The database failed.
-    #[error("the event log failed")]
+    #[error("the event log's database failed: look at the server's log, then try again")]
     Sqlite(#[source] rusqlite::Error),
     /// A file or a folder failed.
-    #[error("the event log's files failed")]
-    Io(#[from] std::io::Error),
+    #[error("the event log's files failed: look at the data directory's disk and permissions")]
+    Io(#[source] std::io::Error),
     /// The disk is full; nothing was stored.
     #[error("the disk is full: free some space, nothing of this request was stored")]
     DiskFull,
@@ -37,7 +37,7 @@ pub enum Error {
         known: u32,
     },
     /// A stored event cannot be read.
-    #[error("the event at position {position} cannot be read")]
+    #[error("the event at position {position} cannot be read: restore the event log from a backup")]
     Corrupt {
         /// Where.
         position: u64,
@@ -51,7 +51,7 @@ pub enum Error {
     )]
     ReadOnly,
     /// The log was closed.
-    #[error("the event log is closed: the server is stopping")]
+    #[error("the event log is closed, the server is stopping: try again when it is back")]
     Closed,
 }
 
@@ -67,11 +67,20 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull => Error::DiskFull,
+            _ => Error::Io(error),
+        }
+    }
+}
+
 /// An append was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// The stream stands elsewhere than expected.
-    #[error("{stream} has {actual} events, {expected} were expected")]
+    #[error("{stream} has {actual} events, {expected} were expected: read it again, then retry")]
     Conflict {
         /// The stream.
         stream: StreamId,
@@ -81,7 +90,7 @@ pub enum AppendError {
         actual: u64,
     },
     /// The command id was stored with another request.
-    #[error("command {command_id} was used for another request")]
+    #[error("command {command_id} was used for another request: send this one under a new key")]
     CommandReused {
         /// The command id.
         command_id: Uuid,

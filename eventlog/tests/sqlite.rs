@@ -315,6 +315,26 @@ async fn events_that_another_program_slipped_in_are_found_out() {
     assert_eq!(appended.unwrap().position(), Position(3));
 }
 
+#[tokio::test]
+async fn a_clock_that_was_set_back_orders_nothing_anew() {
+    let files = Files::new();
+    let store = files.fresh().await;
+    store.append(command("a", Expected::Any)).await.unwrap();
+    store.close().await;
+    drop(store);
+    // An event that was committed when the clock stood in the future.
+    let by_hand = Connection::open(files.path()).unwrap();
+    let statement =
+        "INSERT INTO events SELECT 2, stream, 2, NULL, json_set(envelope, '$.position', 2,
+                     '$.sequence', 2, '$.time', '2199-01-01T00:00:00.000000Z') FROM events";
+    by_hand.execute(statement, []).unwrap();
+
+    let store = SqliteStore::open(&files.path(), SqliteOptions::default()).unwrap();
+    let appended = store.append(command("a", Expected::Any)).await.unwrap();
+
+    assert_eq!(appended.events[0].time.to_rfc3339(), "2199-01-01T00:00:00+00:00");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_far_behind_the_tail_catches_up_from_the_file() {
     let files = Files::new();

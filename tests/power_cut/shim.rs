@@ -19,7 +19,8 @@
 //! Everything below the folder is guarded: log, blobs and keys of a data directory together. A file
 //! that was written, and a name that was made, removed or renamed, is there after the cut only if
 //! the file, or its folder, was synced. Between two processes on the same folder there must be a
-//! `cut`: what the first had not synced is not known to the second. Folders are not to be renamed.
+//! `cut` (or a `take_as_synced`): what the first had not synced is not known to the second. Folders
+//! are not to be renamed.
 //!
 //! [`PowerCut::fill`] makes the disk full for a running child, [`PowerCut::make_room`] ends it.
 
