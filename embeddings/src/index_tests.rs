@@ -1,1 +1,157 @@
-//! Tests.
+//! The index against brute force. Random vectors say nothing about meaning; they are here to find the nearest among.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::random::unit_vectors;
+
+fn id(number: u64) -> Uuid {
+    Uuid::from_u64_pair(0, number)
+}
+
+/// The plain answer: all scores, sorted.
+fn brute_force(
+    contents: &BTreeMap<Uuid, Vec<Vec<f32>>>,
+    query: &[f32],
+    limit: usize,
+) -> Vec<(Uuid, u32)> {
+    let mut all: Vec<(f32, Uuid, u32)> = contents
+        .iter()
+        .flat_map(|(document, vectors)| {
+            (0..).zip(vectors).map(|(chunk, vector)| {
+                let score = query
+                    .iter()
+                    .zip(vector)
+                    .map(|(one, other)| f64::from(*one) * f64::from(*other))
+                    .sum::<f64>();
+                (score as f32, *document, chunk)
+            })
+        })
+        .collect();
+    all.sort_by(|one, other| {
+        other.0.total_cmp(&one.0).then((one.1, one.2).cmp(&(other.1, other.2)))
+    });
+    all.into_iter().take(limit).map(|(_, document, chunk)| (document, chunk)).collect()
+}
+
+fn found(index: &VectorIndex, query: &[f32], limit: usize) -> Vec<(Uuid, u32)> {
+    index
+        .search(query, limit, None, &|_| true)
+        .into_iter()
+        .map(|hit| (hit.document, hit.chunk))
+        .collect()
+}
+
+#[test]
+fn ten_nearest_of_ten_thousand_are_those_of_brute_force() {
+    let mut index = VectorIndex::new(384);
+    let mut contents = BTreeMap::new();
+    for (number, vectors) in (0..).zip(unit_vectors(10_000, 384, 1).chunks(7)) {
+        index.add(id(number), vectors);
+        contents.insert(id(number), vectors.to_vec());
+    }
+    let mut same = 0;
+    let queries = unit_vectors(50, 384, 2);
+    for query in &queries {
+        let expected = brute_force(&contents, query, 10);
+        same += found(&index, query, 10).iter().filter(|hit| expected.contains(hit)).count();
+    }
+    let recall = same as f64 / (10 * queries.len()) as f64;
+    assert!(recall >= 0.99, "recall@10 is {recall}");
+}
+
+#[test]
+fn a_score_is_the_cosine_and_the_least_score_holds() {
+    let vectors = unit_vectors(300, 384, 3);
+    let mut index = VectorIndex::new(384);
+    index.add(id(1), &vectors);
+    let hits = index.search(&vectors[42], 5, Some(0.9), &|_| true);
+    assert_eq!(hits.len(), 1);
+    assert_eq!((hits[0].document, hits[0].chunk), (id(1), 42));
+    assert!((hits[0].score - 1.0).abs() < 1e-5);
+}
+
+#[test]
+fn documents_that_are_not_admitted_leave_their_places_to_others() {
+    let vectors = unit_vectors(1000, 32, 4);
+    let mut index = VectorIndex::new(32);
+    for (number, vector) in (0..).zip(&vectors) {
+        index.add(id(number), std::slice::from_ref(vector));
+    }
+    let odd = |document: Uuid| document.as_u128() % 2 == 1;
+    let hits = index.search(&vectors[0], 20, None, &odd);
+    assert_eq!(hits.len(), 20);
+    assert!(hits.iter().all(|hit| odd(hit.document)));
+    assert!(index.search(&vectors[0], 20, None, &|_| false).is_empty());
+    assert!(index.search(&vectors[0], 0, None, &|_| true).is_empty());
+}
+
+#[test]
+fn equal_scores_are_ordered_by_document_and_chunk_whatever_the_order_they_came_in() {
+    let same = unit_vectors(1, 16, 5).remove(0);
+    let answers: Vec<_> = [[3, 1, 2], [2, 3, 1]]
+        .iter()
+        .map(|order| {
+            let mut index = VectorIndex::new(16);
+            for number in order {
+                index.add(id(*number), &vec![same.clone(); 40]);
+            }
+            found(&index, &same, 60)
+        })
+        .collect();
+    let expected: Vec<_> =
+        (0..40).map(|chunk| (id(1), chunk)).chain((0..20).map(|chunk| (id(2), chunk))).collect();
+    assert_eq!(answers, [expected.clone(), expected]);
+}
+
+#[test]
+fn an_empty_index_finds_nothing() {
+    let mut index = VectorIndex::new(8);
+    assert!(index.is_empty() && found(&index, &[0.0; 8], 5).is_empty());
+    index.add(id(1), &[]);
+    assert!(index.is_empty() && found(&index, &[0.0; 8], 5).is_empty());
+    assert!(index.remove(id(1)) && !index.remove(id(1)));
+}
+
+#[test]
+fn removed_rows_are_reclaimed() {
+    let mut index = VectorIndex::new(8);
+    for number in 0..4 {
+        index.add(id(number), &unit_vectors(1000, 8, number));
+    }
+    index.remove(id(1));
+    index.remove(id(3));
+    assert_eq!((index.len(), index.scales.len()), (2000, 2000));
+    assert_eq!((index.bytes.len(), index.numbers.len()), (16_000, 16_000));
+    let query = &unit_vectors(1000, 8, 2)[123];
+    assert_eq!(found(&index, query, 1), [(id(2), 123)]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn adding_replacing_and_removing_leave_what_brute_force_finds(
+        steps in proptest::collection::vec((0_u64..12, 0_usize..400), 1..40),
+        seed: u64,
+    ) {
+        let mut index = VectorIndex::new(24);
+        let mut contents = BTreeMap::new();
+        for (step, (document, rows)) in steps.into_iter().enumerate() {
+            // A third of the steps remove.
+            if rows % 3 == 0 {
+                prop_assert_eq!(index.remove(id(document)), contents.remove(&id(document)).is_some());
+            } else {
+                let vectors = unit_vectors(rows, 24, seed.wrapping_add(step as u64));
+                index.add(id(document), &vectors);
+                contents.insert(id(document), vectors);
+            }
+            prop_assert_eq!(index.len(), contents.values().map(Vec::len).sum::<usize>());
+        }
+        for query in unit_vectors(3, 24, seed ^ 1) {
+            prop_assert_eq!(found(&index, &query, 3), brute_force(&contents, &query, 3));
+        }
+    }
+}

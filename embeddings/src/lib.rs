@@ -20,3 +20,6 @@ pub use extract::{Document, extract};
 pub use hub::{MODEL_DIRECTORY_VARIABLE, Progress, fetch, locate, show_progress};
 pub use index::{Hit, VectorIndex};
 pub use model::{MAX_TOKENS, Model};
+
+#[cfg(test)]
+mod random;

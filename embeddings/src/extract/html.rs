@@ -18,11 +18,25 @@ const UNSEEN: [&str; 10] = [
 /// Deeper nesting is refused: the conversion recurses, and a page made to overflow the stack would take the server with it.
 const MAX_DEPTH: usize = 256;
 
+/// More elements open at once are refused before parsing, whose time grows with their square. Twice the depth, because pages forget
+/// to close what a parser then closes for them.
+const MAX_OPEN: usize = 2 * MAX_DEPTH;
+
+/// Elements that have no end tag, or are closed by the next of their kind.
+const SELF_CLOSING: [&str; 31] = [
+    "area", "base", "body", "br", "col", "colgroup", "dd", "dt", "embed", "head", "hr", "html",
+    "img", "input", "li", "link", "meta", "optgroup", "option", "p", "param", "rp", "rt", "source",
+    "tbody", "td", "tfoot", "th", "thead", "tr", "wbr",
+];
+
 /// The page's text as Markdown, and its title.
 pub(super) fn document(html: &str) -> Result<Document, ExtractError> {
     let malformed = |reason: String| ExtractError::Malformed { format: "HTML", reason };
     let title = Arc::new(Mutex::new(None));
     let seen_title = Arc::clone(&title);
+    if opens_more_than(html, MAX_OPEN) {
+        return Err(malformed(format!("more than {MAX_OPEN} of its elements are open at once")));
+    }
     let converter = HtmlToMarkdown::builder()
         .skip_tags(UNSEEN.to_vec())
         .add_handler(
@@ -41,6 +55,42 @@ pub(super) fn document(html: &str) -> Result<Document, ExtractError> {
     let text = converter.tree_to_markdown(&tree);
     let title = title.lock().take().filter(|title| !title.is_empty());
     Ok(Document { text, markdown: true, title })
+}
+
+/// Whether more than `limit` elements are open anywhere, as far as their tags tell.
+fn opens_more_than(html: &str, limit: usize) -> bool {
+    let mut open = 0_usize;
+    let mut rest = html;
+    while let Some(at) = rest.find('<') {
+        rest = &rest[at + 1..];
+        if let Some(comment) = rest.strip_prefix("!--") {
+            rest = comment.split_once("-->").map_or("", |(_, after)| after);
+            continue;
+        }
+        let (closes, tag) = rest.strip_prefix('/').map_or((false, rest), |tag| (true, tag));
+        let length =
+            tag.find(|character: char| !character.is_ascii_alphanumeric()).unwrap_or(tag.len());
+        let name = tag[..length].to_ascii_lowercase();
+        if name.is_empty() || SELF_CLOSING.contains(&name.as_str()) {
+            continue;
+        }
+        if closes {
+            open = open.saturating_sub(1);
+        } else if name == "script" || name == "style" {
+            // What is inside is no markup: `a<b` opens nothing.
+            let ends = |(at, _): &(usize, &str)| {
+                let found = tag.as_bytes().get(at + 2..at + 2 + length);
+                found.is_some_and(|found| found.eq_ignore_ascii_case(name.as_bytes()))
+            };
+            rest = tag.match_indices("</").find(ends).map_or("", |(at, _)| &tag[at + 2 + length..]);
+        } else {
+            open += 1;
+            if open > limit {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// Whether the tree has more levels than `limit`, found without recursion.
