@@ -178,12 +178,11 @@ impl Buckets {
 
 /// The layer: for `from_fn_with_state(limit, enforce)`, inside the one that finds the address.
 pub async fn enforce(
-    State(limit): State<Option<RateLimit>>,
+    State(limit): State<RateLimit>,
     ClientAddress(address): ClientAddress,
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(limit) = limit else { return next.run(request).await };
     let address = Key::Address(network_of(address));
     let credential = match limit.0.by {
         By::Credential => presented_credential(request.headers()),

@@ -27,7 +27,10 @@ fn app(limit: Option<RateLimit>) -> Router {
             Ok("fine")
         }),
     );
-    let routes = routes.layer(from_fn_with_state(limit, enforce));
+    let routes = match limit {
+        Some(limit) => routes.layer(from_fn_with_state(limit, enforce)),
+        None => routes,
+    };
     let routes = routes.layer(from_fn_with_state(TrustedProxies::default(), find_address));
     local(routes.layer(from_fn(request_id::establish)))
 }
@@ -95,7 +98,7 @@ async fn made_up_credentials_use_up_the_limit_of_their_address() {
 #[tokio::test]
 async fn a_narrower_limit_speaks_for_the_wider_one() {
     let inner = app(RateLimit::per_address(2, MINUTE));
-    let wide = RateLimit::per_credential(1000, Duration::from_secs(1));
+    let wide = RateLimit::per_credential(1000, Duration::from_secs(1)).unwrap();
     let both = inner.layer(from_fn_with_state(wide, enforce));
     let both = both.layer(from_fn_with_state(TrustedProxies::default(), find_address));
 
