@@ -158,3 +158,6 @@ impl DomainEvent for AccessLogEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -326,3 +326,6 @@ impl DomainEvent for AgentEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

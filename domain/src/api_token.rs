@@ -447,3 +447,6 @@ impl DomainEvent for ApiTokenEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

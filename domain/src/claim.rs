@@ -155,3 +155,6 @@ impl DomainEvent for ClaimEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

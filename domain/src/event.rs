@@ -22,6 +22,14 @@ pub fn version_of(event_type: &str) -> &str {
     event_type.rsplit('.').next().unwrap_or_default()
 }
 
+/// Every name on disk that `E` writes today.
+pub fn names<E: DeserializeOwned>() -> &'static [&'static str] {
+    let mut names: &[&str] = &[];
+    // An enum asks to be read with the names of its variants, which is all that is wanted here.
+    let _ = E::deserialize(Names(&mut names));
+    names
+}
+
 /// An event as it goes to the log: its name on disk and its canonical payload.
 pub fn encode<E: Serialize>(event: &E) -> (String, Box<RawValue>) {
     let event_type = name_of(event);
@@ -61,6 +69,32 @@ fn decode_with<E: DeserializeOwned>(
         }
     }
     E::deserialize(Stored { event_type: upcaster.to, data: &payload.to_string() })
+}
+
+/// Listens to what an enum asks for, and gives it nothing.
+struct Names<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for Names<'_> {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> serde_json::Result<V::Value> {
+        Err(Self::Error::custom("only an enum has names"))
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        _: V,
+    ) -> serde_json::Result<V::Value> {
+        *self.0 = variants;
+        Err(Self::Error::custom("there is nothing to read"))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
 }
 
 /// A stored event, read as the externally tagged enum that it is, without a tree in between.
@@ -144,3 +178,6 @@ impl<'de> VariantAccess<'de> for Stored<'de> {
         self.payload(|json| json.deserialize_struct("", fields, visitor))
     }
 }
+
+#[cfg(test)]
+mod tests;

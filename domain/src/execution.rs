@@ -501,3 +501,6 @@ impl DomainEvent for ExecutionEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -409,3 +409,6 @@ impl DomainEvent for FileEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

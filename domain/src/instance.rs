@@ -153,3 +153,6 @@ impl DomainEvent for InstanceEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,3 +202,6 @@ impl DomainEvent for KnowledgeBaseEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,12 +9,12 @@ use uuid::Uuid;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::values::Timestamp;
 
-/// The claims on one piece of work: none yet, held, or held once.
+/// The claims on one piece of work.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The fence of the newest claim; 0 before the first.
     pub fence: u64,
-    /// Who holds the newest claim. `None` before the first, and after the work was put down.
+    /// Who holds the newest claim. `None` before the first, and in a new life of the work.
     pub holder: Option<Holder>,
 }
 
@@ -103,9 +103,7 @@ impl Lease {
     pub fn taken(&mut self, worker: Uuid, fence: u64, until: Timestamp) {
         *self = Lease { fence, holder: Some(Holder { worker, until }) };
     }
-
-    /// Remembers that the work was put down. The fence stays, so that later claims get higher ones.
-    pub fn put_down(&mut self) {
-        self.holder = None;
-    }
 }
+
+#[cfg(test)]
+mod tests;

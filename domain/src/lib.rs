@@ -34,3 +34,6 @@ pub use values::{
     BlobRef, Description, Digest, Email, FileName, Name, Object, Payload, Role, Scope, Sealed,
     Timestamp, TokenPrefix, ValueError, derived_id,
 };
+
+#[cfg(test)]
+mod history;

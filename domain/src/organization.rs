@@ -112,3 +112,6 @@ impl DomainEvent for OrganizationEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -180,3 +180,6 @@ impl DomainEvent for ProductEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,10 +3,11 @@
 //! The rule of this file: a schema is checked as it stands. It fetches nothing, and its patterns run
 //! in linear time, so that nobody can hang the server with one.
 
-use jsonschema::{PatternOptions, Validator};
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::{Map, Value};
 
-use crate::refusal::Fault;
+use crate::refusal::{Fault, pointer_segment};
 
 /// A schema that compiled.
 #[derive(Debug)]
@@ -41,15 +42,7 @@ impl<'a> Schema<'a> {
     /// Every fault that it has then, with JSON pointers into the value.
     pub fn complete(&self, mut value: Value) -> Result<Value, Vec<Fault>> {
         fill_in(self.document, &mut value);
-        let faults: Vec<_> = self
-            .validator
-            .iter_errors(&value)
-            .map(|error| {
-                // What was given may be a secret: the message says what is wrong, not with what.
-                let message = error.masked_with("the value").to_string();
-                Fault::new(error.instance_path().to_string(), "schema_violation", message)
-            })
-            .collect();
+        let faults: Vec<_> = self.validator.iter_errors(&value).map(fault).collect();
         if faults.is_empty() { Ok(value) } else { Err(faults) }
     }
 
@@ -59,6 +52,16 @@ impl<'a> Schema<'a> {
         find_secrets(self.document, String::new(), &mut paths);
         paths
     }
+}
+
+/// What is wrong, and where. What was given may be a secret: the message does not repeat it.
+fn fault(error: ValidationError<'_>) -> Fault {
+    let pointer = error.instance_path().to_string();
+    if let ValidationErrorKind::Required { property: Value::String(name) } = error.kind() {
+        let pointer = format!("{pointer}/{}", pointer_segment(name));
+        return Fault::new(pointer, "field_missing", format!("`{name}` is missing"));
+    }
+    Fault::new(pointer, "schema_violation", error.masked_with("the value").to_string())
 }
 
 /// Properties that are missing and have a default get it; those that are there are looked into.
@@ -80,7 +83,7 @@ fn fill_in(schema: &Value, value: &mut Value) {
 
 fn find_secrets(schema: &Value, path: String, paths: &mut Vec<String>) {
     for (name, property) in properties(schema).into_iter().flatten() {
-        let path = format!("{path}/{}", crate::refusal::pointer_segment(name));
+        let path = format!("{path}/{}", pointer_segment(name));
         let marked = |mark: &str| property.get(mark) == Some(&Value::Bool(true));
         if marked("secret") || marked("writeOnly") {
             paths.push(path);

@@ -227,3 +227,6 @@ impl DomainEvent for SessionEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,3 +135,6 @@ impl DomainEvent for TokenUsageEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

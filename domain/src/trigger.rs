@@ -206,3 +206,6 @@ impl DomainEvent for TriggerEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

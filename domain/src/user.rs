@@ -256,3 +256,6 @@ impl DomainEvent for UserEvent {
         event::version_of(event::name_of(self)).to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

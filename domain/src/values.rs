@@ -488,3 +488,6 @@ pub fn derived_id(parts: &[&[u8]]) -> Uuid {
     bytes.copy_from_slice(&hash.finalize()[..16]);
     Uuid::new_v8(bytes)
 }
+
+#[cfg(test)]
+mod tests;

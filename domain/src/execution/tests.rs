@@ -1,0 +1,311 @@
+//! The course of an execution.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::history::{at, given, id, sealed, walk};
+
+#[test]
+fn an_execution_is_asked_for_once() {
+    given::<Execution>(vec![])
+        .when(ExecutionCommand::Request(request()))
+        .then_expect_events(vec![requested()]);
+    for past in [vec![requested()], running(), ended()] {
+        given::<Execution>(past)
+            .when(ExecutionCommand::Request(request()))
+            .then_expect_error(ExecutionError::AlreadyRequested);
+    }
+}
+
+#[test]
+fn one_worker_at_a_time_runs_it() {
+    given::<Execution>(vec![requested()])
+        .when(start(1, 0))
+        .then_expect_events(vec![started(1, 1, 60)]);
+    given::<Execution>(running())
+        .when(start(2, 59))
+        .then_expect_error(ExecutionError::Lease(LeaseError::Held { until: at(60) }));
+    given::<Execution>(running()).when(start(2, 60)).then_expect_events(vec![started(2, 2, 120)]);
+}
+
+#[test]
+fn only_the_newest_claim_may_report() {
+    let reports = |fence| {
+        [start_step(fence), finish_step(fence, 1), fail_step(fence, 1), finish(fence), fail(fence)]
+    };
+    for past in [vec![requested()], [running(), vec![started(2, 2, 120)]].concat()] {
+        for command in reports(1) {
+            given::<Execution>(past.clone())
+                .when(command)
+                .then_expect_error(ExecutionError::Lease(LeaseError::Lost));
+        }
+    }
+}
+
+#[test]
+fn a_step_begins_and_ends() {
+    given::<Execution>(running()).when(start_step(1)).then_expect_events(vec![step_started(1, 1)]);
+    let past = [running(), vec![step_started(1, 1)]].concat();
+    given::<Execution>(past.clone())
+        .when(finish_step(1, 1))
+        .then_expect_events(vec![step_succeeded(1, 1)]);
+    given::<Execution>(past.clone())
+        .when(fail_step(1, 1))
+        .then_expect_events(vec![step_failed(1, 1)]);
+    given::<Execution>(past).when(start_step(1)).then_expect_error(ExecutionError::StepRunning);
+}
+
+#[test]
+fn a_failed_step_may_be_tried_again_and_a_done_one_may_not() {
+    let past = [running(), vec![step_started(1, 1), step_failed(1, 1)]].concat();
+    given::<Execution>(past).when(start_step(1)).then_expect_events(vec![step_started(1, 2)]);
+    let past = [running(), vec![step_started(1, 1), step_succeeded(1, 1)]].concat();
+    given::<Execution>(past).when(start_step(1)).then_expect_error(ExecutionError::StepSucceeded);
+}
+
+#[test]
+fn a_step_that_was_cut_off_is_begun_again_by_the_next_worker() {
+    let past = [running(), vec![step_started(1, 1), started(2, 2, 120)]].concat();
+    given::<Execution>(past.clone())
+        .when(start_step(2))
+        .then_expect_events(vec![step_started(2, 2)]);
+    // What it did not begin itself it cannot end.
+    for command in [finish_step(2, 1), fail_step(2, 1)] {
+        given::<Execution>(past.clone())
+            .when(command)
+            .then_expect_error(ExecutionError::StepNotRunning);
+    }
+}
+
+#[test]
+fn an_attempt_that_is_over_is_not_reported_on() {
+    let past =
+        [running(), vec![step_started(1, 1), step_failed(1, 1), step_started(1, 2)]].concat();
+    given::<Execution>(past)
+        .when(finish_step(1, 1))
+        .then_expect_error(ExecutionError::StepNotRunning);
+    for command in [finish_step(1, 1), fail_step(1, 1)] {
+        given::<Execution>(running())
+            .when(command)
+            .then_expect_error(ExecutionError::StepNotRunning);
+    }
+}
+
+#[test]
+fn an_execution_succeeds_when_no_step_runs() {
+    let past = [running(), vec![step_started(1, 1)]].concat();
+    given::<Execution>(past).when(finish(1)).then_expect_error(ExecutionError::StepRunning);
+    let past = [running(), vec![step_started(1, 1), step_succeeded(1, 1)]].concat();
+    given::<Execution>(past).when(finish(1)).then_expect_events(vec![ExecutionEvent::Succeeded {
+        fence: 1,
+        output: payload("output"),
+    }]);
+}
+
+#[test]
+fn an_execution_fails_even_while_a_step_runs() {
+    let past = [running(), vec![step_started(1, 1)]].concat();
+    given::<Execution>(past).when(fail(1)).then_expect_events(vec![failed(1)]);
+}
+
+#[test]
+fn an_execution_is_cancelled_before_it_ends() {
+    let cancelled = || ExecutionEvent::Cancelled { reason: CancelReason::Stopped };
+    for past in [vec![requested()], running()] {
+        given::<Execution>(past.clone()).when(cancel()).then_expect_events(vec![cancelled()]);
+        given::<Execution>([past, vec![cancelled()]].concat())
+            .when(cancel())
+            .then_expect_events(vec![]);
+    }
+    given::<Execution>(ended()).when(cancel()).then_expect_error(ExecutionError::Ended);
+}
+
+#[test]
+fn what_has_ended_stays_ended() {
+    for command in
+        [start(1, 999), start_step(1), finish_step(1, 1), fail_step(1, 1), finish(1), fail(1)]
+    {
+        given::<Execution>(ended()).when(command).then_expect_error(ExecutionError::Ended);
+    }
+}
+
+#[test]
+fn what_was_never_asked_for_is_not_found() {
+    for command in [start(1, 0), start_step(1), finish(1), fail(1), cancel()] {
+        given::<Execution>(vec![]).when(command).then_expect_error(ExecutionError::NotFound);
+    }
+}
+
+#[test]
+fn what_was_asked_for_is_known_for_ever() {
+    let request_after = |events: Vec<ExecutionEvent>| {
+        let mut execution = Execution::default();
+        events.into_iter().for_each(|event| execution.apply(event));
+        execution.request().cloned()
+    };
+    assert_eq!(request_after(vec![]), None);
+    for past in [vec![requested()], running(), ended()] {
+        assert_eq!(request_after(past), Some(request()));
+    }
+}
+
+#[test]
+fn every_refusal_has_its_code() {
+    let table = [
+        (ExecutionError::NotFound, RefusalKind::NotFound, "execution_not_found"),
+        (ExecutionError::AlreadyRequested, RefusalKind::Conflict, "execution_already_requested"),
+        (ExecutionError::Ended, RefusalKind::Conflict, "execution_ended"),
+        (ExecutionError::StepRunning, RefusalKind::Conflict, "step_running"),
+        (ExecutionError::StepSucceeded, RefusalKind::Conflict, "step_already_succeeded"),
+        (ExecutionError::StepNotRunning, RefusalKind::Conflict, "step_not_running"),
+        (ExecutionError::Lease(LeaseError::Lost), RefusalKind::Conflict, "lease_lost"),
+    ];
+    for (refusal, kind, code) in table {
+        assert_eq!(refusal.reason(), (kind, code));
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_log_tells_everything_and_no_step_is_done_twice(
+        commands in prop::collection::vec(command(), 0..40),
+    ) {
+        let log = walk::<Execution>(commands);
+        let done = |event: &&ExecutionEvent| matches!(event, ExecutionEvent::StepSucceeded { .. });
+        prop_assert!(log.iter().filter(done).count() <= 1);
+        let over = log.iter().position(|event| matches!(
+            event,
+            ExecutionEvent::Succeeded { .. }
+                | ExecutionEvent::Failed { .. }
+                | ExecutionEvent::Cancelled { .. }
+        ));
+        prop_assert!(over.is_none_or(|over| over + 1 == log.len()), "nothing follows the end");
+        let attempts: Vec<_> = log.iter().filter_map(|event| match event {
+            ExecutionEvent::StepStarted { attempt, .. } => Some(*attempt),
+            _ => None,
+        }).collect();
+        let expected: Vec<u32> = (1..=attempts.len() as u32).collect();
+        prop_assert_eq!(attempts, expected, "attempts count up");
+    }
+}
+
+fn command() -> impl Strategy<Value = ExecutionCommand> {
+    let fence = || 1_u64..4;
+    let attempt = || 1_u32..4;
+    prop_oneof![
+        4 => Just(ExecutionCommand::Request(request())),
+        5 => (1_u8..4, 0_i64..200).prop_map(|(worker, now)| start(worker, now)),
+        5 => fence().prop_map(start_step),
+        3 => (fence(), attempt()).prop_map(|(fence, attempt)| finish_step(fence, attempt)),
+        4 => (fence(), attempt()).prop_map(|(fence, attempt)| fail_step(fence, attempt)),
+        1 => fence().prop_map(finish),
+        1 => fence().prop_map(fail),
+        1 => Just(cancel()),
+    ]
+}
+
+fn payload(text: &str) -> Payload {
+    Payload::Sealed(sealed(text))
+}
+
+fn request() -> ExecutionRequest {
+    ExecutionRequest {
+        agent: id(1),
+        version_id: id(2),
+        digest: Digest::sha256("manifest"),
+        trigger: Some(id(3)),
+        input: payload("input"),
+    }
+}
+
+fn requested() -> ExecutionEvent {
+    let ExecutionRequest { agent, version_id, digest, trigger, input } = request();
+    ExecutionEvent::Requested { agent, version_id, digest, trigger, input }
+}
+
+fn start(worker: u8, now: i64) -> ExecutionCommand {
+    ExecutionCommand::Start(LeaseClaim {
+        worker: id(worker),
+        now: at(now),
+        lease_until: at(now + 60),
+        exclusive: false,
+    })
+}
+
+fn started(worker: u8, fence: u64, until: i64) -> ExecutionEvent {
+    ExecutionEvent::Started { worker: id(worker), fence, lease_until: at(until) }
+}
+
+fn running() -> Vec<ExecutionEvent> {
+    vec![requested(), started(1, 1, 60)]
+}
+
+fn ended() -> Vec<ExecutionEvent> {
+    [running(), vec![failed(1)]].concat()
+}
+
+fn step() -> String {
+    "one".to_owned()
+}
+
+fn start_step(fence: u64) -> ExecutionCommand {
+    ExecutionCommand::StartStep { fence, step_id: step() }
+}
+
+fn step_started(fence: u64, attempt: u32) -> ExecutionEvent {
+    ExecutionEvent::StepStarted { fence, step_id: step(), attempt }
+}
+
+fn finish_step(fence: u64, attempt: u32) -> ExecutionCommand {
+    ExecutionCommand::FinishStep { fence, step_id: step(), attempt, output: payload("output") }
+}
+
+fn step_succeeded(fence: u64, attempt: u32) -> ExecutionEvent {
+    ExecutionEvent::StepSucceeded { fence, step_id: step(), attempt, output: payload("output") }
+}
+
+fn fail_step(fence: u64, attempt: u32) -> ExecutionCommand {
+    ExecutionCommand::FailStep {
+        fence,
+        step_id: step(),
+        attempt,
+        code: "cel_failed".to_owned(),
+        error: payload("why"),
+    }
+}
+
+fn step_failed(fence: u64, attempt: u32) -> ExecutionEvent {
+    ExecutionEvent::StepFailed {
+        fence,
+        step_id: step(),
+        attempt,
+        code: "cel_failed".to_owned(),
+        error: payload("why"),
+    }
+}
+
+fn finish(fence: u64) -> ExecutionCommand {
+    ExecutionCommand::Finish { fence, output: payload("output") }
+}
+
+fn fail(fence: u64) -> ExecutionCommand {
+    ExecutionCommand::Fail {
+        fence,
+        step_id: Some(step()),
+        code: "step_failed".to_owned(),
+        error: payload("why"),
+    }
+}
+
+fn failed(fence: u64) -> ExecutionEvent {
+    ExecutionEvent::Failed {
+        fence,
+        step_id: Some(step()),
+        code: "step_failed".to_owned(),
+        error: payload("why"),
+    }
+}
+
+fn cancel() -> ExecutionCommand {
+    ExecutionCommand::Cancel { reason: CancelReason::Stopped }
+}
