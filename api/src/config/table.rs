@@ -157,7 +157,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "admin-email",
         value: "EMAIL",
-        default: Default::Value("admin@localhost"),
+        default: Default::Value("admin@example.com"),
         place: Place::Everywhere,
         commands: Commands::Serving,
         help: "The owner that the first start makes",

@@ -418,6 +418,9 @@ pub async fn only_problems(request: Request, next: Next) -> Response {
     let mut problem = match status {
         StatusCode::NOT_FOUND => Problem::no_such_route(),
         StatusCode::METHOD_NOT_ALLOWED => Problem::method_not_allowed(),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Problem::new(status, "too_large", "the body is longer than is taken here")
+        }
         StatusCode::INTERNAL_SERVER_ERROR => Problem::bug("a library answered with a failure"),
         other => Problem::new(other, "rejected", "the request was rejected before it was read"),
     };

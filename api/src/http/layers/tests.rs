@@ -47,7 +47,7 @@ async fn the_innermost_body_limit_counts() {
     let post = |path: &str, length| Request::post(path).body("x".repeat(length).into()).unwrap();
 
     assert_eq!(send(&app, post("/small", 10)).await.status, 200);
-    send(&app, post("/small", 11)).await.problem(413, "rejected");
+    send(&app, post("/small", 11)).await.problem(413, "too_large");
     assert_eq!(send(&app, post("/large", 100)).await.status, 200);
 }
 
