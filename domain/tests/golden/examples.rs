@@ -1,0 +1,414 @@
+//! One example of every event, and of every shape that it is written in. A new event begins with an
+//! example here; the test then writes its golden file.
+
+use std::collections::BTreeMap;
+
+use domain::access_log::{AccessLog, AccessLogEvent, Attempt};
+use domain::agent::{Agent, AgentEvent, AgentTrigger};
+use domain::api_token::{ApiToken, ApiTokenEvent};
+use domain::claim::{Claim, ClaimEvent, ClaimKind};
+use domain::execution::{CancelReason, Execution, ExecutionEvent};
+use domain::file::{File, FileEvent};
+use domain::instance::{Instance, InstanceEvent, KeyAlgorithm, KeyPurpose};
+use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseEvent};
+use domain::organization::{Organization, OrganizationEvent};
+use domain::product::{Product, ProductEvent};
+use domain::session::{EndReason, Session, SessionEvent};
+use domain::token_usage::{TokenUsage, TokenUsageEvent, TokenUse};
+use domain::trigger::{Trigger, TriggerEvent, TriggerKind};
+use domain::user::{User, UserEvent};
+use domain::{
+    BlobRef, Description, Digest, FileName, Name, Object, Payload, Role, Scope, Sealed, Timestamp,
+    TokenPrefix,
+};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::Visit;
+
+pub fn for_every_aggregate(visit: &mut impl Visit) {
+    visit.visit::<AccessLog>(&access_log());
+    visit.visit::<Agent>(&agent());
+    visit.visit::<ApiToken>(&api_token());
+    visit.visit::<Claim>(&claim());
+    visit.visit::<Execution>(&execution());
+    visit.visit::<File>(&file());
+    visit.visit::<Instance>(&instance());
+    visit.visit::<KnowledgeBase>(&knowledge_base());
+    visit.visit::<Organization>(&organization());
+    visit.visit::<Product>(&product());
+    visit.visit::<Session>(&session());
+    visit.visit::<TokenUsage>(&token_usage());
+    visit.visit::<Trigger>(&trigger());
+    visit.visit::<User>(&user());
+}
+
+fn access_log() -> Vec<(&'static str, AccessLogEvent)> {
+    let bare = Attempt {
+        at: at(0),
+        actor: "anonymous".to_owned(),
+        method: "GET".to_owned(),
+        path: "/api/nothing".to_owned(),
+        route: None,
+        status: 404,
+        code: "route_not_found".to_owned(),
+        count: 1,
+        last_at: at(0),
+        request_id: None,
+        address: None,
+        user_agent: None,
+        product: None,
+        resource_type: None,
+        resource_id: None,
+    };
+    let full = Attempt {
+        actor: format!("token:{}", id(4)),
+        path: format!("/api/agent-base/{}", id(5)),
+        route: Some("/api/agent-base/{id}".to_owned()),
+        status: 403,
+        code: "scope_missing".to_owned(),
+        count: 12,
+        last_at: at(59),
+        request_id: Some("req-1".to_owned()),
+        address: Some(sealed("address")),
+        user_agent: Some(sealed("user-agent")),
+        product: Some(id(2)),
+        resource_type: Some("agent".to_owned()),
+        resource_id: Some(id(5).to_string()),
+        ..bare.clone()
+    };
+    vec![("", AccessLogEvent::Rejected { attempts: vec![full, bare] })]
+}
+
+fn agent() -> Vec<(&'static str, AgentEvent)> {
+    let manifest = json!({
+        "manifest": "prodgy.agent/1", "name": "acme.counter", "version": "1.0.0", "title": "Counter",
+        "requires": { "knowledge": [{ "slot": "handbook" }] },
+        "steps": [{ "id": "one", "type": "transform", "with": { "ratio": 0.5, "value": { "cel": "input.n + 1" } } }],
+    });
+    let installed = |config, bindings| AgentEvent::Installed {
+        title: name("Counter"),
+        name: "acme.counter".to_owned(),
+        version: "1.0.0".to_owned(),
+        digest: Digest::sha256("manifest"),
+        manifest: manifest.as_object().cloned().unwrap(),
+        version_id: id(2),
+        config,
+        bindings,
+        triggers: vec![AgentTrigger {
+            id: id(3),
+            key: "manual".to_owned(),
+            kind: TriggerKind::Manual,
+            enabled: true,
+            configuration: Object::new(),
+        }],
+    };
+    vec![
+        ("", installed(Some(sealed("config")), BTreeMap::from([("handbook".to_owned(), id(6))]))),
+        ("bare", installed(None, BTreeMap::new())),
+        ("", AgentEvent::Changed { title: Some(name("Adder")) }),
+        ("", AgentEvent::Configured { config: sealed("config") }),
+        ("", AgentEvent::Enabled {}),
+        ("", AgentEvent::Disabled {}),
+        ("", AgentEvent::Uninstalled {}),
+    ]
+}
+
+fn api_token() -> Vec<(&'static str, ApiTokenEvent)> {
+    let prefix = || TokenPrefix::parse("prodgy_abcdEF01").unwrap();
+    let created = |allowed_ips: &[&str], expires_at| ApiTokenEvent::Created {
+        name: name("Deploy"),
+        prefix: prefix(),
+        secret_hash: Digest::sha256("secret"),
+        scopes: Scope::ALL.into(),
+        allowed_ips: allowed_ips.iter().map(|range| range.parse().unwrap()).collect(),
+        expires_at,
+    };
+    let regenerated = |previous_valid_until| ApiTokenEvent::Regenerated {
+        prefix: prefix(),
+        secret_hash: Digest::sha256("new secret"),
+        previous_valid_until,
+    };
+    vec![
+        ("", created(&["10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32"], Some(at(100)))),
+        ("bare", created(&[], None)),
+        (
+            "",
+            ApiTokenEvent::Changed {
+                name: Some(name("Release")),
+                scopes: Some([Scope::AgentsRead, Scope::KnowledgeWrite].into()),
+                allowed_ips: Some([].into()),
+            },
+        ),
+        ("bare", ApiTokenEvent::Changed { name: None, scopes: None, allowed_ips: None }),
+        ("", ApiTokenEvent::Activated {}),
+        ("", ApiTokenEvent::Deactivated {}),
+        ("", ApiTokenEvent::Revoked {}),
+        ("", ApiTokenEvent::Expired { expired_at: at(100) }),
+        ("", ApiTokenEvent::Renewed { expires_at: Some(at(200)) }),
+        ("bare", ApiTokenEvent::Renewed { expires_at: None }),
+        ("", regenerated(Some(at(60)))),
+        ("bare", regenerated(None)),
+        ("", ApiTokenEvent::Deleted {}),
+    ]
+}
+
+fn claim() -> Vec<(&'static str, ClaimEvent)> {
+    let taken =
+        |kind, holder: &str| ClaimEvent::Taken { kind, holder: format!("{holder}-{}", id(1)) };
+    vec![
+        ("", taken(ClaimKind::Email, "user")),
+        ("webhook_path", taken(ClaimKind::WebhookPath, "trigger")),
+        ("manifest", taken(ClaimKind::Manifest, "agent")),
+        ("", ClaimEvent::Released { holder: format!("user-{}", id(1)) }),
+    ]
+}
+
+fn execution() -> Vec<(&'static str, ExecutionEvent)> {
+    let blob = || Payload::Blob {
+        key_id: format!("product-{}", id(2)),
+        name: "ab".repeat(32),
+        size: 20_000,
+    };
+    let requested = |trigger, input| ExecutionEvent::Requested {
+        agent: id(1),
+        version_id: id(2),
+        digest: Digest::sha256("manifest"),
+        trigger,
+        input,
+    };
+    let failed = |step_id| ExecutionEvent::Failed {
+        fence: 1,
+        step_id,
+        code: "step_failed".to_owned(),
+        error: payload("why"),
+    };
+    let cancelled = |reason| ExecutionEvent::Cancelled { reason };
+    vec![
+        ("", requested(Some(id(3)), payload("input"))),
+        ("blob", requested(None, blob())),
+        ("", ExecutionEvent::Started { worker: id(9), fence: 1, lease_until: at(60) }),
+        ("", ExecutionEvent::StepStarted { fence: 1, step_id: "one".to_owned(), attempt: 1 }),
+        (
+            "",
+            ExecutionEvent::StepSucceeded {
+                fence: 1,
+                step_id: "one".to_owned(),
+                attempt: 1,
+                output: payload("output"),
+            },
+        ),
+        (
+            "",
+            ExecutionEvent::StepFailed {
+                fence: 1,
+                step_id: "one".to_owned(),
+                attempt: 1,
+                code: "cel_failed".to_owned(),
+                error: payload("why"),
+            },
+        ),
+        ("", ExecutionEvent::Succeeded { fence: 1, output: payload("output") }),
+        ("", failed(Some("one".to_owned()))),
+        ("bare", failed(None)),
+        ("", cancelled(CancelReason::Stopped)),
+        ("agent_uninstalled", cancelled(CancelReason::AgentUninstalled)),
+        ("product_deleted", cancelled(CancelReason::ProductDeleted)),
+    ]
+}
+
+fn file() -> Vec<(&'static str, FileEvent)> {
+    let uploaded = |text: Option<&str>, tags: &[&str]| FileEvent::Uploaded {
+        knowledge_base: id(7),
+        name: FileName::parse("über tea.md").unwrap(),
+        media_type: "text/markdown".to_owned(),
+        size: 12,
+        blob: BlobRef { name: "cd".repeat(32), size: 12 },
+        source: text.map(str::to_owned),
+        subject: text.map(str::to_owned),
+        language: text.map(|_| "en".to_owned()),
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+    };
+    vec![
+        ("", uploaded(Some("wiki"), &["drinks", "green"])),
+        ("bare", uploaded(None, &[])),
+        ("", FileEvent::IngestionStarted { worker: id(9), fence: 1, lease_until: at(60) }),
+        ("", FileEvent::IngestionProgressed { fence: 1, percent: 50 }),
+        (
+            "",
+            FileEvent::Indexed {
+                fence: 1,
+                artifact: "0123.1.abcd".to_owned(),
+                chunks: 3,
+                characters: 2_048,
+                tokens: 512,
+                model_revision: "ef".repeat(32),
+            },
+        ),
+        (
+            "",
+            FileEvent::Failed {
+                fence: 1,
+                code: "not_utf8".to_owned(),
+                message: "the file is not UTF-8: save it as UTF-8 and upload it again".to_owned(),
+            },
+        ),
+        ("", FileEvent::Deleted {}),
+    ]
+}
+
+fn instance() -> Vec<(&'static str, InstanceEvent)> {
+    let added = |purpose| InstanceEvent::KeyAdded {
+        purpose,
+        key_id: "key-1".to_owned(),
+        algorithm: KeyAlgorithm::EdDsa,
+        public_key: "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo".to_owned(),
+        private_key: sealed("private"),
+    };
+    vec![("", added(KeyPurpose::Sessions)), ("checkpoints", added(KeyPurpose::Checkpoints))]
+}
+
+fn knowledge_base() -> Vec<(&'static str, KnowledgeBaseEvent)> {
+    vec![
+        (
+            "",
+            KnowledgeBaseEvent::Created {
+                name: name("Handbook"),
+                description: Some(description("How we work")),
+                default: false,
+            },
+        ),
+        (
+            "default",
+            KnowledgeBaseEvent::Created { name: name("Default"), description: None, default: true },
+        ),
+        (
+            "",
+            KnowledgeBaseEvent::Changed {
+                name: Some(name("Manual")),
+                description: Some(description("")),
+            },
+        ),
+        ("bare", KnowledgeBaseEvent::Changed { name: None, description: None }),
+        ("", KnowledgeBaseEvent::Deleted {}),
+    ]
+}
+
+fn organization() -> Vec<(&'static str, OrganizationEvent)> {
+    vec![("", OrganizationEvent::Created { name: name("Acme") })]
+}
+
+fn product() -> Vec<(&'static str, ProductEvent)> {
+    let created = |description| ProductEvent::Created {
+        name: name("Shop"),
+        description,
+        knowledge_base: id(7),
+    };
+    vec![
+        ("", created(Some(description("Where we sell\nand buy")))),
+        ("bare", created(None)),
+        (
+            "",
+            ProductEvent::Changed {
+                name: Some(name("Store")),
+                description: Some(description("New")),
+            },
+        ),
+        ("bare", ProductEvent::Changed { name: None, description: None }),
+        ("", ProductEvent::Deleted {}),
+    ]
+}
+
+fn session() -> Vec<(&'static str, SessionEvent)> {
+    let ended = |reason| SessionEvent::Ended { reason };
+    vec![
+        (
+            "",
+            SessionEvent::Started {
+                user: id(1),
+                refresh_hash: Digest::sha256("one"),
+                expires_at: at(100),
+            },
+        ),
+        ("", SessionEvent::Refreshed { refresh_hash: Digest::sha256("two"), expires_at: at(200) }),
+        ("", ended(EndReason::Logout)),
+        ("reuse", ended(EndReason::Reuse)),
+        ("password_changed", ended(EndReason::PasswordChanged)),
+        ("user_deleted", ended(EndReason::UserDeleted)),
+    ]
+}
+
+fn token_usage() -> Vec<(&'static str, TokenUsageEvent)> {
+    let used = |address| TokenUse {
+        method: "GET".to_owned(),
+        route: "/api/agent-base/{id}".to_owned(),
+        status: 200,
+        count: 3,
+        first_at: at(0),
+        last_at: at(5),
+        address,
+    };
+    vec![("", TokenUsageEvent::Recorded { uses: vec![used(Some(sealed("address"))), used(None)] })]
+}
+
+fn trigger() -> Vec<(&'static str, TriggerEvent)> {
+    let created =
+        |key: &str, kind, enabled, configuration: serde_json::Value| TriggerEvent::Created {
+            agent: id(1),
+            version_id: id(2),
+            key: key.to_owned(),
+            kind,
+            enabled,
+            configuration: configuration.as_object().cloned().unwrap(),
+        };
+    vec![
+        ("", created("manual", TriggerKind::Manual, true, json!({}))),
+        (
+            "schedule",
+            created("nightly", TriggerKind::Schedule, false, json!({ "cron": "0 3 * * *" })),
+        ),
+        ("webhook", created("push", TriggerKind::Webhook, true, json!({ "path": "acme/push" }))),
+        ("message", created("chat", TriggerKind::Message, true, json!({}))),
+        ("event", created("follow", TriggerKind::Event, true, json!({ "match": { "n": 1 } }))),
+        ("", TriggerEvent::Deleted {}),
+    ]
+}
+
+fn user() -> Vec<(&'static str, UserEvent)> {
+    let created =
+        |name, role, password| UserEvent::Created { email: sealed("email"), name, role, password };
+    vec![
+        ("", created(Some(sealed("name")), Role::Owner, Some(sealed("password")))),
+        ("bare", created(None, Role::Viewer, None)),
+        ("", UserEvent::Renamed { name: sealed("name") }),
+        ("", UserEvent::EmailChanged { email: sealed("email") }),
+        ("", UserEvent::RoleChanged { role: Role::Admin }),
+        ("member", UserEvent::RoleChanged { role: Role::Member }),
+        ("", UserEvent::PasswordChanged { password: sealed("password") }),
+        ("", UserEvent::Deleted {}),
+    ]
+}
+
+fn at(second: i64) -> Timestamp {
+    chrono::DateTime::from_timestamp(1_795_449_600 + second, 123_456_000).unwrap().into()
+}
+
+fn id(number: u8) -> Uuid {
+    Uuid::from_bytes([number; 16])
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+fn description(text: &str) -> Description {
+    Description::parse(text).unwrap()
+}
+
+fn sealed(text: &str) -> Sealed {
+    Sealed(format!("s1.product-{}.{text}", id(2)))
+}
+
+fn payload(text: &str) -> Payload {
+    Payload::Sealed(sealed(text))
+}
