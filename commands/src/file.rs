@@ -1,10 +1,12 @@
 //! Files of knowledge bases: from uploaded bytes to an event that names them.
 
-use domain::file::{File, FileCommand, Upload, file_id};
+use domain::file::{File, FileCommand, FileEvent, Upload, file_id};
+use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseError};
 use domain::{BlobRef, FileName, derived_id};
 use eventlog::StreamId;
 use uuid::Uuid;
 
+use crate::execute::decode_event;
 use crate::{Ask, Commands, Done, Error};
 
 /// What is said of a file beside its bytes.
@@ -20,61 +22,107 @@ pub struct FileFacts {
     pub tags: Vec<String>,
 }
 
-/// What became of an upload.
+/// A file whose bytes are in the vault already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewFile {
+    /// What it is called.
+    pub name: FileName,
+    /// What the sender says it is.
+    pub media_type: String,
+    /// Its bytes.
+    pub blob: BlobRef,
+}
+
+/// What became of one file of an upload.
 #[derive(Clone, Debug)]
 pub struct Uploaded {
-    /// The file.
+    /// The file that holds the bytes now.
     pub id: Uuid,
-    /// The outcome; none when the same bytes are there already.
+    /// What was stored; none when the same bytes were there already.
     pub done: Option<Done>,
 }
 
 impl Commands {
-    /// Puts a file into a knowledge base. Its bytes are in the vault already. The same bytes twice
-    /// are one file, unless `keep_duplicates`.
+    /// Puts files into a knowledge base, in their order. The same bytes twice are one file, unless
+    /// `keep_duplicates`.
+    ///
+    /// The first new file is stored under the command id of `ask` itself, so a repeated upload is
+    /// recognised, or refused as another one, before anything else is stored.
     ///
     /// # Errors
-    /// Log or vault fail.
+    /// The knowledge base is gone; [`Error::CommandReused`]; log or vault fail.
+    pub async fn upload_files(
+        &self,
+        knowledge_base: Uuid,
+        files: Vec<NewFile>,
+        facts: &FileFacts,
+        keep_duplicates: bool,
+        ask: &Ask,
+    ) -> Result<Vec<Uploaded>, Error> {
+        let mut uploaded = Vec::with_capacity(files.len());
+        let mut stored = 0_usize;
+        for file in files {
+            let ask = match stored {
+                0 => ask.clone(),
+                number => ask.follow_up(&format!("file {number}")),
+            };
+            let outcome =
+                self.upload_file(knowledge_base, file, facts, keep_duplicates, &ask).await?;
+            stored += usize::from(outcome.done.is_some());
+            uploaded.push(outcome);
+        }
+        Ok(uploaded)
+    }
+
+    /// Puts one file into a knowledge base.
+    ///
+    /// # Errors
+    /// As [`Commands::upload_files`].
     pub async fn upload_file(
         &self,
         knowledge_base: Uuid,
-        name: FileName,
-        media_type: String,
-        blob: BlobRef,
-        facts: FileFacts,
+        file: NewFile,
+        facts: &FileFacts,
         keep_duplicates: bool,
         ask: &Ask,
     ) -> Result<Uploaded, Error> {
-        let same_bytes = file_id(knowledge_base, &blob);
+        let stream = StreamId::new("knowledge_base", knowledge_base);
+        if !matches!(self.load::<KnowledgeBase>(&stream).await?.0, KnowledgeBase::Active { .. }) {
+            return Err(Error::refused(&KnowledgeBaseError::NotFound));
+        }
         let upload = Upload {
             knowledge_base,
-            name,
-            media_type,
-            blob,
-            source: facts.source,
-            subject: facts.subject,
-            language: facts.language,
-            tags: facts.tags,
+            name: file.name,
+            media_type: file.media_type,
+            blob: file.blob,
+            source: facts.source.clone(),
+            subject: facts.subject.clone(),
+            language: facts.language.clone(),
+            tags: facts.tags.clone(),
         };
-        match self.execute::<File>(same_bytes, FileCommand::Upload(upload.clone()), ask).await {
+        let same_bytes = file_id(knowledge_base, &upload.blob);
+        let command = FileCommand::Upload(upload.clone());
+        let done = match self.execute::<File>(same_bytes, command.clone(), ask).await {
             Err(Error::Refused { code: "file_duplicate", .. }) if keep_duplicates => {
-                let id = derived_id(&[
-                    b"kept duplicate",
-                    same_bytes.as_bytes(),
-                    ask.command_id.as_bytes(),
-                ]);
-                let done = self.execute::<File>(id, FileCommand::Upload(upload), ask).await?;
-                Ok(Uploaded { id, done: Some(done) })
+                let command_id = ask.command_id;
+                let id =
+                    derived_id(&[b"kept duplicate", same_bytes.as_bytes(), command_id.as_bytes()]);
+                self.execute::<File>(id, command, ask).await?
             }
             Err(Error::Refused { code: "file_duplicate", .. }) => {
-                Ok(Uploaded { id: same_bytes, done: None })
+                return Ok(Uploaded { id: same_bytes, done: None });
             }
-            Err(error) => Err(error),
-            Ok(done) => {
-                // A repeated command may have kept a duplicate the first time.
-                let id = done.stream_id().unwrap_or(same_bytes);
-                Ok(Uploaded { id, done: Some(done) })
-            }
+            done => done?,
+        };
+        // A repeated command may have stored another file of the same upload the first time: then
+        // this one was a duplicate, and needed no command.
+        let event =
+            done.events.first().map(|event| decode_event::<FileEvent>(event)).transpose()?;
+        let is_this_one =
+            matches!(event, Some(FileEvent::Uploaded { blob, .. }) if blob == upload.blob);
+        match done.stream_id().filter(|_| is_this_one) {
+            Some(id) => Ok(Uploaded { id, done: Some(done) }),
+            None => Ok(Uploaded { id: same_bytes, done: None }),
         }
     }
 

@@ -14,6 +14,7 @@ use domain::file::{File, FileCommand, FileEvent, FileIndex, Upload};
 use domain::lease::LeaseClaim;
 use embeddings::{Artifact, CHUNKER_VERSION, Embedder};
 use eventlog::{RecordedEvent, StreamId};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -44,11 +45,21 @@ pub(super) struct Ingestion {
     queue: Arc<Queue>,
 }
 
-/// Why a file was not read.
+/// Why a file never will be read: the file is at fault.
+struct Unreadable {
+    code: String,
+    message: String,
+}
+
+impl Unreadable {
+    fn new(code: &str, message: impl ToString) -> Unreadable {
+        Unreadable { code: code.to_owned(), message: message.to_string() }
+    }
+}
+
+/// Why a file was not read, this time.
 enum Failure {
-    /// It never will be: the file is at fault.
-    Unreadable { code: String, message: String },
-    /// It was not, this time.
+    /// For a reason that passes.
     Passing(String),
     /// Somebody else has it, or it is gone.
     NotOurs,
@@ -57,6 +68,8 @@ enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         match error {
+            // Its holder may die: then its lease runs out, and the file is ours.
+            Error::Refused { code: "lease_held", message, .. } => Failure::Passing(message),
             Error::Refused { .. } => Failure::NotOurs,
             other => Failure::Passing(other.to_string()),
         }
@@ -90,53 +103,71 @@ impl Ingestion {
     }
 
     async fn read(&self, file: Uuid) -> Outcome {
-        let mut embedder = self.embedder.clone();
-        let embedder = match embedder.borrow_and_update().clone() {
-            Some(embedder) => embedder,
-            None => return Outcome::TryAgain("the embedding model is missing".into()),
+        let Some(embedder) = self.model().await else {
+            return Outcome::TryAgain("the embedding model is missing".into());
         };
         match self.ingest(file, embedder).await {
             Ok(()) | Err(Failure::NotOurs) => Outcome::Finished,
             Err(Failure::Passing(why)) => Outcome::TryAgain(why),
-            Err(Failure::Unreadable { code, message }) => {
-                match self.fail(file, code, message).await {
-                    Ok(()) | Err(Error::Refused { .. }) => Outcome::Finished,
-                    Err(error) => Outcome::TryAgain(error.to_string()),
-                }
-            }
+        }
+    }
+
+    /// The embedding model, as soon as there is one; none when the server stops before. Nothing can
+    /// be read without it, so whoever waits may keep its place.
+    async fn model(&self) -> Option<Embedder> {
+        let mut embedder = self.embedder.clone();
+        tokio::select! {
+            () = self.queue.stopping() => None,
+            found = embedder.wait_for(Option::is_some) => found.ok().and_then(|found| found.clone()),
         }
     }
 
     async fn ingest(&self, file: Uuid, embedder: Embedder) -> Result<(), Failure> {
         let claim = self.claim(file).await?;
         let started = Instant::now();
-        let name =
-            Artifact::name(&claim.upload.blob.name, CHUNKER_VERSION, embedder.model().revision());
-        let product = claim.event.product.ok_or(Failure::NotOurs)?;
-        let name = format!("{product}/{name}");
-        let known = self.commands.vault().get_artifact(&name).await.map_err(Error::from)?;
-        let artifact = match known.and_then(|bytes| Artifact::decode(&bytes).ok()) {
-            Some(artifact) => artifact,
-            None => {
-                let artifact = self.make(file, product, &claim, embedder.clone()).await?;
-                let bytes = Bytes::from(artifact.encode());
-                self.commands.vault().put_artifact(&name, bytes).await.map_err(Error::from)?;
-                artifact
+        let command = match self.artifact(file, &claim, &embedder).await? {
+            Ok((name, artifact)) => FileCommand::FinishIngestion {
+                fence: claim.fence,
+                index: FileIndex {
+                    artifact: name,
+                    chunks: u32::try_from(artifact.chunks.len()).unwrap_or(u32::MAX),
+                    characters: artifact.text.chars().count() as u64,
+                    tokens: count_tokens(embedder, &artifact).await?,
+                    model_revision: artifact.revision,
+                },
+            },
+            Err(Unreadable { code, message }) => {
+                FileCommand::Fail { fence: claim.fence, code, message }
             }
         };
-        let tokens = count_tokens(embedder, &artifact).await?;
-        let index = FileIndex {
-            artifact: name,
-            chunks: u32::try_from(artifact.chunks.len()).unwrap_or(u32::MAX),
-            characters: artifact.text.chars().count() as u64,
-            tokens,
-            model_revision: artifact.revision.clone(),
-        };
-        let chunks = index.chunks;
-        let command = FileCommand::FinishIngestion { fence: claim.fence, index };
-        self.commands.execute::<File>(file, command, &claim.ask("finish")).await?;
-        tracing::info!(%file, chunks, milliseconds = started.elapsed().as_millis() as u64, "file ingested");
+        let done = self.commands.execute::<File>(file, command, &claim.ask("end")).await?;
+        let outcome = done.events.last().map_or("unchanged", |event| event.event_type.as_str());
+        tracing::info!(%file, outcome, milliseconds = started.elapsed().as_millis() as u64, "file read");
+        metrics::counter!("prodgy_ingested_files_total", "outcome" => outcome.to_owned())
+            .increment(1);
         Ok(())
+    }
+
+    /// The artifact of a file and its name: the one that is there already, or a new one.
+    async fn artifact(
+        &self,
+        file: Uuid,
+        claim: &Claimed,
+        embedder: &Embedder,
+    ) -> Result<Result<(String, Artifact), Unreadable>, Failure> {
+        let vault = self.commands.vault();
+        let product = claim.event.product.ok_or(Failure::NotOurs)?;
+        let name = artifact_name(product, &claim.upload, embedder);
+        let known = vault.get_artifact(&name).await.map_err(Error::from)?;
+        if let Some(artifact) = known.and_then(|bytes| Artifact::decode(&bytes).ok()) {
+            return Ok(Ok((name, artifact)));
+        }
+        let artifact = match self.make(file, product, claim, embedder).await? {
+            Ok(artifact) => artifact,
+            Err(unreadable) => return Ok(Err(unreadable)),
+        };
+        vault.put_artifact(&name, Bytes::from(artifact.encode())).await.map_err(Error::from)?;
+        Ok(Ok((name, artifact)))
     }
 
     /// Takes the file for this worker.
@@ -175,26 +206,21 @@ impl Ingestion {
         file: Uuid,
         product: Uuid,
         claim: &Claimed,
-        embedder: Embedder,
-    ) -> Result<Artifact, Failure> {
+        embedder: &Embedder,
+    ) -> Result<Result<Artifact, Unreadable>, Failure> {
         let blob =
             vault::BlobRef { name: claim.upload.blob.name.clone(), size: claim.upload.blob.size };
         if blob.size > LONGEST {
-            return Err(Failure::Unreadable {
-                code: "too_large_to_read".into(),
-                message: format!(
-                    "the text of a file of more than {} MiB is not read: split it into smaller files",
-                    LONGEST / 1024 / 1024
-                ),
-            });
+            let message = format!(
+                "the text of a file of more than {} MiB is not read: split it into smaller files",
+                LONGEST / 1024 / 1024
+            );
+            return Ok(Err(Unreadable::new("too_large_to_read", message)));
         }
         let bytes = match self.commands.vault().blob_bytes(product, &blob, LONGEST).await {
             Ok(bytes) => bytes,
             Err(error @ (vault::Error::Corrupt { .. } | vault::Error::BlobMissing { .. })) => {
-                return Err(Failure::Unreadable {
-                    code: "bytes_lost".into(),
-                    message: error.to_string(),
-                });
+                return Ok(Err(Unreadable::new("bytes_lost", error)));
             }
             Err(error) => return Err(Error::from(error).into()),
         };
@@ -207,18 +233,11 @@ impl Ingestion {
         });
         let (text, chunks) = match extracted.await {
             Ok(Ok(extracted)) => extracted,
-            Ok(Err(error)) => {
-                return Err(Failure::Unreadable {
-                    code: error.code().to_owned(),
-                    message: error.to_string(),
-                });
-            }
+            Ok(Err(error)) => return Ok(Err(Unreadable::new(error.code(), error))),
             Err(panicked) if panicked.is_panic() => {
-                return Err(Failure::Unreadable {
-                    code: "reader_crashed".into(),
-                    message: "the reader of this format crashed on the file: convert it to another format and upload that"
-                        .into(),
-                });
+                let message = "the reader of this format crashed on the file: convert it to another \
+                               format and upload that";
+                return Ok(Err(Unreadable::new("reader_crashed", message)));
             }
             Err(_) => return Err(Failure::Passing("the server stops".into())),
         };
@@ -240,27 +259,28 @@ impl Ingestion {
                 self.commands.execute::<File>(file, command, &ask).await?;
             }
         }
-        Ok(Artifact {
+        Ok(Ok(Artifact {
             revision: embedder.model().revision().to_owned(),
             chunker_version: CHUNKER_VERSION.to_owned(),
             text,
             chunks,
             vectors,
-        })
+        }))
     }
+}
 
-    async fn fail(&self, file: Uuid, code: String, message: String) -> Result<(), Error> {
-        let (state, sequence) = self.commands.load::<File>(&StreamId::new("file", file)).await?;
-        let File::Processing { lease, .. } = state else { return Ok(()) };
-        let last =
-            self.commands.log().read_stream(&StreamId::new("file", file), sequence - 1, 1).await?;
-        let Some(event) = last.first() else { return Ok(()) };
-        tracing::info!(%file, code, "file cannot be read");
-        let ask = Ask::because_of(event, "ingestion", &[b"fail"]);
-        let command = FileCommand::Fail { fence: lease.fence, code, message };
-        self.commands.execute::<File>(file, command, &ask).await?;
-        Ok(())
-    }
+/// The name of what a file becomes: made from its bytes, from what decides how they are read, and
+/// from the readers' versions. So the same file in two knowledge bases is embedded once.
+fn artifact_name(product: Uuid, upload: &Upload, embedder: &Embedder) -> String {
+    let extension = upload.name.as_str().rsplit_once('.').map_or("", |(_, extension)| extension);
+    let format = Sha256::new()
+        .chain_update(extension.to_lowercase())
+        .chain_update(b"\0")
+        .chain_update(&upload.media_type)
+        .finalize();
+    let content = format!("{}-{}", upload.blob.name, hex::encode(&format[..4]));
+    let name = Artifact::name(&content, CHUNKER_VERSION, embedder.model().revision());
+    format!("{product}/{name}")
 }
 
 /// A file that is this worker's for now.

@@ -1,0 +1,198 @@
+//! Files of knowledge bases: `/api/knowledge-base/storage`, and what is heard of them while they are
+//! read.
+//!
+//! The rule of this file: a file is shown as `ready` only when the very next search finds it.
+
+mod stream;
+mod upload;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use domain::file::FileError;
+use projections::file::{self, File};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::access::Right;
+use crate::answers::Deleted;
+use crate::app::{App, PATIENCE};
+use crate::caller::{Caller, Circumstances};
+use crate::http::openapi::{
+    DownloadFailures, IfMatchParam, IfNoneMatchParam, MinPositionParam, PageParams, RangeParams,
+    ReadFailures, WriteFailures,
+};
+use crate::http::page::NoFilters;
+use crate::http::range::{AskedRange, Download};
+use crate::http::reply::{Envelope, ListEnvelope};
+use crate::http::{ETag, IfNoneMatch, ListQuery, ListReply, Path, Problem, Query, Reply};
+use crate::knowledge_base::visible;
+use crate::lists::{total, window};
+
+/// What every file's `ETag` says: a client can change nothing in a file but its being there.
+const SEQUENCE: u64 = 1;
+
+/// The routes that answer soon.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list_files)).routes(routes!(get_file, delete_file))
+}
+
+/// The routes that take as long as the client's line.
+pub fn long_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(upload::upload_files))
+        .routes(routes!(download_file))
+        .routes(routes!(stream::stream_files))
+}
+
+/// What has become of a file.
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum FileStatus {
+    /// It is being read.
+    Processing,
+    /// A search finds it.
+    Ready,
+    /// It cannot be read.
+    Failed,
+}
+
+/// What a list of files may be narrowed by.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct FileFilters {
+    /// Only files of this status.
+    status: Option<FileStatus>,
+}
+
+impl FileStatus {
+    fn as_str(self) -> &'static str {
+        match self {
+            FileStatus::Processing => "processing",
+            FileStatus::Ready => "ready",
+            FileStatus::Failed => "failed",
+        }
+    }
+}
+
+fn not_found() -> Problem {
+    commands::Error::refused(&FileError::NotFound).into()
+}
+
+/// A file that the caller may see: one of a knowledge base that it may see.
+fn visible_file(app: &App, caller: &Caller, id: Uuid) -> Result<File, Problem> {
+    // Asked first: what is ready by then is found by a search that comes later.
+    let indexed = app.search.position();
+    let found = app.read(|db| file::get(db, id))?.ok_or_else(not_found)?;
+    match visible(app, caller, found.knowledge_base_id) {
+        Ok(_) => Ok(found.as_of_index(indexed.0)),
+        Err(problem) if problem.status() == StatusCode::NOT_FOUND => Err(not_found()),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// List the files of a knowledge base
+///
+/// Newest first, each with its status, its progress, its chunks, and why it could not be read.
+#[utoipa::path(get, path = "/api/knowledge-base/storage/{knowledgeBaseId}", tag = "Knowledge base",
+    params(("knowledgeBaseId" = Uuid, Path, description = "The knowledge base"), FileFilters, PageParams,
+           MinPositionParam),
+    responses((status = 200, description = "The files", body = ListEnvelope<File>), ReadFailures))]
+async fn list_files(
+    State(app): State<App>,
+    caller: Caller,
+    Path(base): Path<Uuid>,
+    query: ListQuery<FileFilters>,
+) -> Result<ListReply<File>, Problem> {
+    caller.need(Right::ReadKnowledge)?;
+    visible(&app, &caller, base)?;
+    let window = window(&query)?;
+    let status = query.filters.status.map(FileStatus::as_str);
+    let indexed = app.search.position();
+    let listing = app.read(|db| file::list(db, base, status, indexed.0, window))?;
+    let total = total(&query, &listing);
+    Ok(query.reply("Files", listing.items, total))
+}
+
+/// Look at a file
+///
+/// Its status, its progress, and why it could not be read. The `ETag` stands for what a client can
+/// change: progress does not move it, so it does not spare anybody this answer.
+#[utoipa::path(get, path = "/api/knowledge-base/storage/file/{id}", tag = "Knowledge base",
+    params(("id" = Uuid, Path, description = "The file"), MinPositionParam),
+    responses((status = 200, description = "The file", body = Envelope<File>), ReadFailures))]
+async fn get_file(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    Query(NoFilters {}): Query<NoFilters>,
+) -> Result<Reply<File>, Problem> {
+    caller.need(Right::ReadKnowledge)?;
+    let file = visible_file(&app, &caller, id)?;
+    Ok(Reply::ok("File", file).etag(&ETag::of_sequence(SEQUENCE)))
+}
+
+/// Delete a file
+///
+/// No search finds it any more.
+#[utoipa::path(delete, path = "/api/knowledge-base/storage/file/{id}", tag = "Knowledge base",
+    params(("id" = Uuid, Path, description = "The file"), IfMatchParam),
+    responses((status = 200, description = "It is gone", body = Envelope<Deleted>), WriteFailures))]
+async fn delete_file(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path(id): Path<Uuid>,
+    Query(NoFilters {}): Query<NoFilters>,
+) -> Result<Reply<Deleted>, Problem> {
+    caller.need(Right::WriteKnowledge)?;
+    let product = visible_file(&app, &caller, id)?.product_id;
+    circumstances.check(SEQUENCE)?;
+    let mut ask = circumstances.ask(&app, &caller, Some(product), &[]).await?;
+    // The stream's sequence moves while the file is read: it is not what the client means.
+    ask.if_match = None;
+    let done = app.commands.delete_file(id, &ask).await?;
+    let position = app.applied(&done).await?;
+    if app.search.trouble().is_none() {
+        app.search.caught_up(done.position(), PATIENCE).await;
+    }
+    Ok(Reply::ok("File deleted", Deleted { id }).position(position))
+}
+
+/// Download a file
+///
+/// The very bytes that were uploaded, whole or in part.
+#[utoipa::path(get, path = "/api/knowledge-base/storage/file/{id}/download", tag = "Knowledge base",
+    params(("id" = Uuid, Path, description = "The file"), RangeParams, IfNoneMatchParam, MinPositionParam),
+    responses((status = 200, description = "The bytes", content((String = "application/octet-stream"))),
+              (status = 206, description = "The part that was asked for",
+               content((String = "application/octet-stream"))),
+              (status = 304, description = "The client has them already"), DownloadFailures))]
+async fn download_file(
+    State(app): State<App>,
+    caller: Caller,
+    known: IfNoneMatch,
+    asked: AskedRange,
+    Path(id): Path<Uuid>,
+    Query(NoFilters {}): Query<NoFilters>,
+) -> Result<Response, Problem> {
+    caller.need(Right::ReadKnowledge)?;
+    let file = visible_file(&app, &caller, id)?;
+    let etag = ETag::of_content(&file.blob);
+    if known.has(&etag) {
+        return Ok(Reply::ok("", ()).etag_unless_known(&etag, &known).into_response());
+    }
+    let part = asked.of(file.size, &etag)?;
+    let blob = vault::BlobRef { name: file.blob.clone(), size: file.size };
+    let bytes = app.commands.vault().get_blob(file.product_id, &blob, part.clone()).await?;
+    let download = Download {
+        file_name: &file.file_name,
+        media_type: &file.media_type,
+        size: file.size,
+        etag: &etag,
+    };
+    Ok(download.response(part, bytes))
+}
