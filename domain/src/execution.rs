@@ -11,6 +11,12 @@ use cqrs_es::{Aggregate, DomainEvent};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+mod steps;
+
+pub use steps::{Step, StepProgress};
+
+use steps::{next_attempt, runs};
+
 use crate::event;
 use crate::lease::{Lease, LeaseClaim, LeaseError};
 use crate::refusal::{Refusal, RefusalKind};
@@ -228,34 +234,6 @@ pub enum Execution {
     },
 }
 
-/// What became of a step so far.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Step {
-    /// The newest attempt, from 1.
-    pub attempt: u32,
-    /// The claim under which it was begun.
-    pub fence: u64,
-    /// How far it is.
-    pub progress: StepProgress,
-}
-
-/// How far the newest attempt at a step is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum StepProgress {
-    /// Begun.
-    Running,
-    /// Done.
-    Succeeded {
-        /// What came out.
-        output: Payload,
-    },
-    /// Tried in vain.
-    Failed {
-        /// A stable code.
-        code: String,
-    },
-}
-
 /// How an execution ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
@@ -265,6 +243,18 @@ pub enum Outcome {
     Failed,
     /// Nobody wanted it any more.
     Cancelled,
+}
+
+impl Outcome {
+    /// How an execution ended with this event, if it did.
+    fn of(event: &ExecutionEvent) -> Option<Self> {
+        match event {
+            ExecutionEvent::Succeeded { .. } => Some(Outcome::Succeeded),
+            ExecutionEvent::Failed { .. } => Some(Outcome::Failed),
+            ExecutionEvent::Cancelled { .. } => Some(Outcome::Cancelled),
+            _ => None,
+        }
+    }
 }
 
 impl Execution {
@@ -347,33 +337,6 @@ fn start(lease: &Lease, claim: LeaseClaim) -> Result<Vec<ExecutionEvent>, Execut
     Ok(vec![ExecutionEvent::Started { worker, fence, lease_until }])
 }
 
-/// An attempt may follow one that ended, or one that was cut off with the claim it was made under.
-fn next_attempt(step: Option<&Step>, fence: u64) -> Result<u32, ExecutionError> {
-    match step {
-        None => Ok(1),
-        Some(Step { progress: StepProgress::Succeeded { .. }, .. }) => {
-            Err(ExecutionError::StepSucceeded)
-        }
-        Some(Step { progress: StepProgress::Running, fence: begun, .. }) if *begun == fence => {
-            Err(ExecutionError::StepRunning)
-        }
-        Some(step) => Ok(step.attempt + 1),
-    }
-}
-
-fn runs(step: Option<&Step>, fence: u64, attempt: u32) -> Result<(), ExecutionError> {
-    match step {
-        Some(step)
-            if step.progress == StepProgress::Running
-                && step.fence == fence
-                && step.attempt == attempt =>
-        {
-            Ok(())
-        }
-        _ => Err(ExecutionError::StepNotRunning),
-    }
-}
-
 /// Why an execution refused a command.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExecutionError {
@@ -437,6 +400,10 @@ impl Aggregate for Execution {
 
     fn apply(&mut self, event: ExecutionEvent) {
         use ExecutionEvent as Did;
+        if let (Some(request), Some(outcome)) = (self.request(), Outcome::of(&event)) {
+            *self = Execution::Ended { request: request.clone(), outcome };
+            return;
+        }
         *self = match (std::mem::take(self), event) {
             (_, Did::Requested { agent, version_id, digest, trigger, input }) => {
                 let request = ExecutionRequest { agent, version_id, digest, trigger, input };
@@ -447,18 +414,6 @@ impl Aggregate for Execution {
                 lease.taken(worker, fence, lease_until);
                 Execution::Running { request, lease, steps: BTreeMap::new() }
             }
-            (
-                Execution::Queued { request } | Execution::Running { request, .. },
-                Did::Succeeded { .. },
-            ) => Execution::Ended { request, outcome: Outcome::Succeeded },
-            (
-                Execution::Queued { request } | Execution::Running { request, .. },
-                Did::Failed { .. },
-            ) => Execution::Ended { request, outcome: Outcome::Failed },
-            (
-                Execution::Queued { request } | Execution::Running { request, .. },
-                Did::Cancelled { .. },
-            ) => Execution::Ended { request, outcome: Outcome::Cancelled },
             (Execution::Running { request, mut lease, mut steps }, event) => {
                 remember(&mut lease, &mut steps, event);
                 Execution::Running { request, lease, steps }
