@@ -1,1 +1,4 @@
-//! End-to-end tests live in the folders beside this file.
+//! What the end-to-end tests share: a real server for each of them.
+
+#[path = "api/support.rs"]
+pub mod support;

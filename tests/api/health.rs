@@ -1,0 +1,73 @@
+//! What an operator looks at: `/healthz`, `/readyz`, `/metrics`, and the document of the API.
+
+use super::support::{TestApp, eventually};
+
+#[tokio::test]
+async fn a_started_server_lives_and_becomes_ready() {
+    let app = TestApp::spawn().await;
+    let nobody = app.nobody();
+
+    assert_eq!(nobody.get("/healthz").await.status, 200);
+    let ready = eventually("the server is not ready", async || {
+        Some(nobody.get("/readyz").await).filter(|reply| reply.status == 200)
+    });
+    assert_eq!(ready.await.data()["status"], "ready");
+}
+
+#[tokio::test]
+async fn without_a_model_the_server_is_not_ready_and_says_why() {
+    let app = TestApp::spawn_with(&[
+        ("PRODGY_MODEL_DIR", "/nonexistent/model"),
+        ("HF_HOME", "/nonexistent/cache"),
+        ("HOME", "/nonexistent/home"),
+        ("HF_ENDPOINT", "http://127.0.0.1:9"),
+    ])
+    .await;
+
+    let reply = app.nobody().get("/readyz").await;
+    assert_eq!(reply.status, 503);
+    assert!(reply.text().contains("prodgy model fetch"), "{reply:?}");
+
+    let product = app.product().await;
+    let body = serde_json::json!({ "query": "anything", "product_id": product.id });
+    let reply = app.post("/api/knowledge-base/embeddings", body).await;
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert!(reply.text().contains("model"), "{reply:?}");
+
+    // What is uploaded meanwhile is kept, and waits.
+    let file = app.text_file(&product, "note.txt", "kept until the model is there").await;
+    let path = format!("/api/knowledge-base/storage/file/{file}");
+    assert_eq!(app.get(&path).await.expect_status(200).data()["status"], "processing");
+}
+
+#[tokio::test]
+async fn metrics_count_requests_by_route_and_never_name_an_id() {
+    let app = TestApp::spawn().await;
+    let product = app.product().await;
+    app.get(&format!("/api/products/{}", product.id)).await.expect_status(200);
+
+    let metrics = app.nobody().get("/metrics").await.expect_status(200).text();
+    assert!(metrics.contains("prodgy_http_requests_total"), "{metrics}");
+    assert!(metrics.contains("/api/products/{productId}"), "{metrics}");
+    assert!(!metrics.contains(&product.id), "an id in a label grows without bound: {metrics}");
+}
+
+#[tokio::test]
+async fn the_document_and_its_pages_come_from_the_binary() {
+    let app = TestApp::spawn().await;
+
+    let document = app.nobody().get("/swagger.json").await.expect_status(200);
+    assert!(document.body["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document.body["openapi"]);
+    let page = app.nobody().get("/swagger/").await.expect_status(200).text();
+    assert!(page.contains("swagger-ui"), "{page}");
+    assert!(!page.contains("https://"), "nothing is loaded from elsewhere: {page}");
+}
+
+#[tokio::test]
+async fn an_unknown_path_and_a_wrong_method_are_problems() {
+    let app = TestApp::spawn().await;
+
+    app.get("/api/nothing-here").await.expect_problem(404, "route_not_found");
+    let reply = app.delete("/api/products").await.expect_problem(405, "method_not_allowed");
+    assert!(reply.header("allow").contains("GET"), "{reply:?}");
+}
