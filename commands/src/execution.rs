@@ -2,6 +2,7 @@
 
 use domain::agent::{Agent, AgentError};
 use domain::execution::{Execution, ExecutionCommand, ExecutionRequest};
+use domain::trigger::{Trigger, TriggerError};
 use eventlog::StreamId;
 use serde_json::Value;
 use uuid::Uuid;
@@ -15,7 +16,7 @@ pub(crate) const INPUT: &str = "input";
 pub struct NewExecution {
     /// The agent.
     pub agent: Uuid,
-    /// What starts it.
+    /// The manual trigger that starts it.
     pub trigger: Option<Uuid>,
     /// What it works on.
     pub input: Option<Value>,
@@ -25,12 +26,20 @@ impl Commands {
     /// Asks for a run of an agent. The run follows.
     ///
     /// # Errors
-    /// The agent is disabled or gone, or the input does not fit its manifest.
+    /// The trigger is gone or no manual one, the agent is disabled or gone, or the input does not
+    /// fit its manifest.
     pub async fn request_execution(&self, new: NewExecution, ask: &Ask) -> Result<Done, Error> {
         let execution = ask.new_id("execution");
         let stream = StreamId::new("execution", execution);
         if let Some(done) = self.done_before(&stream, ask).await? {
             return Ok(done);
+        }
+        if let Some(trigger) = new.trigger {
+            let (trigger, _) = self.load::<Trigger>(&StreamId::new("trigger", trigger)).await?;
+            let fired = trigger.fire_manually().map_err(|refusal| Error::refused(&refusal))?;
+            if fired.agent != new.agent {
+                return Err(Error::refused(&TriggerError::NotFound));
+            }
         }
         let (agent, _) = self.load::<Agent>(&StreamId::new("agent", new.agent)).await?;
         let installation =

@@ -11,6 +11,7 @@ mod queue;
 mod runner;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use embeddings::Embedder;
@@ -20,11 +21,15 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::{Commands, Error};
+use completion::Completion;
 use ingestion::Ingestion;
 use runner::Runner;
 
 /// How many events one read of the log brings.
 const BATCH: usize = 1_000;
+
+/// How long to wait after the log could not be read.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the read models say is left to do, and up to where they have read.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +54,20 @@ pub struct ToolError {
     pub code: String,
     /// What a person can act on.
     pub message: String,
+    /// It may well work in a moment: something is being loaded, or a disk is full.
+    pub is_passing: bool,
+}
+
+impl ToolError {
+    /// Trying again will not help.
+    pub fn lasting(code: impl Into<String>, message: impl Into<String>) -> ToolError {
+        ToolError { code: code.into(), message: message.into(), is_passing: false }
+    }
+
+    /// Trying again in a moment may help.
+    pub fn passing(code: impl Into<String>, message: impl Into<String>) -> ToolError {
+        ToolError { is_passing: true, ..ToolError::lasting(code, message) }
+    }
 }
 
 /// What a step asks of the knowledge base.
@@ -85,6 +104,7 @@ pub trait Knowledge: Send + Sync + 'static {
 pub struct Policies {
     stop: watch::Sender<bool>,
     follower: tokio::task::JoinHandle<()>,
+    completion: Arc<Completion>,
     ingestion: Arc<Ingestion>,
     runner: Arc<Runner>,
 }
@@ -98,17 +118,19 @@ impl Policies {
         pending: Pending,
     ) -> Policies {
         let worker = Uuid::now_v7();
+        let completion = Completion::start(commands.clone());
         let ingestion = Ingestion::start(commands.clone(), embedder, worker);
         let runner = Runner::start(commands.clone(), knowledge, worker);
         let (stop, stopped) = watch::channel(false);
         let follower = Follower {
             commands,
+            completion: completion.clone(),
             ingestion: ingestion.clone(),
             runner: runner.clone(),
             position: pending.position,
         };
         let follower = tokio::spawn(follower.run(pending, stopped));
-        Policies { stop, follower, ingestion, runner }
+        Policies { stop, follower, completion, ingestion, runner }
     }
 
     /// Takes nothing new on and lets running steps finish, each for a bounded time. What was not
@@ -116,13 +138,14 @@ impl Policies {
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.follower.await;
-        tokio::join!(self.ingestion.stop(), self.runner.stop());
+        tokio::join!(self.completion.stop(), self.ingestion.stop(), self.runner.stop());
     }
 }
 
 /// Reads the log and hands out work.
 struct Follower {
     commands: Commands,
+    completion: Arc<Completion>,
     ingestion: Arc<Ingestion>,
     runner: Arc<Runner>,
     position: Position,
@@ -131,53 +154,54 @@ struct Follower {
 impl Follower {
     async fn run(mut self, pending: Pending, mut stopped: watch::Receiver<bool>) {
         pending.files.into_iter().for_each(|file| self.ingestion.add(file));
-        pending.executions.into_iter().for_each(|execution| self.runner.add(execution));
-        for product in pending.products {
-            completion::product(&self.commands, product).await;
-        }
-        for agent in pending.agents {
-            completion::agent(&self.commands, agent).await;
-        }
+        pending.executions.into_iter().for_each(|execution| self.runner.add(None, execution));
+        pending.products.into_iter().for_each(|product| self.completion.add_product(product));
+        pending.agents.into_iter().for_each(|agent| self.completion.add_agent(agent));
         let mut head = self.commands.log().watch();
         loop {
-            if let Err(error) = self.catch_up().await {
-                tracing::error!(%error, "process managers cannot read the log; trying again");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            }
-            let behind = *head.borrow_and_update() > self.position;
-            if *stopped.borrow() {
-                return;
-            }
-            if !behind {
-                tokio::select! {
-                    changed = head.changed() => if changed.is_err() { return },
-                    _ = stopped.changed() => {}
+            // Before the read: a commit that comes in between is then seen as a change.
+            head.mark_unchanged();
+            let caught_up = self.catch_up(&stopped).await;
+            let pause = async {
+                match caught_up {
+                    Ok(()) => head.changed().await.is_ok(),
+                    Err(error) => {
+                        tracing::error!(%error, "process managers cannot read the log; trying again");
+                        tokio::time::sleep(PAUSE).await;
+                        true
+                    }
                 }
+            };
+            tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                goes_on = pause => if !goes_on { return },
             }
         }
     }
 
-    async fn catch_up(&mut self) -> Result<(), Error> {
-        loop {
+    async fn catch_up(&mut self, stopped: &watch::Receiver<bool>) -> Result<(), Error> {
+        while !*stopped.borrow() {
             let events = self.commands.log().read_after(self.position, BATCH).await?;
             for event in &events {
-                self.hand_out(event).await;
+                self.hand_out(event);
                 self.position = event.position;
             }
             if events.len() < BATCH {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
-    async fn hand_out(&self, event: &RecordedEvent) {
+    fn hand_out(&self, event: &RecordedEvent) {
         let Some(id) = event.stream.uuid() else { return };
         match event.event_type.as_str() {
             "file.uploaded.v1" => self.ingestion.add(id),
-            "execution.requested.v1" => self.runner.add(id),
-            "product.created.v1" => completion::product(&self.commands, id).await,
+            "execution.requested.v1" => self.runner.add(event.product, id),
+            "product.created.v1" => self.completion.add_product(id),
             "agent.installed.v1" | "agent.uninstalled.v1" => {
-                completion::agent(&self.commands, id).await
+                self.completion.add_agent(id);
             }
             _ => {}
         }

@@ -12,6 +12,7 @@ CREATE TABLE agent_trigger (
     last_firing_at TEXT,
     created_at    TEXT NOT NULL,
     updated_at    TEXT NOT NULL,
+    deleted_at    TEXT,
     sequence      INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX trigger_of_version ON agent_trigger (version_id, position);

@@ -84,7 +84,9 @@ impl ReadModel for Agents {
                 bindings,
                 triggers,
             } => {
-                let product = event.product.ok_or_else(|| Error::Unfit("an agent belongs to a product".into()))?;
+                let product = event
+                    .product
+                    .ok_or_else(|| Error::Unfit("an agent belongs to a product".into()))?;
                 db.prepare_cached(
                     "INSERT INTO agent VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, 1, ?14, ?14, NULL, ?15)",
                 )?
@@ -118,8 +120,10 @@ impl ReadModel for Agents {
             AgentEvent::Enabled {} => set_enabled(db, agent, true)?,
             AgentEvent::Disabled {} => set_enabled(db, agent, false)?,
             AgentEvent::Uninstalled {} => {
-                db.prepare_cached("UPDATE agent SET enabled = 0, uninstalled_at = ?2 WHERE id = ?1")?
-                    .execute([agent, &at])?;
+                db.prepare_cached(
+                    "UPDATE agent SET enabled = 0, uninstalled_at = ?2 WHERE id = ?1",
+                )?
+                .execute([agent, &at])?;
             }
         }
         db.prepare_cached("UPDATE agent SET updated_at = ?2, sequence = ?3 WHERE id = ?1")?
@@ -129,7 +133,8 @@ impl ReadModel for Agents {
 }
 
 fn set_enabled(db: &Connection, agent: &str, enabled: bool) -> Result<(), Error> {
-    db.prepare_cached("UPDATE agent SET enabled = ?2 WHERE id = ?1")?.execute(params![agent, enabled])?;
+    db.prepare_cached("UPDATE agent SET enabled = ?2 WHERE id = ?1")?
+        .execute(params![agent, enabled])?;
     Ok(())
 }
 
@@ -203,7 +208,11 @@ pub struct AgentSummary {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn list(db: &Connection, product: Uuid, window: Window) -> Result<Listing<AgentSummary>, Error> {
+pub fn list(
+    db: &Connection,
+    product: Uuid,
+    window: Window,
+) -> Result<Listing<AgentSummary>, Error> {
     let columns = "id, product, title, name, version, version_id, enabled, created_at, updated_at";
     let query = Query::new(columns, "agent", "position")
         .and("product = ? AND uninstalled_at IS NULL", product.to_string());

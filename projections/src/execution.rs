@@ -66,8 +66,8 @@ pub struct Failure {
     pub code: String,
     /// The step at which it failed.
     pub step: Option<String>,
-    /// Field `error` of its stream.
-    pub message: SealedPayload,
+    /// Field `error` of its stream; none for an attempt that was cut off and never reported.
+    pub message: Option<SealedPayload>,
 }
 
 /// One attempt at a step.
@@ -131,7 +131,9 @@ impl ReadModel for Executions {
         };
         match decode(event)? {
             ExecutionEvent::Requested { agent, version_id, digest, trigger, input } => {
-                let product = event.product.ok_or_else(|| Error::Unfit("an execution belongs to a product".into()))?;
+                let product = event
+                    .product
+                    .ok_or_else(|| Error::Unfit("an execution belongs to a product".into()))?;
                 db.prepare_cached(
                     "INSERT INTO execution (id, position, organization, product, agent, version_id, digest, trigger_id,
                      requested_by, status, input, created_at, sequence)
@@ -159,12 +161,7 @@ impl ReadModel for Executions {
                 .execute([execution, &at])?;
             }
             ExecutionEvent::StepStarted { step_id, attempt, .. } => {
-                // An attempt that a crash cut off never reported: the next one says that it failed.
-                db.prepare_cached(
-                    "UPDATE execution_attempt SET status = 'failed', error_code = 'interrupted', ended_at = ?3
-                     WHERE execution = ?1 AND step_id = ?2 AND status = 'running'",
-                )?
-                .execute(params![execution, step_id, at])?;
+                cut_off(db, execution, Some(&step_id), &at)?;
                 db.prepare_cached(
                     "INSERT INTO execution_attempt (execution, position, step_id, attempt, status, started_at)
                      VALUES (?1, ?2, ?3, ?4, 'running', ?5)",
@@ -176,7 +173,13 @@ impl ReadModel for Executions {
                     "UPDATE execution_attempt SET status = 'succeeded', output = ?4, ended_at = ?5
                      WHERE execution = ?1 AND step_id = ?2 AND attempt = ?3",
                 )?
-                .execute(params![execution, step_id, attempt, sealed(output)?, at])?;
+                .execute(params![
+                    execution,
+                    step_id,
+                    attempt,
+                    sealed(output)?,
+                    at
+                ])?;
             }
             ExecutionEvent::StepFailed { step_id, attempt, code, error, .. } => {
                 db.prepare_cached(
@@ -197,14 +200,28 @@ impl ReadModel for Executions {
                      WHERE id = ?1",
                 )?
                 .execute(params![execution, step_id, code, sealed(error)?, at])?;
+                cut_off(db, execution, None, &at)?;
             }
             ExecutionEvent::Cancelled { .. } => {
-                db.prepare_cached("UPDATE execution SET status = 'cancelled', ended_at = ?2 WHERE id = ?1")?
-                    .execute([execution, &at])?;
+                db.prepare_cached(
+                    "UPDATE execution SET status = 'cancelled', ended_at = ?2 WHERE id = ?1",
+                )?
+                .execute([execution, &at])?;
+                cut_off(db, execution, None, &at)?;
             }
         }
         Ok(())
     }
+}
+
+/// An attempt that a crash cut off never reported: what comes after it says that it failed.
+fn cut_off(db: &Connection, execution: &str, step: Option<&str>, at: &str) -> Result<(), Error> {
+    db.prepare_cached(
+        "UPDATE execution_attempt SET status = 'failed', error_code = 'interrupted', ended_at = ?3
+         WHERE execution = ?1 AND step_id = coalesce(?2, step_id) AND status = 'running'",
+    )?
+    .execute(params![execution, step, at])?;
+    Ok(())
 }
 
 const COLUMNS: &str = "id, organization, product, agent, version_id, digest, trigger_id, requested_by, status, input, output, \
@@ -226,7 +243,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Execution> {
         status: row.get(8)?,
         input: json(row, 9)?,
         output: optional_json(row, 10)?,
-        error: code.zip(message).map(|(code, message)| Failure { code, step, message }),
+        error: code.map(|code| Failure { code, step, message }),
         created_at: row.get(14)?,
         started_at: row.get(15)?,
         ended_at: row.get(16)?,
@@ -247,7 +264,12 @@ pub fn get(db: &Connection, execution: Uuid) -> Result<Option<Execution>, Error>
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn list(db: &Connection, agent: Uuid, filter: &Filter, window: Window) -> Result<Listing<Execution>, Error> {
+pub fn list(
+    db: &Connection,
+    agent: Uuid,
+    filter: &Filter,
+    window: Window,
+) -> Result<Listing<Execution>, Error> {
     Query::new(COLUMNS, "execution", "position")
         .and("agent = ?", agent.to_string())
         .and_if("status = ?", filter.status.clone())
@@ -256,6 +278,16 @@ pub fn list(db: &Connection, agent: Uuid, filter: &Filter, window: Window) -> Re
         .and_if("created_at >= ?", filter.from.clone())
         .and_if("created_at < ?", filter.to.clone())
         .list(db, window, read)
+}
+
+/// The newest execution of an agent.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn latest(db: &Connection, agent: Uuid) -> Result<Option<Execution>, Error> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM execution WHERE agent = ?1 ORDER BY position DESC LIMIT 1");
+    Ok(db.prepare_cached(&sql)?.query_row([agent.to_string()], read).optional()?)
 }
 
 /// Every attempt at every step of an execution, in the order in which they began.
@@ -275,7 +307,7 @@ pub fn attempts(db: &Connection, execution: Uuid) -> Result<Vec<Attempt>, Error>
             attempt: row.get(1)?,
             status: row.get(2)?,
             output: optional_json(row, 3)?,
-            error: code.zip(message).map(|(code, message)| Failure { code, step: None, message }),
+            error: code.map(|code| Failure { code, step: None, message }),
             started_at: row.get(6)?,
             ended_at: row.get(7)?,
         })

@@ -43,6 +43,9 @@ pub struct Trigger {
     /// The tenant.
     #[serde(skip)]
     pub organization: Uuid,
+    /// It is gone: its row stays, so that a repeated request can be told from a late one.
+    #[serde(skip)]
+    pub is_deleted: bool,
     /// What its `ETag` says.
     #[serde(skip)]
     pub sequence: u64,
@@ -75,9 +78,11 @@ impl ReadModel for Triggers {
         let trigger = event.stream.id();
         match decode(event)? {
             TriggerEvent::Created { agent, version_id, key, kind, enabled, configuration } => {
-                let product = event.product.ok_or_else(|| Error::Unfit("a trigger belongs to a product".into()))?;
+                let product = event
+                    .product
+                    .ok_or_else(|| Error::Unfit("a trigger belongs to a product".into()))?;
                 db.prepare_cached(
-                    "INSERT INTO agent_trigger VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, ?11, ?11, ?12)",
+                    "INSERT INTO agent_trigger VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, ?11, ?11, NULL, ?12)",
                 )?
                 .execute(params![
                     trigger,
@@ -95,7 +100,14 @@ impl ReadModel for Triggers {
                 ])?;
             }
             TriggerEvent::Deleted {} => {
-                db.prepare_cached("DELETE FROM agent_trigger WHERE id = ?1")?.execute([trigger])?;
+                db.prepare_cached(
+                    "UPDATE agent_trigger SET deleted_at = ?2, sequence = ?3 WHERE id = ?1",
+                )?
+                .execute(params![
+                    trigger,
+                    stored_time(event.time),
+                    event.sequence
+                ])?;
             }
         }
         Ok(())
@@ -106,7 +118,9 @@ fn fired(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     if event.event_type != "execution.requested.v1" {
         return Ok(());
     }
-    if let domain::execution::ExecutionEvent::Requested { trigger: Some(trigger), .. } = decode(event)? {
+    if let domain::execution::ExecutionEvent::Requested { trigger: Some(trigger), .. } =
+        decode(event)?
+    {
         db.prepare_cached("UPDATE agent_trigger SET last_firing_at = ?2 WHERE id = ?1")?
             .execute([trigger.to_string(), stored_time(event.time)])?;
     }
@@ -114,7 +128,7 @@ fn fired(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
 }
 
 const COLUMNS: &str = "id, organization, product, agent, version_id, key, type, enabled, configuration, \
-                       last_firing_at, created_at, updated_at, sequence";
+                       last_firing_at, created_at, updated_at, sequence, deleted_at IS NOT NULL";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Trigger> {
     Ok(Trigger {
@@ -132,10 +146,11 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Trigger> {
         created_at: row.get(10)?,
         updated_at: row.get(11)?,
         sequence: row.get(12)?,
+        is_deleted: row.get(13)?,
     })
 }
 
-/// A trigger by its id.
+/// A trigger by its id, deleted ones included.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -148,10 +163,14 @@ pub fn get(db: &Connection, trigger: Uuid) -> Result<Option<Trigger>, Error> {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn manual_of_version(db: &Connection, version: Uuid, window: Window) -> Result<Listing<Trigger>, Error> {
+pub fn manual_of_version(
+    db: &Connection,
+    version: Uuid,
+    window: Window,
+) -> Result<Listing<Trigger>, Error> {
     Query::new(COLUMNS, "agent_trigger", "position")
         .and("version_id = ?", version.to_string())
-        .and("type = ?", "manual")
+        .and("deleted_at IS NULL AND type = ?", "manual")
         .list(db, window, read)
 }
 
@@ -160,6 +179,7 @@ pub fn manual_of_version(db: &Connection, version: Uuid, window: Window) -> Resu
 /// # Errors
 /// The file cannot be read.
 pub fn of_agent(db: &Connection, agent: Uuid) -> Result<Vec<Trigger>, Error> {
-    let query = Query::new(COLUMNS, "agent_trigger", "position").and("agent = ?", agent.to_string());
+    let query = Query::new(COLUMNS, "agent_trigger", "position")
+        .and("deleted_at IS NULL AND agent = ?", agent.to_string());
     Ok(query.list(db, Window::first(1_000), read)?.items)
 }

@@ -1,14 +1,18 @@
 //! A queue of ids that a few workers share: each id is worked on by one of them at a time.
 //!
 //! The rule of this file: what fails for a reason that passes (a full disk, a log that is away) is
-//! tried again, later and later.
+//! tried again, later and later; what crashes takes nothing else with it; and nobody's work fills
+//! every slot.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -27,22 +31,36 @@ pub(super) enum Outcome {
     TryAgain(String),
 }
 
+/// What is to be done with an id that is being worked on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// Nothing more.
+    Rest,
+    /// It was added once more in the meantime: look at it again.
+    Again,
+}
+
 /// The workers' shared state.
 pub(super) struct Queue {
     name: &'static str,
-    busy: Mutex<HashSet<Uuid>>,
-    slots: Arc<Semaphore>,
+    busy: Mutex<HashMap<Uuid, Then>>,
+    slots: Semaphore,
+    /// How many slots the work of one owner may take, and the owners that have work.
+    share: usize,
+    shares: Mutex<HashMap<Uuid, Arc<Semaphore>>>,
     tasks: TaskTracker,
     stop: watch::Sender<bool>,
 }
 
 impl Queue {
-    /// A queue that works on at most `slots` ids at once.
+    /// A queue that works on at most `slots` ids at once, half of them for one owner.
     pub(super) fn new(name: &'static str, slots: usize) -> Queue {
         Queue {
             name,
             busy: Mutex::default(),
-            slots: Arc::new(Semaphore::new(slots)),
+            slots: Semaphore::new(slots),
+            share: slots.div_ceil(2),
+            shares: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: watch::Sender::new(false),
         }
@@ -53,51 +71,112 @@ impl Queue {
         *self.stop.borrow()
     }
 
-    /// Works on `id` as soon as there is a free slot, unless that is going on already.
+    /// Waits until the server stops.
+    pub(super) async fn stopping(&self) {
+        let mut stop = self.stop.subscribe();
+        // The sender lives as long as this queue.
+        let _ = stop.wait_for(|stopped| *stopped).await;
+    }
+
+    /// Works on `id` as soon as there is a free slot; once more, if that is going on already.
     pub(super) fn add<W, F>(self: &Arc<Self>, id: Uuid, work: W)
     where
         W: Fn() -> F + Send + Sync + 'static,
         F: Future<Output = Outcome> + Send,
     {
-        if self.is_stopping() || !self.busy.lock().insert(id) {
+        self.spawn(id, None, work);
+    }
+
+    /// As [`Queue::add`], for an owner: work of one owner leaves slots for that of others.
+    pub(super) fn add_for<W, F>(self: &Arc<Self>, owner: Uuid, id: Uuid, work: W)
+    where
+        W: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Outcome> + Send,
+    {
+        self.spawn(id, Some(owner), work);
+    }
+
+    fn spawn<W, F>(self: &Arc<Self>, id: Uuid, owner: Option<Uuid>, work: W)
+    where
+        W: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Outcome> + Send,
+    {
+        if self.is_stopping() {
             return;
         }
+        match self.busy.lock().entry(id) {
+            Entry::Occupied(mut entry) => {
+                entry.insert(Then::Again);
+                return;
+            }
+            Entry::Vacant(entry) => entry.insert(Then::Rest),
+        };
         let queue = self.clone();
         self.tasks.spawn(async move {
-            queue.work_on(id, work).await;
-            queue.busy.lock().remove(&id);
+            loop {
+                queue.work_on(id, owner, &work).await;
+                if !queue.goes_on(id) {
+                    return;
+                }
+            }
         });
     }
 
-    async fn work_on<W, F>(&self, id: Uuid, work: W)
+    /// Whether there is more to do for an id whose work has just finished.
+    fn goes_on(&self, id: Uuid) -> bool {
+        let mut busy = self.busy.lock();
+        let again = busy.get(&id) == Some(&Then::Again) && !self.is_stopping();
+        if again {
+            busy.insert(id, Then::Rest);
+        } else {
+            busy.remove(&id);
+        }
+        again
+    }
+
+    async fn work_on<W, F>(&self, id: Uuid, owner: Option<Uuid>, work: &W)
     where
         W: Fn() -> F,
         F: Future<Output = Outcome>,
     {
         let mut pause = FIRST_PAUSE;
-        let mut stopped = self.stop.subscribe();
         loop {
             let outcome = {
-                let slot = tokio::select! {
-                    biased;
-                    _ = stopped.wait_for(|stopped| *stopped) => return,
-                    slot = self.slots.acquire() => slot,
-                };
-                let Ok(_slot) = slot else { return };
-                work().await
+                let Some(_slot) = self.slot(owner).await else { return };
+                AssertUnwindSafe(work()).catch_unwind().await
             };
-            match outcome {
-                Outcome::Finished => return,
-                Outcome::TryAgain(why) => {
-                    tracing::warn!(queue = self.name, %id, why, "work is tried again later");
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        _ = stopped.wait_for(|stopped| *stopped) => return,
-                    }
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
+            let why = match outcome {
+                Ok(Outcome::Finished) => return,
+                Ok(Outcome::TryAgain(why)) => why,
+                // The panic hook has written where.
+                Err(_) => "it crashed".to_owned(),
+            };
+            tracing::warn!(queue = self.name, %id, why, "work is tried again later");
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stopping() => return,
             }
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Waits for a free slot: first among those of the owner, then among all. None when the server
+    /// stops.
+    async fn slot(&self, owner: Option<Uuid>) -> Option<Slot<'_>> {
+        let share = owner.map(|owner| Share::of(self, owner));
+        let permits = async {
+            let own = match &share {
+                Some(share) => Some(share.semaphore.clone().acquire_owned().await.ok()?),
+                None => None,
+            };
+            Some((own, self.slots.acquire().await.ok()?))
+        };
+        let (own, all) = tokio::select! {
+            biased;
+            () = self.stopping() => return None,
+            permits = permits => permits?,
+        };
+        Some(Slot { _all: all, _own: own, _share: share })
     }
 
     /// Takes nothing more on, and waits for what is running, for a bounded time.
@@ -113,3 +192,38 @@ impl Queue {
         }
     }
 }
+
+/// The right to work, until it is dropped.
+struct Slot<'a> {
+    _all: SemaphorePermit<'a>,
+    _own: Option<OwnedSemaphorePermit>,
+    _share: Option<Share<'a>>,
+}
+
+/// One owner's slots, forgotten with the last of those who wait for them or hold one.
+struct Share<'a> {
+    queue: &'a Queue,
+    owner: Uuid,
+    semaphore: Arc<Semaphore>,
+}
+
+impl Share<'_> {
+    fn of(queue: &Queue, owner: Uuid) -> Share<'_> {
+        let new = || Arc::new(Semaphore::new(queue.share));
+        let semaphore = queue.shares.lock().entry(owner).or_insert_with(new).clone();
+        Share { queue, owner, semaphore }
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        let mut shares = self.queue.shares.lock();
+        // The map's, and this one. Permits hold one too, but are dropped before.
+        if Arc::strong_count(&self.semaphore) <= 2 {
+            shares.remove(&self.owner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

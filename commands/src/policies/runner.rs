@@ -2,35 +2,61 @@
 //! needs, and reports each by an event.
 //!
 //! The rule of this file: a step whose success is in the log is not run again; a run that was cut off
-//! goes on after its last finished step, on whichever node claims it.
+//! goes on after its last finished step, on whichever node claims it. Every report follows from the
+//! claim under which it is made, so that one that is asked for twice is stored once, and one of an
+//! older claim is refused.
+
+mod interruption;
+mod tools;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use chrono::{TimeDelta, Utc};
-use domain::execution::{Execution, ExecutionCommand, ExecutionEvent, ExecutionRequest};
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::agent::Agent;
+use domain::execution::{
+    CancelReason, Execution, ExecutionCommand, ExecutionEvent, ExecutionRequest, StepProgress,
+};
 use domain::expression::{self, Scope};
 use domain::lease::LeaseClaim;
 use domain::manifest::{Manifest, StepSpec};
-use domain::step::StepCall;
-use domain::{FileName, Payload, Timestamp};
+use domain::product::Product;
+use domain::{Payload, Timestamp};
 use eventlog::{RecordedEvent, StreamId};
-use serde_json::{Map, Value, json};
+use futures::FutureExt;
+use serde_json::{Value, json};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
+use self::interruption::{Interruption, failed};
 use super::queue::{Outcome, Queue};
-use super::{Knowledge, KnowledgeQuery, ToolError};
+use super::{Knowledge, ToolError};
 use crate::execute::decode_event;
-use crate::execution::INPUT;
-use crate::file::FileFacts;
+use crate::execution::{INPUT, REQUESTED};
 use crate::{Ask, Commands, Error};
 
 /// How many executions run at once.
 const AT_ONCE: usize = 16;
 
-/// For how long a worker claims an execution.
+/// For how long a worker claims an execution. It claims it anew before a step that could outlast
+/// that, so nobody else begins a step that is being run.
 const LEASE: TimeDelta = TimeDelta::minutes(5);
+
+/// How long one attempt at a step may take.
+const STEP_LIMIT: Duration = Duration::from_secs(120);
+
+/// How much of a claim must be left when a step begins.
+const STEP_LEASE: TimeDelta = TimeDelta::minutes(3);
+
+/// How long a step waits for what will pass: an index that is being loaded, a disk that is full.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How often a step is begun. Attempts follow each other only when one was cut off, so a step that
+/// takes the whole server down with it is given up.
+const MOST_ATTEMPTS: u32 = 10;
 
 const STEP_SUCCEEDED: &str = "execution.step_succeeded.v1";
 const STEP_FAILED: &str = "execution.step_failed.v1";
@@ -47,46 +73,47 @@ pub(super) struct Runner {
     queue: Arc<Queue>,
 }
 
-/// Why a run did not come to its end.
-enum Interruption {
-    /// A step failed, and with it the execution.
-    Failed { step: Option<String>, error: ToolError },
-    /// Machinery failed: the run goes on later.
-    Passing(String),
-    /// Somebody else runs it, or it has ended.
-    NotOurs,
-    /// The server stops: the next start goes on.
-    Stopping,
-}
-
-impl From<Error> for Interruption {
-    fn from(error: Error) -> Interruption {
-        match error {
-            Error::Refused { .. } => Interruption::NotOurs,
-            other => Interruption::Passing(other.to_string()),
-        }
-    }
-}
-
-/// A run in progress.
+/// A run in progress: what is needed to report.
 struct Run {
     id: Uuid,
     stream: StreamId,
     organization: Uuid,
     product: Uuid,
     request: ExecutionRequest,
+    /// The event of the request, which what a step makes follows from: made again, it is the same.
+    requested: Arc<RecordedEvent>,
+    claim: Claim,
+}
+
+/// What a run works with.
+struct Work {
+    manifest: Manifest,
     bindings: BTreeMap<String, Uuid>,
-    fence: u64,
-    /// The event of the claim, which everything in this run follows from.
-    claim: Arc<RecordedEvent>,
     scope: Scope,
 }
 
+/// The right to run an execution.
+struct Claim {
+    /// The event that gave it, which every report follows from.
+    event: Arc<RecordedEvent>,
+    fence: u64,
+    until: DateTime<Utc>,
+}
+
 impl Run {
+    /// A command that follows from the claim.
     fn ask(&self, parts: &[&str]) -> Ask {
         let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-        Ask::because_of(&self.claim, "runner", &parts)
+        Ask::because_of(&self.claim.event, "runner", &parts)
     }
+}
+
+/// What is to be done about a step.
+enum Next {
+    /// It succeeded before this run was cut off.
+    Done(Value),
+    /// It is to be begun.
+    Begin { attempt: u32 },
 }
 
 impl Runner {
@@ -103,28 +130,24 @@ impl Runner {
         })
     }
 
-    pub(super) fn add(self: &Arc<Self>, execution: Uuid) {
+    /// Runs an execution of a product. Those of unknown ones count as one product's.
+    pub(super) fn add(self: &Arc<Self>, product: Option<Uuid>, execution: Uuid) {
         let runner = self.clone();
-        self.queue.add(execution, move || {
+        self.queue.add_for(product.unwrap_or_default(), execution, move || {
             let runner = runner.clone();
             async move { runner.run(execution).await }
         });
     }
 
+    /// Lets running steps finish, and leaves the rest to the next start.
     pub(super) async fn stop(&self) {
         self.queue.stop().await;
     }
 
     async fn run(&self, execution: Uuid) -> Outcome {
-        let mut run = match self.claim(execution).await {
-            Ok(run) => run,
-            Err(Interruption::Passing(why)) => return Outcome::TryAgain(why),
-            Err(_) => return Outcome::Finished,
-        };
-        let ended = match self.steps(&mut run).await {
-            Ok(output) => self.finish(&run, &output).await,
-            Err(Interruption::Failed { step, error }) => self.fail(&run, step, &error).await,
-            Err(other) => Err(other),
+        let ended = match self.run_to_end(execution).await {
+            Err(Interruption::Unwanted(reason)) => self.cancel(execution, reason).await,
+            ended => ended,
         };
         match ended {
             Err(Interruption::Passing(why)) => Outcome::TryAgain(why),
@@ -132,264 +155,243 @@ impl Runner {
         }
     }
 
+    async fn run_to_end(&self, execution: Uuid) -> Result<(), Interruption> {
+        let mut run = self.begin(execution).await?;
+        let outcome = match self.prepare(&run).await {
+            Ok(mut work) => self.steps(&mut run, &mut work).await,
+            Err(interruption) => Err(interruption),
+        };
+        match outcome {
+            Ok(output) => self.finish(&run, &output).await,
+            Err(Interruption::Failed { step, error }) => self.fail(&run, step, &error).await,
+            Err(other) => Err(other),
+        }
+    }
+
     /// Takes the execution for this worker.
-    async fn claim(&self, id: Uuid) -> Result<Run, Interruption> {
+    async fn begin(&self, id: Uuid) -> Result<Run, Interruption> {
         let stream = StreamId::new("execution", id);
         let (state, _) = self.commands.load::<Execution>(&stream).await?;
         let request = match state {
             Execution::Queued { request } | Execution::Running { request, .. } => request,
             Execution::Missing | Execution::Ended { .. } => return Err(Interruption::NotOurs),
         };
-        let first = self.commands.log().read_stream(&stream, 0, 1).await.map_err(Error::from)?;
-        let requested = first.first().ok_or(Interruption::NotOurs)?;
+        let requested = self.request_of(&stream).await?;
+        let product = requested.product.ok_or(Interruption::NotOurs)?;
+        self.check_wanted(product, request.agent).await?;
+        let claim = self.claim(id, &requested).await?;
+        let organization = requested.organization;
+        Ok(Run { id, stream, organization, product, request, requested, claim })
+    }
+
+    async fn request_of(&self, stream: &StreamId) -> Result<Arc<RecordedEvent>, Interruption> {
+        let first = self.commands.log().read_stream(stream, 0, 1).await.map_err(Error::from)?;
+        first.into_iter().next().ok_or(Interruption::NotOurs)
+    }
+
+    async fn claim(&self, id: Uuid, requested: &RecordedEvent) -> Result<Claim, Interruption> {
         let now = Utc::now();
+        let until = now + LEASE;
         let lease = LeaseClaim {
             worker: self.worker,
             now: Timestamp::from(now),
-            lease_until: Timestamp::from(now + LEASE),
+            lease_until: Timestamp::from(until),
             exclusive: self.commands.log().capabilities().exclusive,
         };
-        let ask = Ask::because_of(
-            requested,
-            "runner",
-            &[b"start", self.worker.as_bytes(), Uuid::now_v7().as_bytes()],
-        );
+        // Each claim is one of its own: the last one may have been this worker's, too.
+        let ask =
+            Ask::because_of(requested, "runner", &[b"claim", Uuid::now_v7().as_bytes().as_slice()]);
         let done =
             self.commands.execute::<Execution>(id, ExecutionCommand::Start(lease), &ask).await?;
-        let claim = done.events.first().ok_or(Interruption::NotOurs)?.clone();
-        let ExecutionEvent::Started { fence, .. } = decode_event::<ExecutionEvent>(&claim)? else {
-            return Err(Interruption::NotOurs);
+        let event = done.events.first().ok_or(Interruption::NotOurs)?.clone();
+        match decode_event(&event)? {
+            ExecutionEvent::Started { fence, .. } => Ok(Claim { event, fence, until }),
+            _ => Err(Interruption::NotOurs),
+        }
+    }
+
+    /// Stops what is of no use any more.
+    async fn check_wanted(&self, product: Uuid, agent: Uuid) -> Result<(), Interruption> {
+        let (product, _) =
+            self.commands.load::<Product>(&StreamId::new("product", product)).await?;
+        if product == Product::Deleted {
+            return Err(Interruption::Unwanted(CancelReason::ProductDeleted));
+        }
+        let (agent, _) = self.commands.load::<Agent>(&StreamId::new("agent", agent)).await?;
+        if agent == Agent::Uninstalled {
+            return Err(Interruption::Unwanted(CancelReason::AgentUninstalled));
+        }
+        Ok(())
+    }
+
+    async fn prepare(&self, run: &Run) -> Result<Work, Interruption> {
+        let manifest = match self.commands.manifest_of(run.request.agent).await {
+            Ok(manifest) => manifest,
+            Err(error @ (Error::Refused { .. } | Error::Invalid { .. })) => {
+                return Err(failed(None, "manifest_invalid", error.to_string()));
+            }
+            Err(error) => return Err(error.into()),
         };
-        let product = claim.product.ok_or(Interruption::NotOurs)?;
-        let input = self
-            .open(
-                claim.organization,
-                product,
-                &stream,
-                &requested.event_type,
-                INPUT,
-                &request.input,
-            )
-            .await?;
-        let config = self.commands.config_of(request.agent).await?;
         let scope = Scope {
-            input,
-            config,
-            trigger: json!({ "id": request.trigger }),
-            execution: json!({ "id": id, "agent_id": request.agent, "version_id": request.version_id,
-                               "created_at": Timestamp::from(requested.time) }),
+            input: self.open_json(run, REQUESTED, INPUT, &run.request.input).await?,
+            config: self.commands.config_of(run.request.agent).await?,
+            trigger: json!({ "id": run.request.trigger }),
+            execution: json!({
+                "id": run.id,
+                "agent_id": run.request.agent,
+                "version_id": run.request.version_id,
+                "created_at": Timestamp::from(run.requested.time),
+            }),
             steps: BTreeMap::new(),
         };
-        let bindings = self.commands.bindings_of(request.agent).await?;
-        Ok(Run {
-            id,
-            stream,
-            organization: claim.organization,
-            product,
-            request,
-            bindings,
-            fence,
-            claim,
-            scope,
-        })
+        let bindings = self.commands.bindings_of(run.request.agent).await?;
+        Ok(Work { manifest, bindings, scope })
     }
 
     /// Runs every step that has not succeeded yet. Answers the execution's output.
-    async fn steps(&self, run: &mut Run) -> Result<Value, Interruption> {
-        let manifest = self.commands.manifest_of(run.request.agent).await.map_err(|error| {
-            Interruption::Failed {
-                step: None,
-                error: ToolError { code: "manifest_invalid".into(), message: error.to_string() },
-            }
-        })?;
+    async fn steps(&self, run: &mut Run, work: &mut Work) -> Result<Value, Interruption> {
+        let order: Vec<StepSpec> = work.manifest.order().cloned().collect();
         let mut last = Value::Null;
-        for step in manifest.order() {
+        for step in &order {
             if self.queue.is_stopping() {
                 return Err(Interruption::Stopping);
             }
-            last = match self.output_before(run, &step.id).await? {
-                Some(output) => output,
-                None => self.step(run, &manifest, step).await?,
+            self.check_wanted(run.product, run.request.agent).await?;
+            last = match self.next(run, &step.id).await? {
+                Next::Done(output) => output,
+                Next::Begin { attempt } => {
+                    if run.claim.until - Utc::now() < STEP_LEASE {
+                        run.claim = self.claim(run.id, &run.requested).await?;
+                    }
+                    self.step(run, work, step, attempt).await?
+                }
             };
-            run.scope.steps.insert(step.id.clone(), last.clone());
+            work.scope.steps.insert(step.id.clone(), last.clone());
         }
-        match &manifest.output {
-            Some(output) => {
-                expression::evaluate(output, &run.scope).map_err(|error| Interruption::Failed {
-                    step: None,
-                    error: ToolError {
-                        code: error.code.into(),
-                        message: format!("the output: {}", error.message),
-                    },
-                })
-            }
-            None => Ok(last),
+        let Some(output) = work.manifest.output.clone() else { return Ok(last) };
+        let scope = work.scope.clone();
+        let evaluated = tools::off_thread(move || {
+            expression::evaluate(&output, &scope).map_err(|error| {
+                ToolError::lasting(error.code, format!("the output: {}", error.message))
+            })
+        });
+        evaluated.await.map_err(|error| Interruption::Failed { step: None, error })
+    }
+
+    /// What is to be done about a step, as the log says.
+    async fn next(&self, run: &Run, step_id: &str) -> Result<Next, Interruption> {
+        let (state, _) = self.commands.load::<Execution>(&run.stream).await?;
+        let Execution::Running { steps, lease, .. } = state else {
+            return Err(Interruption::NotOurs);
+        };
+        if lease.fence != run.claim.fence {
+            return Err(Interruption::NotOurs);
+        }
+        match steps.get(step_id) {
+            None => Ok(Next::Begin { attempt: 1 }),
+            Some(step) => match &step.progress {
+                StepProgress::Succeeded { output } => {
+                    Ok(Next::Done(self.open_json(run, STEP_SUCCEEDED, OUTPUT, output).await?))
+                }
+                // The run was cut off between this and its own end.
+                StepProgress::Failed { code } => {
+                    let message = self.why_failed(run, step_id).await?;
+                    Err(failed(Some(step_id), code, message))
+                }
+                StepProgress::Running if step.attempt >= MOST_ATTEMPTS => {
+                    let message = format!(
+                        "the step was cut off {MOST_ATTEMPTS} times and is given up: look at the                          server's log for what stopped it, then execute the agent again"
+                    );
+                    Err(failed(Some(step_id), "cut_off_too_often", message))
+                }
+                StepProgress::Running => Ok(Next::Begin { attempt: step.attempt + 1 }),
+            },
         }
     }
 
-    /// The output of a step that succeeded before this run was cut off.
-    async fn output_before(&self, run: &Run, step_id: &str) -> Result<Option<Value>, Interruption> {
-        let (state, _) = self.commands.load::<Execution>(&run.stream).await?;
-        let Execution::Running { steps, .. } = state else { return Err(Interruption::NotOurs) };
-        let succeeded = steps.get(step_id).and_then(|step| match &step.progress {
-            domain::execution::StepProgress::Succeeded { output } => Some(output.clone()),
-            _ => None,
-        });
-        let Some(payload) = succeeded else { return Ok(None) };
-        let output =
-            self.open(run.organization, run.product, &run.stream, STEP_SUCCEEDED, OUTPUT, &payload);
-        output.await.map(Some)
+    /// What the newest failed attempt at a step said.
+    async fn why_failed(&self, run: &Run, step_id: &str) -> Result<String, Interruption> {
+        for event in self.commands.whole_stream(&run.stream).await?.iter().rev() {
+            match decode_event(event)? {
+                ExecutionEvent::StepFailed { step_id: failed, error, .. } if failed == step_id => {
+                    let message = self.open(run, STEP_FAILED, ERROR, &error).await?;
+                    return Ok(String::from_utf8_lossy(&message).into_owned());
+                }
+                _ => {}
+            }
+        }
+        Err(Interruption::NotOurs)
     }
 
     /// One attempt at a step.
     async fn step(
         &self,
         run: &Run,
-        manifest: &Manifest,
+        work: &Work,
         step: &StepSpec,
+        attempt: u32,
     ) -> Result<Value, Interruption> {
-        let start = ExecutionCommand::StartStep { fence: run.fence, step_id: step.id.clone() };
-        let done = self
-            .commands
-            .execute::<Execution>(run.id, start, &run.ask(&["start", &step.id]))
-            .await?;
-        let event = done.events.first().ok_or(Interruption::NotOurs)?;
-        let ExecutionEvent::StepStarted { attempt, .. } = decode_event::<ExecutionEvent>(event)?
-        else {
-            return Err(Interruption::NotOurs);
-        };
-        match self.call(run, manifest, step).await {
+        let (fence, step_id) = (run.claim.fence, step.id.clone());
+        let name = attempt.to_string();
+        let ask = |what: &str| run.ask(&[what, &step.id, &name]);
+        let start = ExecutionCommand::StartStep { fence, step_id: step_id.clone() };
+        self.commands.execute::<Execution>(run.id, start, &ask("start step")).await?;
+        match self.attempt(run, work, step).await? {
             Ok(output) => {
-                let payload = self.seal(run, STEP_SUCCEEDED, OUTPUT, output.to_string()).await?;
-                let finish = ExecutionCommand::FinishStep {
-                    fence: run.fence,
-                    step_id: step.id.clone(),
-                    attempt,
-                    output: payload,
-                };
-                self.commands
-                    .execute::<Execution>(run.id, finish, &run.ask(&["finish", &step.id]))
-                    .await?;
+                let payload = self.seal(run, STEP_SUCCEEDED, OUTPUT, &output.to_string()).await?;
+                let finish =
+                    ExecutionCommand::FinishStep { fence, step_id, attempt, output: payload };
+                self.commands.execute::<Execution>(run.id, finish, &ask("finish step")).await?;
                 Ok(output)
             }
             Err(error) => {
-                let payload = self.seal(run, STEP_FAILED, ERROR, error.message.clone()).await?;
-                let fail = ExecutionCommand::FailStep {
-                    fence: run.fence,
-                    step_id: step.id.clone(),
-                    attempt,
-                    code: error.code.clone(),
-                    error: payload,
-                };
-                self.commands
-                    .execute::<Execution>(run.id, fail, &run.ask(&["fail", &step.id]))
-                    .await?;
+                let payload = self.seal(run, STEP_FAILED, ERROR, &error.message).await?;
+                let code = error.code.clone();
+                let fail =
+                    ExecutionCommand::FailStep { fence, step_id, attempt, code, error: payload };
+                self.commands.execute::<Execution>(run.id, fail, &ask("fail step")).await?;
                 Err(Interruption::Failed { step: Some(step.id.clone()), error })
             }
         }
     }
 
-    /// What a step does.
-    async fn call(
+    /// Does what a step says, for a bounded time, and waits for what will pass.
+    async fn attempt(
         &self,
         run: &Run,
-        manifest: &Manifest,
+        work: &Work,
         step: &StepSpec,
-    ) -> Result<Value, ToolError> {
-        let mut scope = run.scope.clone();
-        let needed = manifest.needed_by(&step.id);
-        scope.steps.retain(|id, _| needed.contains(id.as_str()));
-        let with =
-            expression::evaluate(&Value::Object(step.with.clone()), &scope).map_err(|error| {
-                ToolError {
-                    code: error.code.into(),
-                    message: format!("with{}: {}", error.pointer, error.message),
-                }
-            })?;
-        let with = with.as_object().cloned().unwrap_or_default();
-        let call = StepCall::parse(step.kind, with).map_err(|faults| ToolError {
-            code: "with_invalid".into(),
-            message: faults
-                .iter()
-                .map(|fault| format!("with{}: {}", fault.pointer, fault.message))
-                .collect::<Vec<_>>()
-                .join("; "),
-        })?;
-        match call {
-            StepCall::Transform { output } => Ok(Value::Object(output)),
-            StepCall::KnowledgeSearch { query, knowledge, limit, min_score } => {
-                let knowledge_base = self.base(run, knowledge.as_deref()).await?;
-                let query = KnowledgeQuery {
-                    product: run.product,
-                    knowledge_base,
-                    query,
-                    limit,
-                    min_score,
-                    mode: "vector".into(),
-                };
-                Ok(json!({ "passages": self.knowledge.search(query).await? }))
+    ) -> Result<Result<Value, ToolError>, Interruption> {
+        let give_up = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let call = AssertUnwindSafe(self.call(run, work, step)).catch_unwind();
+            let error = match tokio::time::timeout(STEP_LIMIT, call).await {
+                Ok(Ok(Ok(output))) => return Ok(Ok(output)),
+                Ok(Ok(Err(error))) => error,
+                Ok(Err(_)) => tools::crashed(),
+                Err(_) => ToolError::lasting(
+                    "step_timed_out",
+                    format!(
+                        "the step took longer than {} s: give it less to do",
+                        STEP_LIMIT.as_secs()
+                    ),
+                ),
+            };
+            if !error.is_passing || tokio::time::Instant::now() >= give_up {
+                return Ok(Err(error));
             }
-            StepCall::KnowledgeIngest { title, text, knowledge, tags } => {
-                let knowledge_base = self.base(run, knowledge.as_deref()).await?;
-                self.ingest(run, step, knowledge_base, &title, text, tags).await
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = self.queue.stopping() => return Err(Interruption::Stopping),
             }
         }
-    }
-
-    /// The knowledge base that stands in a slot; the product's default one where nothing does.
-    async fn base(&self, run: &Run, slot: Option<&str>) -> Result<Uuid, ToolError> {
-        let Some(bound) = slot.and_then(|slot| run.bindings.get(slot)) else {
-            return self.knowledge.default_base(run.product).await;
-        };
-        if self.knowledge.has_base(run.product, *bound).await? {
-            return Ok(*bound);
-        }
-        Err(ToolError {
-            code: "knowledge_base_not_found".into(),
-            message: "the knowledge base that is bound to the agent is gone: install the agent with another".into(),
-        })
-    }
-
-    /// Puts a note into a knowledge base. Done twice, it is one note.
-    async fn ingest(
-        &self,
-        run: &Run,
-        step: &StepSpec,
-        base: Uuid,
-        title: &str,
-        text: String,
-        tags: Vec<String>,
-    ) -> Result<Value, ToolError> {
-        let failed = |code: &str, message: String| ToolError { code: code.into(), message };
-        let name = FileName::parse(&format!("{}.md", title.trim()))
-            .map_err(|error| failed("title_invalid", error.to_string()))?;
-        let limit = text.len() as u64;
-        let body = futures::stream::iter([Ok::<_, std::convert::Infallible>(Bytes::from(text))]);
-        let blob = self.commands.vault().put_blob(run.product, body, limit).await;
-        let blob = blob.map_err(|error| failed("note_not_stored", error.to_string()))?;
-        let blob = domain::BlobRef { name: blob.name, size: blob.size };
-        let facts = FileFacts {
-            source: Some(format!("execution:{}", run.id)),
-            tags,
-            ..FileFacts::default()
-        };
-        let ask = run.ask(&["ingest", &step.id]);
-        let uploaded = self
-            .commands
-            .upload_file(base, name.clone(), "text/markdown".into(), blob, facts, false, &ask)
-            .await
-            .map_err(|error| failed("note_not_stored", error.to_string()))?;
-        let duplicate = uploaded.done.is_none();
-        Ok(
-            json!({ "file_id": uploaded.id, "file_name": name, "status": "processing", "duplicate": duplicate }),
-        )
     }
 
     async fn finish(&self, run: &Run, output: &Value) -> Result<(), Interruption> {
-        let output = self.seal(run, SUCCEEDED, OUTPUT, output.to_string()).await?;
-        let finish = ExecutionCommand::Finish { fence: run.fence, output };
+        let output = self.seal(run, SUCCEEDED, OUTPUT, &output.to_string()).await?;
+        let finish = ExecutionCommand::Finish { fence: run.claim.fence, output };
         self.commands.execute::<Execution>(run.id, finish, &run.ask(&["succeed"])).await?;
-        metrics::counter!("prodgy_executions_total", "outcome" => "succeeded").increment(1);
+        count("succeeded");
         Ok(())
     }
 
@@ -399,15 +401,24 @@ impl Runner {
         step_id: Option<String>,
         error: &ToolError,
     ) -> Result<(), Interruption> {
-        let payload = self.seal(run, FAILED, ERROR, error.message.clone()).await?;
+        let payload = self.seal(run, FAILED, ERROR, &error.message).await?;
         let fail = ExecutionCommand::Fail {
-            fence: run.fence,
+            fence: run.claim.fence,
             step_id,
             code: error.code.clone(),
             error: payload,
         };
         self.commands.execute::<Execution>(run.id, fail, &run.ask(&["fail"])).await?;
-        metrics::counter!("prodgy_executions_total", "outcome" => "failed").increment(1);
+        count("failed");
+        Ok(())
+    }
+
+    async fn cancel(&self, id: Uuid, reason: CancelReason) -> Result<(), Interruption> {
+        let requested = self.request_of(&StreamId::new("execution", id)).await?;
+        let ask = Ask::because_of(&requested, "runner", &[b"cancel"]);
+        let cancel = ExecutionCommand::Cancel { reason };
+        self.commands.execute::<Execution>(id, cancel, &ask).await?;
+        count("cancelled");
         Ok(())
     }
 
@@ -416,34 +427,46 @@ impl Runner {
         run: &Run,
         event_type: &str,
         field: &str,
-        text: String,
+        text: &str,
     ) -> Result<Payload, Error> {
+        let (organization, product) = (run.organization, run.product);
+        let text = text.as_bytes();
         self.commands
-            .seal_payload(
-                run.organization,
-                run.product,
-                &run.stream,
-                event_type,
-                field,
-                text.as_bytes(),
-            )
+            .seal_payload(organization, product, &run.stream, event_type, field, text)
             .await
     }
 
-    async fn open(
+    async fn open_json(
         &self,
-        organization: Uuid,
-        product: Uuid,
-        stream: &StreamId,
+        run: &Run,
         event_type: &str,
         field: &str,
         payload: &Payload,
     ) -> Result<Value, Interruption> {
+        let bytes = self.open(run, event_type, field, payload).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| failed(None, "payload_lost", error.to_string()))
+    }
+
+    async fn open(
+        &self,
+        run: &Run,
+        event_type: &str,
+        field: &str,
+        payload: &Payload,
+    ) -> Result<Zeroizing<Vec<u8>>, Interruption> {
+        let (organization, product) = (run.organization, run.product);
         let opened = self
             .commands
-            .open_payload(organization, product, stream, event_type, field, payload)
+            .open_payload(organization, product, &run.stream, event_type, field, payload)
             .await?;
-        let bytes = opened.ok_or(Interruption::NotOurs)?;
-        Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| Value::Object(Map::new())))
+        opened.ok_or(Interruption::Unwanted(CancelReason::ProductDeleted))
     }
 }
+
+fn count(outcome: &'static str) {
+    metrics::counter!("prodgy_executions_total", "outcome" => outcome).increment(1);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,439 @@
+//! Executions, from the request to their end, with everything that can come in between.
+
+mod mortal;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use domain::Name;
+use eventlog::{EventStore, Position, SqliteOptions, SqliteStore};
+use tempfile::TempDir;
+use tokio::sync::watch;
+use vault::{MasterKey, Vault};
+
+use self::mortal::Mortal;
+use super::*;
+use crate::policies::{KnowledgeQuery, Pending, Policies};
+use crate::{AgentChange, NewAgent, NewExecution};
+
+const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// Knowledge bases that answer every question with one passage, unless they are told otherwise.
+#[derive(Default)]
+struct Passages {
+    base: Uuid,
+    not_ready: AtomicUsize,
+    crashes: AtomicBool,
+    searches: AtomicUsize,
+}
+
+#[async_trait]
+impl Knowledge for Passages {
+    async fn search(&self, query: KnowledgeQuery) -> Result<Vec<Value>, ToolError> {
+        self.searches.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.crashes.load(Ordering::SeqCst), "a fault in the search");
+        let one_less = |left: usize| left.checked_sub(1);
+        if self.not_ready.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            return Err(ToolError::passing("search_not_ready", "the index is being loaded"));
+        }
+        Ok(vec![json!({ "text": format!("about {}", query.query), "score": 0.5 })])
+    }
+
+    async fn default_base(&self, _: Uuid) -> Result<Uuid, ToolError> {
+        Ok(self.base)
+    }
+
+    async fn has_base(&self, _: Uuid, base: Uuid) -> Result<bool, ToolError> {
+        Ok(base == self.base)
+    }
+}
+
+/// A product with one agent, in a folder of its own.
+struct World {
+    folder: TempDir,
+    log: Arc<dyn EventStore>,
+    commands: Commands,
+    product: Uuid,
+    base: Uuid,
+    agent: Uuid,
+}
+
+fn open_log(folder: &Path) -> Arc<dyn EventStore> {
+    let path = folder.join("events.db");
+    Arc::new(SqliteStore::open(&path, SqliteOptions::default()).expect("a log"))
+}
+
+async fn open_commands(folder: &Path, log: Arc<dyn EventStore>) -> Commands {
+    let master = MasterKey::parse(KEY).expect("a key");
+    let vault = Vault::local(&folder.join("vault"), master).await.expect("a vault");
+    Commands::open(log, vault).await.expect("a command side")
+}
+
+fn manifest() -> Value {
+    json!({
+        "manifest": "prodgy.agent/1", "name": "test.steps", "version": "1.0.0", "title": "Steps",
+        "inputs": { "type": "object", "properties": { "n": { "type": "integer" } }, "required": ["n"] },
+        "steps": [
+            { "id": "one", "type": "transform", "with": { "value": { "cel": "10 / input.n" } } },
+            { "id": "two", "type": "kb.search", "needs": ["one"],
+              "with": { "query": { "template": "{{ steps.one.output.value }}" } } },
+            { "id": "three", "type": "kb.ingest", "needs": ["two"],
+              "with": { "title": "Note", "text": { "cel": "steps.two.output.passages[0].text" } } }
+        ],
+        "output": { "cel": "steps.two.output.passages[0].text" }
+    })
+}
+
+fn name(text: &str) -> Name {
+    Name::parse(text).expect("a name")
+}
+
+impl World {
+    async fn new() -> World {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = open_log(folder.path());
+        let commands = open_commands(folder.path(), log.clone()).await;
+        let ask = || Ask::once("test", Uuid::nil(), None);
+        let done = commands.create_product(name("Product"), None, &ask()).await.expect("a product");
+        let product = done.stream_id().expect("an id");
+        let state = commands.load::<Product>(&done.stream).await.expect("loaded").0;
+        let Product::Active { knowledge_base: base, .. } = state else { panic!("not active") };
+        let manifest = Manifest::accept(&manifest()).expect("a manifest");
+        let new = NewAgent { manifest, title: None, config: None, bindings: BTreeMap::new() };
+        let done = commands.install_agent(new, &ask().in_product(product)).await.expect("an agent");
+        let agent = done.stream_id().expect("an id");
+        World { folder, log, commands, product, base, agent }
+    }
+
+    fn ask(&self) -> Ask {
+        Ask::once("test", Uuid::nil(), Some(self.product))
+    }
+
+    fn passages(&self) -> Arc<Passages> {
+        Arc::new(Passages { base: self.base, ..Passages::default() })
+    }
+
+    async fn request(&self, n: i64) -> Uuid {
+        let new = NewExecution { agent: self.agent, trigger: None, input: Some(json!({ "n": n })) };
+        let done = self.commands.request_execution(new, &self.ask()).await.expect("requested");
+        done.stream_id().expect("an id")
+    }
+
+    /// The process managers of a server that starts now.
+    async fn start(
+        &self,
+        commands: Commands,
+        knowledge: Arc<Passages>,
+        pending: &[Uuid],
+    ) -> Policies {
+        let position = self.log.head().await.expect("a head");
+        let pending = Pending { position, executions: pending.to_vec(), ..Pending::default() };
+        let (_, embedder) = watch::channel(None);
+        Policies::start(commands, embedder, knowledge, pending)
+    }
+
+    async fn events(&self, id: Uuid) -> Vec<ExecutionEvent> {
+        let events = self.commands.whole_stream(&StreamId::new("execution", id)).await;
+        let decoded = |event: &Arc<RecordedEvent>| decode_event(event).expect("decoded");
+        events.expect("read").iter().map(decoded).collect()
+    }
+
+    /// Waits until an execution has ended, and answers its events.
+    async fn ended(&self, id: Uuid) -> Vec<ExecutionEvent> {
+        let mut head = self.log.watch();
+        let ended = async {
+            loop {
+                head.mark_unchanged();
+                let events = self.events(id).await;
+                use ExecutionEvent as Did;
+                if let Some(Did::Succeeded { .. } | Did::Failed { .. } | Did::Cancelled { .. }) =
+                    events.last()
+                {
+                    return events;
+                }
+                head.changed().await.expect("the log lives");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends")
+    }
+
+    async fn text(&self, id: Uuid, event_type: &str, field: &str, payload: &Payload) -> String {
+        let stream = StreamId::new("execution", id);
+        let opened = self
+            .commands
+            .open_payload(Uuid::nil(), self.product, &stream, event_type, field, payload)
+            .await;
+        String::from_utf8(opened.expect("opened").expect("a key").to_vec()).expect("text")
+    }
+
+    async fn uploads(&self) -> usize {
+        let events = self.log.read_after(Position::START, 10_000).await.expect("read");
+        events.iter().filter(|event| event.event_type == "file.uploaded.v1").count()
+    }
+}
+
+fn successes(events: &[ExecutionEvent]) -> Vec<&str> {
+    let success = |event: &'_ ExecutionEvent| matches!(event, ExecutionEvent::StepSucceeded { .. });
+    let succeeded = events.iter().filter(|event| success(event));
+    succeeded
+        .map(|event| match event {
+            ExecutionEvent::StepSucceeded { step_id, .. } => step_id.as_str(),
+            _ => unreachable!("filtered"),
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn an_execution_runs_its_steps_and_ends_with_its_output() {
+    let world = World::new().await;
+    let policies = world.start(world.commands.clone(), world.passages(), &[]).await;
+    let id = world.request(5).await;
+    let events = world.ended(id).await;
+    assert_eq!(successes(&events), ["one", "two", "three"]);
+    let Some(ExecutionEvent::Succeeded { output, .. }) = events.last() else {
+        panic!("it ended otherwise: {events:?}")
+    };
+    assert_eq!(world.text(id, SUCCEEDED, OUTPUT, output).await, "\"about 2\"");
+    policies.stop().await;
+}
+
+#[tokio::test]
+async fn a_crash_at_any_event_ends_in_one_success_of_each_step() {
+    for stores_the_last in [false, true] {
+        for lives in 1.. {
+            let world = World::new().await;
+            let id = world.request(5).await;
+
+            let mortal = Arc::new(Mortal {
+                log: world.log.clone(),
+                left: AtomicUsize::new(lives),
+                stores_the_last,
+            });
+            let commands = open_commands(world.folder.path(), mortal.clone()).await;
+            let first_life = world.start(commands, world.passages(), &[id]).await;
+            let mut head = world.log.watch();
+            let dead_or_done = async {
+                while mortal.left.load(Ordering::SeqCst) > 0 {
+                    head.mark_unchanged();
+                    let events = world.events(id).await;
+                    if matches!(events.last(), Some(ExecutionEvent::Succeeded { .. })) {
+                        return true;
+                    }
+                    let _ = tokio::time::timeout(Duration::from_millis(20), head.changed()).await;
+                }
+                false
+            };
+            let survived = dead_or_done.await;
+            first_life.stop().await;
+
+            let commands = open_commands(world.folder.path(), world.log.clone()).await;
+            let second_life = world.start(commands, world.passages(), &[id]).await;
+            let events = world.ended(id).await;
+            second_life.stop().await;
+
+            let context = format!("{lives} appends, the last one stored: {stores_the_last}");
+            assert_eq!(successes(&events), ["one", "two", "three"], "{context}");
+            assert!(matches!(events.last(), Some(ExecutionEvent::Succeeded { .. })), "{context}");
+            assert_eq!(world.uploads().await, 1, "{context}");
+            if survived {
+                assert!(lives > 8, "it was killed at each of its events before");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failing_step_fails_the_execution_with_its_code_and_message() {
+    let world = World::new().await;
+    let policies = world.start(world.commands.clone(), world.passages(), &[]).await;
+    let id = world.request(0).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    let Some(ExecutionEvent::Failed { step_id, code, error, .. }) = events.last() else {
+        panic!("it ended otherwise: {events:?}")
+    };
+    assert_eq!((step_id.as_deref(), code.as_str()), (Some("one"), "cel_failed"));
+    let message = world.text(id, FAILED, ERROR, error).await;
+    assert!(message.starts_with("with/value: "), "{message}");
+    assert!(matches!(
+        &events[events.len() - 2],
+        ExecutionEvent::StepFailed { step_id, attempt: 1, code, .. }
+            if step_id == "one" && code == "cel_failed"
+    ));
+}
+
+#[tokio::test]
+async fn a_run_cut_off_between_a_failed_step_and_its_end_keeps_the_reason() {
+    let world = World::new().await;
+    let id = world.request(0).await;
+    // Claim, start of the step, its failure; then the end.
+    let log = world.log.clone();
+    let mortal = Arc::new(Mortal { log, left: AtomicUsize::new(3), stores_the_last: false });
+    let commands = open_commands(world.folder.path(), mortal).await;
+    let first_life = world.start(commands, world.passages(), &[id]).await;
+    let mut head = world.log.watch();
+    while !matches!(world.events(id).await.last(), Some(ExecutionEvent::StepFailed { .. })) {
+        let _ = tokio::time::timeout(Duration::from_millis(20), head.changed()).await;
+    }
+    first_life.stop().await;
+
+    let commands = open_commands(world.folder.path(), world.log.clone()).await;
+    let second_life = world.start(commands, world.passages(), &[id]).await;
+    let events = world.ended(id).await;
+    second_life.stop().await;
+    let Some(ExecutionEvent::Failed { code, error, .. }) = events.last() else {
+        panic!("it ended otherwise: {events:?}")
+    };
+    assert_eq!(code, "cel_failed");
+    assert!(world.text(id, FAILED, ERROR, error).await.starts_with("with/value: "));
+}
+
+#[tokio::test]
+async fn a_crash_in_a_tool_fails_the_execution_and_nothing_else() {
+    let world = World::new().await;
+    let knowledge = world.passages();
+    knowledge.crashes.store(true, Ordering::SeqCst);
+    let policies = world.start(world.commands.clone(), knowledge.clone(), &[]).await;
+    let crashed = world.request(5).await;
+    let events = world.ended(crashed).await;
+    assert!(
+        matches!(events.last(), Some(ExecutionEvent::Failed { code, .. }) if code == "step_crashed"),
+        "{events:?}"
+    );
+    knowledge.crashes.store(false, Ordering::SeqCst);
+    let next = world.request(5).await;
+    assert!(matches!(world.ended(next).await.last(), Some(ExecutionEvent::Succeeded { .. })));
+    policies.stop().await;
+}
+
+#[tokio::test]
+async fn a_step_waits_for_what_passes_within_one_attempt() {
+    let world = World::new().await;
+    let knowledge = world.passages();
+    knowledge.not_ready.store(2, Ordering::SeqCst);
+    let policies = world.start(world.commands.clone(), knowledge.clone(), &[]).await;
+    let id = world.request(5).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert_eq!(successes(&events), ["one", "two", "three"]);
+    assert_eq!(knowledge.searches.load(Ordering::SeqCst), 3);
+    let attempts = events.iter().filter(
+        |event| matches!(event, ExecutionEvent::StepStarted { step_id, .. } if step_id == "two"),
+    );
+    assert_eq!(attempts.count(), 1);
+}
+
+#[tokio::test]
+async fn a_step_that_is_always_cut_off_is_given_up() {
+    let world = World::new().await;
+    let id = world.request(5).await;
+    let worker = Uuid::now_v7();
+    for _ in 0..MOST_ATTEMPTS {
+        // What a server leaves behind that dies in the step.
+        let now = Utc::now();
+        let claim = LeaseClaim {
+            worker,
+            now: Timestamp::from(now),
+            lease_until: Timestamp::from(now + LEASE),
+            exclusive: true,
+        };
+        let start = ExecutionCommand::Start(claim);
+        let done = world.commands.execute::<Execution>(id, start, &world.ask()).await;
+        let done = done.expect("claimed");
+        let ExecutionEvent::Started { fence, .. } = decode_event(&done.events[0]).expect("decoded")
+        else {
+            panic!("not a claim")
+        };
+        let start = ExecutionCommand::StartStep { fence, step_id: "one".into() };
+        world.commands.execute::<Execution>(id, start, &world.ask()).await.expect("begun");
+    }
+    let policies = world.start(world.commands.clone(), world.passages(), &[id]).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert!(matches!(
+        events.last(),
+        Some(ExecutionEvent::Failed { step_id: Some(step), code, .. })
+            if step == "one" && code == "cut_off_too_often"
+    ));
+}
+
+#[tokio::test]
+async fn what_nobody_wants_any_more_is_cancelled_rather_than_run() {
+    let world = World::new().await;
+    let id = world.request(5).await;
+    world.commands.uninstall_agent(world.agent, &world.ask()).await.expect("uninstalled");
+    let policies = world.start(world.commands.clone(), world.passages(), &[id]).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert_eq!(events.len(), 2, "{events:?}");
+    let reason = CancelReason::AgentUninstalled;
+    assert_eq!(events.last(), Some(&ExecutionEvent::Cancelled { reason }));
+
+    let world = World::new().await;
+    let id = world.request(5).await;
+    world.commands.delete_product(world.product, &world.ask()).await.expect("deleted");
+    let policies = world.start(world.commands.clone(), world.passages(), &[id]).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    let reason = CancelReason::ProductDeleted;
+    assert_eq!(events.last(), Some(&ExecutionEvent::Cancelled { reason }));
+}
+
+#[tokio::test]
+async fn a_stopping_server_hands_back_what_it_has_not_finished() {
+    let world = World::new().await;
+    let knowledge = world.passages();
+    // Longer than a step waits: it is waiting when the server stops.
+    knowledge.not_ready.store(usize::MAX, Ordering::SeqCst);
+    let policies = world.start(world.commands.clone(), knowledge.clone(), &[]).await;
+    let id = world.request(5).await;
+    while knowledge.searches.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let begun = std::time::Instant::now();
+    policies.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "it does not wait for what may never come");
+
+    let policies = world.start(world.commands.clone(), world.passages(), &[id]).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert_eq!(successes(&events), ["one", "two", "three"]);
+    let attempts: Vec<u32> = events
+        .iter()
+        .filter_map(|event| match event {
+            ExecutionEvent::StepStarted { step_id, attempt, .. } if step_id == "two" => {
+                Some(*attempt)
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(attempts, [1, 2]);
+}
+
+#[tokio::test]
+async fn only_a_trigger_of_an_agent_that_is_switched_on_starts_it() {
+    let world = World::new().await;
+    let state = world.commands.load::<Agent>(&StreamId::new("agent", world.agent)).await;
+    let Agent::Installed(installation) = state.expect("loaded").0 else { panic!("not installed") };
+    let trigger = Some(installation.triggers[0].id);
+    let request = |trigger| {
+        let new = NewExecution { agent: world.agent, trigger, input: Some(json!({ "n": 1 })) };
+        let (commands, ask) = (world.commands.clone(), world.ask());
+        async move { commands.request_execution(new, &ask).await.map_err(code) }
+    };
+    fn code(error: Error) -> &'static str {
+        match error {
+            Error::Refused { code, .. } => code,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(request(trigger).await.is_ok());
+    assert_eq!(request(Some(Uuid::from_u128(1))).await.err(), Some("trigger_not_found"));
+    let off = AgentChange { enabled: Some(false), ..AgentChange::default() };
+    world.commands.change_agent(world.agent, off, &world.ask()).await.expect("switched off");
+    assert_eq!(request(trigger).await.err(), Some("agent_disabled"));
+    world.commands.uninstall_agent(world.agent, &world.ask()).await.expect("uninstalled");
+    assert_eq!(request(trigger).await.err(), Some("trigger_not_found"));
+}

@@ -1,0 +1,148 @@
+//! What a step does: evaluates what it is told, and asks the knowledge bases.
+//!
+//! The rule of this file: done twice, it is done once. What a step makes follows from the request of
+//! its execution and not from the attempt.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use domain::manifest::StepSpec;
+use domain::step::StepCall;
+use domain::{FileName, expression};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Run, Runner, Work};
+use crate::file::{FileFacts, NewFile};
+use crate::policies::{KnowledgeQuery, ToolError};
+use crate::{Ask, Error};
+
+impl Runner {
+    /// What a step does.
+    pub(super) async fn call(
+        &self,
+        run: &Run,
+        work: &Work,
+        step: &StepSpec,
+    ) -> Result<Value, ToolError> {
+        match read(work, step).await? {
+            StepCall::Transform { output } => Ok(Value::Object(output)),
+            StepCall::KnowledgeSearch { query, knowledge, limit, min_score } => {
+                let knowledge_base = self.base(run, work, knowledge.as_deref()).await?;
+                let query = KnowledgeQuery {
+                    product: run.product,
+                    knowledge_base,
+                    query,
+                    limit,
+                    min_score,
+                    mode: "vector".into(),
+                };
+                Ok(json!({ "passages": self.knowledge.search(query).await? }))
+            }
+            StepCall::KnowledgeIngest { title, text, knowledge, tags } => {
+                let base = self.base(run, work, knowledge.as_deref()).await?;
+                self.ingest(run, step, base, &title, text, tags).await
+            }
+        }
+    }
+
+    /// The knowledge base that stands in a slot; the product's default one where nothing does.
+    async fn base(&self, run: &Run, work: &Work, slot: Option<&str>) -> Result<Uuid, ToolError> {
+        let Some(bound) = slot.and_then(|slot| work.bindings.get(slot)) else {
+            return self.knowledge.default_base(run.product).await;
+        };
+        if self.knowledge.has_base(run.product, *bound).await? {
+            return Ok(*bound);
+        }
+        Err(ToolError::lasting(
+            "knowledge_base_not_found",
+            "the knowledge base that is bound to the agent is gone: install the agent with another",
+        ))
+    }
+
+    /// Puts a note into a knowledge base.
+    async fn ingest(
+        &self,
+        run: &Run,
+        step: &StepSpec,
+        base: Uuid,
+        title: &str,
+        text: String,
+        tags: Vec<String>,
+    ) -> Result<Value, ToolError> {
+        let name = FileName::parse(&format!("{}.md", title.trim()))
+            .map_err(|error| ToolError::lasting("title_invalid", error.to_string()))?;
+        let limit = text.len() as u64;
+        let body = futures::stream::iter([Ok::<_, Infallible>(Bytes::from(text))]);
+        let blob = self.commands.vault().put_blob(run.product, body, limit).await;
+        let blob = blob.map_err(|error| match error {
+            vault::PutError::Vault(error) => not_stored(error.into()),
+            other => ToolError::lasting(NOT_STORED, other.to_string()),
+        })?;
+        let blob = domain::BlobRef { name: blob.name, size: blob.size };
+        let facts = FileFacts {
+            source: Some(format!("execution:{}", run.id)),
+            tags,
+            ..FileFacts::default()
+        };
+        let ask = Ask::because_of(&run.requested, "runner", &[b"ingest", step.id.as_bytes()]);
+        let file = NewFile { name: name.clone(), media_type: "text/markdown".to_owned(), blob };
+        let uploaded =
+            self.commands.upload_file(base, file, &facts, false, &ask).await.map_err(not_stored)?;
+        let duplicate = uploaded.done.is_none();
+        Ok(json!({
+            "file_id": uploaded.id,
+            "file_name": name,
+            "status": "processing",
+            "duplicate": duplicate,
+        }))
+    }
+}
+
+/// Reads a step with every expression in it evaluated, on what the step may see.
+async fn read(work: &Work, step: &StepSpec) -> Result<StepCall, ToolError> {
+    let mut scope = work.scope.clone();
+    let needed = work.manifest.needed_by(&step.id);
+    scope.steps.retain(|id, _| needed.contains(id.as_str()));
+    let (kind, with) = (step.kind, Value::Object(step.with.clone()));
+    let at = |pointer: &str, message: &str| format!("with{pointer}: {message}");
+    off_thread(move || {
+        let with = expression::evaluate(&with, &scope)
+            .map_err(|error| ToolError::lasting(error.code, at(&error.pointer, &error.message)))?;
+        let with = with.as_object().cloned().unwrap_or_default();
+        StepCall::parse(kind, with).map_err(|faults| {
+            let faults: Vec<_> =
+                faults.iter().map(|fault| at(&fault.pointer, &fault.message)).collect();
+            ToolError::lasting("with_invalid", faults.join("; "))
+        })
+    })
+    .await
+}
+
+/// Evaluates where it is in nobody's way: it is work for the processor, and it may crash.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ToolError> + Send + 'static,
+) -> Result<T, ToolError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(crashed()))
+}
+
+pub(super) fn crashed() -> ToolError {
+    ToolError::lasting(
+        "step_crashed",
+        "the step crashed, which is a fault of this server: report it with the server's log",
+    )
+}
+
+const NOT_STORED: &str = "note_not_stored";
+
+fn not_stored(error: Error) -> ToolError {
+    use vault::Error as Vault;
+    let message = error.to_string();
+    match error {
+        Error::Log(_) | Error::Conflict => ToolError::passing(NOT_STORED, message),
+        Error::Vault(Vault::DiskFull | Vault::Io { .. } | Vault::Store(_) | Vault::Stopping) => {
+            ToolError::passing(NOT_STORED, message)
+        }
+        _ => ToolError::lasting(NOT_STORED, message),
+    }
+}
