@@ -1,0 +1,450 @@
+//! Agents: `/api/agent-base`.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use commands::{AgentChange, Done, NewAgent, mask};
+use domain::Name;
+use domain::manifest::Manifest;
+use domain::refusal::pointer_segment;
+use projections::agent::{self, Agent, AgentSummary};
+use projections::{execution, knowledge_base};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::access::Right;
+use crate::answers::Deleted;
+use crate::app::App;
+use crate::caller::{Caller, Circumstances};
+use crate::execution::ExecutionStatus;
+use crate::failures::bad_value;
+use crate::http::openapi::{
+    IdempotencyKeyParam, IfMatchParam, IfNoneMatchParam, MinPositionParam, PageParams,
+    ReadFailures, WriteFailures,
+};
+use crate::http::page::NoFilters;
+use crate::http::reply::{Envelope, ListEnvelope};
+use crate::http::{
+    ETag, FieldError, IfNoneMatch, Json, ListQuery, ListReply, Path, Problem, Query, Reply,
+};
+use crate::lists::{total, window};
+
+mod catalogue;
+
+/// The routes of agents.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(catalogue::list_catalogue))
+        .routes(routes!(install_agent))
+        .routes(routes!(list_agents))
+        .routes(routes!(get_agent, change_agent, uninstall_agent))
+}
+
+/// An agent that is to be installed: one of the catalogue, or one with a manifest of its own.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AgentInstallation {
+    /// The product; an API token may leave its own out.
+    product_id: Option<Uuid>,
+    /// The name of a catalogue entry, as `prodgy.search`. Either this or `manifest`.
+    agent: Option<String>,
+    /// The version of the catalogue entry; the one there is without it.
+    version: Option<String>,
+    /// A manifest of the kind `prodgy.agent/1`. Either this or `agent`.
+    #[schema(value_type = Option<Object>)]
+    manifest: Option<Map<String, Value>>,
+    /// What people call it; the manifest's title without it.
+    #[schema(min_length = 1, max_length = 200)]
+    title: Option<String>,
+    /// Its configuration, as the `config` of its manifest says.
+    #[schema(value_type = Option<Object>)]
+    config: Option<Map<String, Value>>,
+    /// What stands in the slots of its manifest: the id of a knowledge base of the product for each.
+    /// A slot without one means the default knowledge base.
+    bindings: Option<BTreeMap<String, Uuid>>,
+}
+
+/// What is to be changed of an agent; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ChangedAgent {
+    /// What people call it.
+    #[schema(min_length = 1, max_length = 200)]
+    title: Option<String>,
+    /// Its whole configuration. A secret that is sent as it was shown, masked, stays as it is.
+    #[schema(value_type = Option<Object>)]
+    config: Option<Map<String, Value>>,
+    /// Whether it may be executed.
+    enabled: Option<bool>,
+}
+
+/// An AI module installed in a product, in full.
+#[derive(Debug, Serialize, ToSchema)]
+struct AgentDetails {
+    /// Its id.
+    id: Uuid,
+    /// The product.
+    product_id: Uuid,
+    /// What people call it.
+    title: String,
+    /// What its manifest is called.
+    name: String,
+    /// The manifest's version.
+    version: String,
+    /// The id of the version of its workflow that runs.
+    version_id: Uuid,
+    /// It may be executed.
+    enabled: bool,
+    /// Its manifest.
+    #[schema(value_type = Object)]
+    manifest: Value,
+    /// Its configuration, secrets masked; none when it was erased.
+    #[schema(value_type = Option<Object>)]
+    config: Option<Value>,
+    /// What stands in the slots of its manifest.
+    #[schema(value_type = Object)]
+    bindings: Value,
+    /// The versions of its workflow.
+    versions: Vec<AgentVersion>,
+    /// What starts it.
+    #[schema(value_type = Vec<AgentTrigger>)]
+    triggers: Value,
+    /// Its newest execution.
+    last_execution: Option<LastExecution>,
+    /// When it was installed.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
+    updated_at: String,
+}
+
+/// A version of an agent's workflow.
+#[derive(Debug, Serialize, ToSchema)]
+struct AgentVersion {
+    /// Its id.
+    id: Uuid,
+    /// The manifest's version.
+    version: String,
+    /// The SHA-256 of the manifest in canonical form (RFC 8785).
+    digest: String,
+    /// It is the one that runs.
+    active: bool,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    created_at: String,
+}
+
+/// What starts an agent.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only documents what the read model holds as JSON")]
+struct AgentTrigger {
+    /// Its id.
+    id: Uuid,
+    /// Its id in the manifest.
+    key: String,
+    /// What it listens to: `manual`.
+    #[schema(rename = "type")]
+    kind: String,
+    /// It may fire.
+    enabled: bool,
+    /// What the manifest says of it.
+    #[schema(value_type = Object)]
+    configuration: Value,
+}
+
+/// The newest execution of an agent, in short.
+#[derive(Debug, Serialize, ToSchema)]
+struct LastExecution {
+    /// Its id.
+    id: Uuid,
+    /// How far it is.
+    #[schema(value_type = ExecutionStatus)]
+    status: String,
+    /// When it was asked for.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When it began.
+    #[schema(format = DateTime)]
+    started_at: Option<String>,
+    /// When it ended.
+    #[schema(format = DateTime)]
+    ended_at: Option<String>,
+}
+
+impl From<execution::Execution> for LastExecution {
+    fn from(execution: execution::Execution) -> LastExecution {
+        let execution::Execution { id, status, created_at, started_at, ended_at, .. } = execution;
+        LastExecution { id, status, created_at, started_at, ended_at }
+    }
+}
+
+pub(crate) fn agent_not_found() -> Problem {
+    Problem::not_found(
+        "agent_not_found",
+        "there is no such agent: list those of the product to see which there are",
+    )
+}
+
+/// An installed agent that the caller may see.
+fn find(app: &App, caller: &Caller, id: Uuid) -> Result<Agent, Problem> {
+    let found = app.read(|db| agent::get(db, id))?;
+    let found = found.filter(|agent| agent.uninstalled_at.is_none()).ok_or_else(agent_not_found)?;
+    caller.product(app, found.product).map_err(|_| agent_not_found())?;
+    Ok(found)
+}
+
+/// An agent as it is answered, its configuration opened and masked.
+async fn details(
+    app: &App,
+    agent: Agent,
+    last: Option<execution::Execution>,
+) -> Result<AgentDetails, Problem> {
+    let stream = format!("agent-{}", agent.id);
+    let config = match &agent.config {
+        Some(sealed) => {
+            sealed.open(app.commands.vault(), agent.organization, &stream, "config").await?
+        }
+        None => None,
+    };
+    let config: Option<Value> = config.and_then(|text| serde_json::from_str(&text).ok());
+    // Without its manifest nobody knows what in it is secret.
+    let manifest = Manifest::accept(&agent.manifest).ok();
+    let config = config.zip(manifest).map(|(config, manifest)| mask(&manifest, config));
+    let version = AgentVersion {
+        id: agent.version_id,
+        version: agent.version.clone(),
+        digest: agent.digest,
+        active: true,
+        created_at: agent.created_at.clone(),
+    };
+    Ok(AgentDetails {
+        id: agent.id,
+        product_id: agent.product,
+        title: agent.title,
+        name: agent.name,
+        version: agent.version,
+        version_id: agent.version_id,
+        enabled: agent.enabled,
+        manifest: agent.manifest,
+        config,
+        bindings: agent.bindings,
+        versions: vec![version],
+        triggers: agent.triggers,
+        last_execution: last.map(LastExecution::from),
+        created_at: agent.created_at,
+        updated_at: agent.updated_at,
+    })
+}
+
+/// The details of an agent as a command left it, and its sequence then.
+async fn details_after(app: &App, done: &Done, id: Uuid) -> Result<(AgentDetails, ETag), Problem> {
+    let query = |db: &_| Ok(agent::get(db, id)?.zip(Some(execution::latest(db, id)?)));
+    let (agent, last) = app.read_after(done, query).await?.ok_or_else(agent_not_found)?;
+    let etag = ETag::of_sequence(agent.sequence);
+    Ok((details(app, agent, last).await?, etag))
+}
+
+/// Waits until the read models show what a command did, its agent's triggers included: they are
+/// events of their own, made by whoever came first.
+async fn applied_with_triggers(app: &App, done: &Done) -> Result<u64, Problem> {
+    let head = app.log.head().await.map_err(commands::Error::from)?;
+    app.caught_up(head).await?;
+    app.applied(done).await
+}
+
+fn title(text: &str) -> Result<Name, Problem> {
+    Name::parse(text).map_err(|error| bad_value("title", &error))
+}
+
+/// The manifest that a body means.
+fn manifest(body: &AgentInstallation) -> Result<Manifest, Problem> {
+    match (&body.agent, &body.manifest) {
+        (Some(name), None) => catalogue::find(name, body.version.as_deref()),
+        (None, Some(document)) => {
+            if body.version.is_some() {
+                let message = "a manifest says its version itself: leave this out";
+                return Err(Problem::invalid("version_superfluous", message)
+                    .with_error(FieldError::new("/version", "exclusive", message)));
+            }
+            let accepted = Manifest::accept(&Value::Object(document.clone()));
+            Ok(accepted
+                .map_err(|invalid| commands::Error::refused(&invalid).within("/manifest"))?)
+        }
+        (agent, _) => {
+            let message = "send either the name of a catalogue entry in agent, or a manifest";
+            let code = if agent.is_some() { "exclusive" } else { "missing" };
+            Err(Problem::invalid("agent_or_manifest", message).with_errors(
+                ["/agent", "/manifest"].map(|field| FieldError::new(field, code, message)),
+            ))
+        }
+    }
+}
+
+/// Checks that every binding names a slot of the manifest and a knowledge base of the product.
+fn check_bindings(
+    app: &App,
+    product: Uuid,
+    manifest: &Manifest,
+    bindings: &BTreeMap<String, Uuid>,
+) -> Result<(), Problem> {
+    let mut faults = Vec::new();
+    for (slot, bound) in bindings {
+        let (code, message) = if manifest.requires.knowledge.contains(slot) {
+            let base = app.read(|db| knowledge_base::get(db, *bound))?;
+            if base.is_some_and(|base| base.product_id == product) {
+                continue;
+            }
+            (
+                "knowledge_base_not_found",
+                "the product has no such knowledge base: list those that it has",
+            )
+        } else if manifest.has_slot(slot) {
+            ("integration_not_found", "the product has no such integration: leave the slot unbound")
+        } else {
+            (
+                "slot_unknown",
+                "the manifest has no such slot: bind only those that it names in `requires`",
+            )
+        };
+        faults.push(FieldError::new(format!("/bindings/{}", pointer_segment(slot)), code, message));
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let message = "what the slots are bound to is not right: errors names the places to mend";
+    Err(Problem::invalid("bindings_invalid", message).with_errors(faults))
+}
+
+/// Install an agent
+///
+/// By the name of a catalogue entry, or with a manifest of one's own. The answer names its triggers.
+#[utoipa::path(post, path = "/api/agent-base/install", tag = "Agents", params(IdempotencyKeyParam),
+    request_body = AgentInstallation,
+    responses((status = 201, description = "The new agent", body = Envelope<AgentDetails>), WriteFailures))]
+async fn install_agent(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    body: Json<AgentInstallation>,
+) -> Result<Reply<AgentDetails>, Problem> {
+    caller.need(Right::WriteAgents)?;
+    let Json { value: body, bytes } = body;
+    let product = body.product_id.or(caller.bound_product()).ok_or_else(|| {
+        let message = "say in which product the agent is to be installed";
+        Problem::invalid("product_missing", message).with_error(FieldError::new(
+            "/product_id",
+            "missing",
+            message,
+        ))
+    })?;
+    caller.product(&app, product)?;
+    let manifest = manifest(&body)?;
+    let title = body.title.as_deref().map(title).transpose()?;
+    let bindings = body.bindings.unwrap_or_default();
+    let ask = circumstances.ask(&app, &caller, Some(product), &[&bytes]).await?;
+    check_bindings(&app, product, &manifest, &bindings)?;
+    let new = NewAgent { manifest, title, config: body.config.map(Value::Object), bindings };
+    let done = app.commands.install_agent(new, &ask).await?;
+    let position = applied_with_triggers(&app, &done).await?;
+    let id = done.stream_id().unwrap_or_default();
+    let (agent, etag) = details_after(&app, &done, id).await?;
+    let location = format!("/api/agent-base/{id}");
+    Ok(Reply::created(location, "Agent installed", agent)
+        .etag(&etag)
+        .position(position)
+        .replayed(done.replayed))
+}
+
+/// List the agents of a product
+///
+/// Newest first.
+#[utoipa::path(get, path = "/api/agent-base/product/{productId}", tag = "Agents",
+    params(("productId" = Uuid, Path), PageParams, MinPositionParam),
+    responses((status = 200, description = "The agents", body = ListEnvelope<AgentSummary>), ReadFailures))]
+async fn list_agents(
+    State(app): State<App>,
+    caller: Caller,
+    Path(product): Path<Uuid>,
+    query: ListQuery<NoFilters>,
+) -> Result<ListReply<AgentSummary>, Problem> {
+    caller.need(Right::ReadAgents)?;
+    caller.product(&app, product)?;
+    let window = window(&query)?;
+    let listing = app.read(|db| agent::list(db, product, window))?;
+    let total = total(&query, &listing);
+    Ok(query.reply("Agents", listing.items, total))
+}
+
+/// Look at an agent
+///
+/// With its manifest, its configuration (secrets masked), its versions, its triggers and its last
+/// execution.
+#[utoipa::path(get, path = "/api/agent-base/{id}", tag = "Agents",
+    params(("id" = Uuid, Path), MinPositionParam, IfNoneMatchParam),
+    responses((status = 200, description = "The agent", body = Envelope<AgentDetails>),
+              (status = 304, description = "The client has it already"), ReadFailures))]
+async fn get_agent(
+    State(app): State<App>,
+    caller: Caller,
+    known: IfNoneMatch,
+    Path(id): Path<Uuid>,
+    _: Query<NoFilters>,
+) -> Result<Reply<AgentDetails>, Problem> {
+    caller.need(Right::ReadAgents)?;
+    let agent = find(&app, &caller, id)?;
+    let last = app.read(|db| execution::latest(db, id))?;
+    let etag = ETag::of_sequence(agent.sequence);
+    Ok(Reply::ok("Agent", details(&app, agent, last).await?).etag_unless_known(&etag, &known))
+}
+
+/// Change an agent
+///
+/// Configures it, renames it, switches it on or off.
+#[utoipa::path(put, path = "/api/agent-base/{id}", tag = "Agents",
+    params(("id" = Uuid, Path), IfMatchParam), request_body = ChangedAgent,
+    responses((status = 200, description = "The agent as it is now", body = Envelope<AgentDetails>), WriteFailures))]
+async fn change_agent(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path(id): Path<Uuid>,
+    body: Json<ChangedAgent>,
+) -> Result<Reply<AgentDetails>, Problem> {
+    caller.need(Right::WriteAgents)?;
+    let agent = find(&app, &caller, id)?;
+    let Json { value: body, bytes } = body;
+    let title = body.title.as_deref().map(title).transpose()?;
+    let change =
+        AgentChange { title, config: body.config.map(Value::Object), enabled: body.enabled };
+    let ask = circumstances.ask(&app, &caller, Some(agent.product), &[&bytes]).await?;
+    let done = app.commands.change_agent(id, change, &ask).await?;
+    let position = app.applied(&done).await?;
+    let (agent, etag) = details_after(&app, &done, id).await?;
+    Ok(Reply::ok("Agent changed", agent).etag(&etag).position(position).replayed(done.replayed))
+}
+
+/// Uninstall an agent
+///
+/// Its triggers go with it, and executions that have not ended are cancelled. Its history stays: its
+/// executions can still be read.
+#[utoipa::path(delete, path = "/api/agent-base/{id}", tag = "Agents",
+    params(("id" = Uuid, Path), IfMatchParam),
+    responses((status = 200, description = "It is gone", body = Envelope<Deleted>), WriteFailures))]
+async fn uninstall_agent(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path(id): Path<Uuid>,
+) -> Result<Reply<Deleted>, Problem> {
+    caller.need(Right::WriteAgents)?;
+    let agent = find(&app, &caller, id)?;
+    let ask = circumstances.ask(&app, &caller, Some(agent.product), &[]).await?;
+    let done = app.commands.uninstall_agent(id, &ask).await?;
+    let position = applied_with_triggers(&app, &done).await?;
+    Ok(Reply::ok("Agent uninstalled", Deleted { id }).position(position))
+}

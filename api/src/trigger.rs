@@ -1,0 +1,193 @@
+//! Triggers: `/api/agent-base/triggers`.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use commands::NewExecution;
+use projections::agent;
+use projections::trigger::{self, Trigger};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::access::Right;
+use crate::app::App;
+use crate::caller::{Caller, Circumstances};
+use crate::execution::{self, Execution, ExecutionStatus};
+use crate::http::openapi::{
+    IdempotencyKeyParam, IfNoneMatchParam, MinPositionParam, PageParams, ReadFailures,
+    WriteFailures,
+};
+use crate::http::page::NoFilters;
+use crate::http::reply::{Envelope, ListEnvelope};
+use crate::http::{
+    ETag, FieldError, IfNoneMatch, ListQuery, ListReply, OptionalJson, Path, Problem, Query, Reply,
+};
+use crate::lists::{total, window};
+
+/// The longest time that an answer waits for an execution to end, in seconds.
+const LONGEST_WAIT: u64 = 60;
+
+/// The routes of triggers that answer at once.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list_manual_triggers)).routes(routes!(get_trigger))
+}
+
+/// The routes of triggers that may wait for an execution.
+pub fn long_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(execute_trigger))
+}
+
+/// What is to be executed.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewRun {
+    /// What the agent is to work on, as the `inputs` of its manifest say; `{}` without it.
+    input: Option<Value>,
+}
+
+/// How long to wait.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wait {
+    /// Waits so many seconds for the execution to end.
+    #[param(minimum = 0, maximum = 60, default = 0)]
+    wait_seconds: Option<u64>,
+}
+
+/// An execution that was asked for.
+#[derive(Debug, Serialize, ToSchema)]
+struct AcceptedExecution {
+    /// The execution.
+    execution_id: Uuid,
+    /// The agent.
+    agent_id: Uuid,
+    /// The version of the agent's workflow.
+    version_id: Uuid,
+    /// The trigger.
+    trigger_id: Uuid,
+    /// How far it was when it was accepted: `queued`.
+    status: ExecutionStatus,
+}
+
+fn trigger_not_found() -> Problem {
+    Problem::not_found(
+        "trigger_not_found",
+        "there is no such trigger: look at the agent to see which it has",
+    )
+}
+
+/// A trigger that the caller may see, deleted or not.
+fn find(app: &App, caller: &Caller, id: Uuid) -> Result<Trigger, Problem> {
+    let found = app.read(|db| trigger::get(db, id))?.ok_or_else(trigger_not_found)?;
+    caller.product(app, found.product_id).map_err(|_| trigger_not_found())?;
+    Ok(found)
+}
+
+/// Look at a trigger
+#[utoipa::path(get, path = "/api/agent-base/triggers/{triggerId}", tag = "Triggers",
+    params(("triggerId" = Uuid, Path), MinPositionParam, IfNoneMatchParam),
+    responses((status = 200, description = "The trigger", body = Envelope<Trigger>),
+              (status = 304, description = "The client has it already"), ReadFailures))]
+async fn get_trigger(
+    State(app): State<App>,
+    caller: Caller,
+    known: IfNoneMatch,
+    Path(id): Path<Uuid>,
+    _: Query<NoFilters>,
+) -> Result<Reply<Trigger>, Problem> {
+    caller.need(Right::ReadAgents)?;
+    let trigger = find(&app, &caller, id)?;
+    if trigger.is_deleted {
+        return Err(trigger_not_found());
+    }
+    let etag = ETag::of_sequence(trigger.sequence);
+    Ok(Reply::ok("Trigger", trigger).etag_unless_known(&etag, &known))
+}
+
+/// List the manual triggers of a workflow version
+///
+/// Newest first. An agent always has one.
+#[utoipa::path(get, path = "/api/agent-base/triggers/manual/version/{versionId}", tag = "Triggers",
+    params(("versionId" = Uuid, Path), PageParams, MinPositionParam),
+    responses((status = 200, description = "The triggers", body = ListEnvelope<Trigger>), ReadFailures))]
+async fn list_manual_triggers(
+    State(app): State<App>,
+    caller: Caller,
+    Path(version): Path<Uuid>,
+    query: ListQuery<NoFilters>,
+) -> Result<ListReply<Trigger>, Problem> {
+    caller.need(Right::ReadAgents)?;
+    let version_not_found = || {
+        Problem::not_found(
+            "version_not_found",
+            "no agent has this workflow version: look at the agent to see which it has",
+        )
+    };
+    let found = app.read(|db| agent::by_version(db, version))?;
+    let found =
+        found.filter(|agent| agent.uninstalled_at.is_none()).ok_or_else(version_not_found)?;
+    caller.product(&app, found.product).map_err(|_| version_not_found())?;
+    let window = window(&query)?;
+    let listing = app.read(|db| trigger::manual_of_version(db, version, window))?;
+    let total = total(&query, &listing);
+    Ok(query.reply("Manual triggers", listing.items, total))
+}
+
+/// Execute a manual trigger
+///
+/// Asks for a run of the trigger's agent and answers `202` at once: the run follows. With
+/// `wait_seconds` the answer is `200` with the whole execution if it ends in that time. The body may
+/// be left out.
+#[utoipa::path(post, path = "/api/agent-base/triggers/{triggerId}/execute", tag = "Triggers",
+    params(("triggerId" = Uuid, Path), Wait, IdempotencyKeyParam),
+    request_body(content = NewRun),
+    responses((status = 202, description = "It will be run", body = Envelope<AcceptedExecution>),
+              (status = 200, description = "It has ended", body = Envelope<Execution>), WriteFailures))]
+async fn execute_trigger(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path(id): Path<Uuid>,
+    Query(wait): Query<Wait>,
+    body: OptionalJson<NewRun>,
+) -> Result<Response, Problem> {
+    caller.need(Right::Execute)?;
+    let trigger = find(&app, &caller, id)?;
+    let wait = wait.wait_seconds.unwrap_or(0);
+    if wait > LONGEST_WAIT {
+        return Err(waits_too_long());
+    }
+    let ask = circumstances.ask(&app, &caller, Some(trigger.product_id), &[&body.bytes]).await?;
+    // A trigger that is gone is refused there, unless this request was answered before.
+    let new = NewExecution { agent: trigger.agent_id, trigger: Some(id), input: body.value.input };
+    let done = app.commands.request_execution(new, &ask).await?;
+    let position = app.applied(&done).await?;
+    let execution_id = done.stream_id().unwrap_or_default();
+    if wait > 0
+        && let Some(execution) =
+            execution::ended(&app, execution_id, Duration::from_secs(wait)).await?
+    {
+        let reply = Reply::ok("Execution ended", execution).position(position);
+        return Ok(reply.replayed(done.replayed).into_response());
+    }
+    let accepted = AcceptedExecution {
+        execution_id,
+        agent_id: trigger.agent_id,
+        version_id: trigger.version_id,
+        trigger_id: id,
+        status: ExecutionStatus::Queued,
+    };
+    let reply = Reply::accepted("Execution accepted", accepted).position(position);
+    Ok(reply.replayed(done.replayed).into_response())
+}
+
+fn waits_too_long() -> Problem {
+    let message = format!("must be a whole number from 0 to {LONGEST_WAIT}");
+    Problem::malformed("invalid_parameters", "bad query parameters: wait_seconds; errors says why")
+        .with_error(FieldError::new("/wait_seconds", "out_of_range", message))
+}
