@@ -4,11 +4,14 @@
 //! attempt over and over is one line with a count.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::Timestamp;
 use domain::access_log::{AccessLog, AccessLogCommand, Attempt};
+use eventlog::Position;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -55,15 +58,22 @@ struct Seen {
     request_id: Option<String>,
 }
 
-/// Attempts that were noticed and not written yet.
+/// Attempts that were noticed and not written yet. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct PendingRejections(Arc<Pending>);
+
 #[derive(Default)]
-pub struct PendingRejections(Mutex<HashMap<Rejection, Seen>>);
+struct Pending {
+    noticed: Mutex<HashMap<Rejection, Seen>>,
+    /// Held while attempts are written: see `PendingUses`.
+    written: tokio::sync::Mutex<Position>,
+}
 
 impl PendingRejections {
     /// Notices an attempt.
     pub fn notice(&self, rejection: Rejection, request_id: Option<String>) {
         let now = Utc::now();
-        let mut pending = self.0.lock();
+        let mut pending = self.0.noticed.lock();
         let rejection = if pending.len() < KEPT || pending.contains_key(&rejection) {
             rejection
         } else {
@@ -84,6 +94,22 @@ impl PendingRejections {
         seen.count += 1;
         seen.last_at = now;
     }
+
+    fn put_back(&self, rejections: Vec<(Rejection, Seen)>) {
+        let mut pending = self.0.noticed.lock();
+        for (rejection, seen) in rejections {
+            match pending.entry(rejection) {
+                Entry::Vacant(place) => {
+                    place.insert(seen);
+                }
+                Entry::Occupied(mut known) => {
+                    let newer = known.insert(seen);
+                    known.get_mut().count += newer.count;
+                    known.get_mut().last_at = newer.last_at;
+                }
+            }
+        }
+    }
 }
 
 impl Commands {
@@ -92,13 +118,21 @@ impl Commands {
     ///
     /// # Errors
     /// Log or vault fail.
-    pub async fn record_rejections(
-        &self,
-        pending: &PendingRejections,
-    ) -> Result<eventlog::Position, Error> {
-        let mut taken: Vec<(Rejection, Seen)> = pending.0.lock().drain().collect();
+    pub async fn record_rejections(&self, pending: &PendingRejections) -> Result<Position, Error> {
+        let (commands, pending) = (self.clone(), pending.clone());
+        // In a task of its own: a client that goes away must not take what was noticed with it.
+        let writing = tokio::spawn(async move {
+            let mut written = pending.0.written.lock().await;
+            *written = commands.write_rejections(&pending).await?.max(*written);
+            Ok(*written)
+        });
+        writing.await.map_err(|_| eventlog::Error::Closed)?
+    }
+
+    async fn write_rejections(&self, pending: &PendingRejections) -> Result<Position, Error> {
+        let mut taken: Vec<(Rejection, Seen)> = pending.0.noticed.lock().drain().collect();
         taken.sort_by_key(|(_, seen)| seen.first_at);
-        let mut reached = eventlog::Position::START;
+        let mut reached = Position::START;
         while let Some((first, _)) = taken.first() {
             let organization = first.organization;
             let end = taken
@@ -109,7 +143,7 @@ impl Commands {
             match self.record_attempts(organization, &taken[..end]).await {
                 Ok(position) => reached = reached.max(position),
                 Err(error) => {
-                    pending.0.lock().extend(taken);
+                    pending.put_back(taken);
                     return Err(error);
                 }
             }
@@ -122,19 +156,10 @@ impl Commands {
         &self,
         organization: Uuid,
         rejections: &[(Rejection, Seen)],
-    ) -> Result<eventlog::Position, Error> {
+    ) -> Result<Position, Error> {
         let mut attempts = Vec::with_capacity(rejections.len());
         for (rejection, seen) in rejections {
-            let agent = rejection.user_agent.as_deref();
-            let (address, user_agent) = self
-                .seal_client(
-                    organization,
-                    rejection.actor,
-                    rejection.product,
-                    rejection.address,
-                    agent,
-                )
-                .await?;
+            let (address, user_agent) = self.seal_rejected(rejection).await?;
             let (resource_type, resource_id) = rejection.resource.clone().unzip();
             attempts.push(Attempt {
                 at: Timestamp::from(seen.first_at),
@@ -158,5 +183,21 @@ impl Commands {
         let ask = Ask::once("access log", organization, None);
         let command = AccessLogCommand::Record { attempts };
         Ok(self.execute::<AccessLog>(day, command, &ask).await?.position())
+    }
+
+    /// Seals the client of a rejected request. An access token may outlive its user, whose key is
+    /// gone then: such a client is sealed as one that nobody knows.
+    async fn seal_rejected(
+        &self,
+        rejection: &Rejection,
+    ) -> Result<(Option<String>, Option<String>), Error> {
+        let Rejection { organization, actor, product, address, user_agent, .. } = rejection;
+        let agent = user_agent.as_deref();
+        match self.seal_client(*organization, *actor, *product, *address, agent).await {
+            Err(Error::Vault(
+                vault::Error::KeyShredded { .. } | vault::Error::KeyMissing { .. },
+            )) => self.seal_client(*organization, Actor::Anonymous, None, *address, agent).await,
+            sealed => sealed,
+        }
     }
 }

@@ -136,17 +136,21 @@ impl Commands {
         self.execute::<ApiToken>(token, ApiTokenCommand::Delete, ask).await
     }
 
-    /// Notices that an API token has run out, if it has.
+    /// Notices that an API token has run out at `expires_at`, if it has.
     ///
     /// # Errors
-    /// The log fails.
-    pub async fn expire_api_token(&self, token: Uuid, ask: &Ask) -> Result<Done, Error> {
-        self.execute::<ApiToken>(
-            token,
-            ApiTokenCommand::Expire { now: Timestamp::from(Utc::now()) },
-            ask,
-        )
-        .await
+    /// The log fails, or the token was deleted.
+    pub async fn expire_api_token(
+        &self,
+        token: Uuid,
+        organization: Uuid,
+        product: Uuid,
+        expires_at: &str,
+    ) -> Result<Done, Error> {
+        let name = [&b"expire"[..], token.as_bytes(), expires_at.as_bytes()];
+        let ask = Ask::system("expiry", organization, Some(product), &name);
+        let now = Timestamp::from(Utc::now());
+        self.execute::<ApiToken>(token, ApiTokenCommand::Expire { now }, &ask).await
     }
 
     /// The keyed hash by which a token is found.

@@ -6,7 +6,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{TimeDelta, Utc};
-use domain::session::{EndReason, Session, SessionCommand, SessionEvent};
+use domain::session::{EndReason, Session, SessionCommand, SessionError, SessionEvent};
+use domain::user::User;
 use domain::{Email, Timestamp};
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -14,7 +15,6 @@ use eventlog::StreamId;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::execute::decode_event;
@@ -89,16 +89,9 @@ impl SessionKeys {
         Ok(SessionKeys { keys })
     }
 
-    /// The public keys as a JWK set (RFC 7517).
-    pub fn jwks(&self) -> Value {
-        let keys: Vec<Value> = self
-            .keys
-            .iter()
-            .map(|key| {
-                json!({"kty": "OKP", "crv": "Ed25519", "use": "sig", "alg": "EdDSA", "kid": key.id, "x": key.public})
-            })
-            .collect();
-        json!({ "keys": keys })
+    /// The public keys: the id of each, and the key as a JWK writes it (its member `x`).
+    pub fn public_keys(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.keys.iter().map(|key| (key.id.as_str(), key.public.as_str()))
     }
 
     /// Signs an access token for a session.
@@ -154,30 +147,50 @@ pub struct Grant {
     pub done: Done,
 }
 
+/// What came of a refresh token.
+#[derive(Clone, Debug)]
+pub enum Refreshed {
+    /// The session goes on.
+    Granted(Grant),
+    /// The token had been used before: somebody has a copy, so the session was ended.
+    Reused(Done),
+}
+
 impl Commands {
-    /// Signs a user in.
+    /// The user whom an address and a password belong to.
     ///
     /// # Errors
     /// [`Error::BadCredentials`], which takes as long for an unknown address as for a wrong password.
-    pub async fn sign_in(
+    pub async fn authenticate(
         &self,
         email: &str,
         password: SecretString,
-        ttl: TimeDelta,
-        ask: &Ask,
-    ) -> Result<Grant, Error> {
+        organization: Uuid,
+    ) -> Result<Uuid, Error> {
         let user = match Email::parse(email) {
             Ok(email) => self.user_by_email(&email).await?,
             Err(_) => None,
         };
         let hash = match user {
-            Some(user) => self.password_hash_of(user, ask.organization()).await?,
+            Some(user) => self.password_hash_of(user, organization).await?,
             None => None,
         };
         let fits = self.secrets.password_fits(password, hash).await?;
-        let (Some(user), true) = (user, fits) else { return Err(Error::BadCredentials) };
+        user.filter(|_| fits).ok_or(Error::BadCredentials)
+    }
+
+    /// Starts a session of a user who has proved to be that user.
+    ///
+    /// # Errors
+    /// Log or vault fail.
+    pub async fn start_session(
+        &self,
+        user: Uuid,
+        ttl: TimeDelta,
+        ask: &Ask,
+    ) -> Result<Grant, Error> {
         let session = Uuid::now_v7();
-        let refresh_token = format!("{session}.{}", random_text()?);
+        let refresh_token = new_refresh_token(session)?;
         let start = SessionCommand::Start {
             user,
             refresh_hash: self.secrets.refresh(&refresh_token),
@@ -187,16 +200,37 @@ impl Commands {
         Ok(Grant { user, session, organization: ask.organization(), refresh_token, done })
     }
 
+    /// The user whose session a refresh token says it is of. Whether the token is good is not looked
+    /// at: that is for [`Commands::refresh`].
+    ///
+    /// # Errors
+    /// There is no such session, or it is over, or its user is gone.
+    pub async fn holder_of(&self, refresh_token: &str) -> Result<Uuid, Error> {
+        let session = session_of(refresh_token)?;
+        let user = match self.load::<Session>(&StreamId::new("session", session)).await?.0 {
+            Session::Active { user, .. } => user,
+            Session::Ended { .. } => return Err(Error::refused(&SessionError::Ended)),
+            Session::Missing => return Err(Error::refused(&SessionError::TokenUnknown)),
+        };
+        match self.load::<User>(&StreamId::new("user", user)).await?.0 {
+            User::Active { .. } => Ok(user),
+            User::Missing | User::Deleted => Err(Error::refused(&SessionError::Ended)),
+        }
+    }
+
     /// Trades a refresh token for the next one. One that was used before ends its family.
     ///
     /// # Errors
     /// The token is not the family's last, or the family has ended.
-    pub async fn refresh(&self, token: &str, ttl: TimeDelta, ask: &Ask) -> Result<Grant, Error> {
-        let session: Uuid = token
-            .split_once('.')
-            .and_then(|(session, _)| session.parse().ok())
-            .ok_or_else(|| Error::refused(&domain::session::SessionError::TokenUnknown))?;
-        let refresh_token = format!("{session}.{}", random_text()?);
+    pub async fn refresh(
+        &self,
+        token: &str,
+        ttl: TimeDelta,
+        ask: &Ask,
+    ) -> Result<Refreshed, Error> {
+        let session = session_of(token)?;
+        let user = self.holder_of(token).await?;
+        let refresh_token = new_refresh_token(session)?;
         let now = Utc::now();
         let command = SessionCommand::Refresh {
             presented_hash: self.secrets.refresh(token),
@@ -207,16 +241,11 @@ impl Commands {
         let done = self.execute::<Session>(session, command, ask).await?;
         for event in &done.events {
             if let SessionEvent::Ended { .. } = decode_event::<SessionEvent>(event)? {
-                return Err(Error::refused(&domain::session::SessionError::Ended));
+                return Ok(Refreshed::Reused(done));
             }
         }
-        let (state, _) = self.load::<Session>(&StreamId::new("session", session)).await?;
-        let Session::Active { user, .. } = state else {
-            return Err(Error::refused(&domain::session::SessionError::Ended));
-        };
-        let organization =
-            done.events.first().map_or(ask.organization(), |event| event.organization);
-        Ok(Grant { user, session, organization, refresh_token, done })
+        let organization = ask.organization();
+        Ok(Refreshed::Granted(Grant { user, session, organization, refresh_token, done }))
     }
 
     /// Ends a session.
@@ -228,20 +257,31 @@ impl Commands {
             .await
     }
 
-    /// Ends several sessions.
-    ///
-    /// # Errors
-    /// Log or vault fail.
-    pub async fn end_sessions(
+    /// Ends several sessions because of what was just `done`, which then tells of their ends too.
+    pub(crate) async fn end_sessions(
         &self,
-        sessions: Vec<Uuid>,
+        sessions: &[Uuid],
         reason: EndReason,
+        mut done: Done,
         ask: &Ask,
-    ) -> Result<(), Error> {
+    ) -> Result<Done, Error> {
         for session in sessions {
             let ask = ask.follow_up(&format!("end {session}"));
-            self.execute::<Session>(session, SessionCommand::End { reason }, &ask).await?;
+            let end = SessionCommand::End { reason };
+            done.events.extend(self.execute::<Session>(session, end, &ask).await?.events);
         }
-        Ok(())
+        Ok(done)
     }
+}
+
+/// A refresh token names its session, so that it is found without a read model.
+fn new_refresh_token(session: Uuid) -> Result<String, Error> {
+    Ok(format!("{session}.{}", random_text()?))
+}
+
+fn session_of(refresh_token: &str) -> Result<Uuid, Error> {
+    refresh_token
+        .split_once('.')
+        .and_then(|(session, _)| session.parse().ok())
+        .ok_or_else(|| Error::refused(&SessionError::TokenUnknown))
 }

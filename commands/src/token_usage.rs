@@ -5,10 +5,12 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use domain::Timestamp;
 use domain::token_usage::{TokenUsage, TokenUsageCommand, TokenUse};
+use eventlog::Position;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
@@ -45,24 +47,40 @@ struct Counted {
     last_at: DateTime<Utc>,
 }
 
-/// Uses that were counted and not written yet.
+/// Uses that were counted and not written yet. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct PendingUses(Arc<Pending>);
+
 #[derive(Default)]
-pub struct PendingUses(Mutex<HashMap<Usage, Counted>>);
+struct Pending {
+    counted: Mutex<HashMap<Usage, Counted>>,
+    /// Held while uses are written, so that whoever finds none pending has waited for those that
+    /// another is writing. The position is that of the last ones written.
+    written: tokio::sync::Mutex<Position>,
+}
 
 impl PendingUses {
     /// Counts one use. Answers whether so many are pending that they want writing.
     pub fn count(&self, usage: Usage) -> bool {
         let now = Utc::now();
-        let mut pending = self.0.lock();
+        let mut pending = self.0.counted.lock();
+        let usage = if pending.len() < KEPT || pending.contains_key(&usage) {
+            usage
+        } else {
+            // Writing has not kept up: the number of tokens and routes is bounded, that of addresses
+            // is not.
+            Usage { address: None, ..usage }
+        };
+        let known = pending.len();
         let counted =
             pending.entry(usage).or_insert(Counted { count: 0, first_at: now, last_at: now });
         counted.count += 1;
         counted.last_at = now;
-        pending.len() >= KEPT
+        known < KEPT && pending.len() == KEPT
     }
 
     fn take(&self, of: Option<Uuid>) -> Vec<(Usage, Counted)> {
-        let mut pending = self.0.lock();
+        let mut pending = self.0.counted.lock();
         match of {
             None => pending.drain().collect(),
             Some(token) => pending.extract_if(|usage, _| usage.token == token).collect(),
@@ -70,7 +88,7 @@ impl PendingUses {
     }
 
     fn put_back(&self, uses: Vec<(Usage, Counted)>) {
-        let mut pending = self.0.lock();
+        let mut pending = self.0.counted.lock();
         for (usage, counted) in uses {
             let known = pending.entry(usage).or_insert(Counted { count: 0, ..counted });
             known.count += counted.count;
@@ -90,13 +108,25 @@ impl Commands {
         &self,
         pending: &PendingUses,
         of: Option<Uuid>,
-    ) -> Result<eventlog::Position, Error> {
+    ) -> Result<Position, Error> {
+        let (commands, pending) = (self.clone(), pending.clone());
+        // In a task of its own: a client that goes away must not take what was counted with it.
+        let writing = tokio::spawn(async move {
+            let mut written = pending.0.written.lock().await;
+            *written = commands.write_uses(&pending, of).await?.max(*written);
+            Ok(*written)
+        });
+        writing.await.map_err(|_| eventlog::Error::Closed)?
+    }
+
+    async fn write_uses(&self, pending: &PendingUses, of: Option<Uuid>) -> Result<Position, Error> {
         let mut by_token: HashMap<(Uuid, Uuid, Uuid), Vec<(Usage, Counted)>> = HashMap::new();
         for (usage, counted) in pending.take(of) {
             let token = (usage.token, usage.organization, usage.product);
             by_token.entry(token).or_default().push((usage, counted));
         }
-        let mut reached = eventlog::Position::START;
+        let mut reached = Position::START;
+        let mut failed = None;
         for ((token, organization, product), mut uses) in by_token {
             uses.sort_by_key(|(_, counted)| counted.first_at);
             while !uses.is_empty() {
@@ -106,13 +136,15 @@ impl Commands {
                     Err(error) => {
                         pending.put_back(uses);
                         pending.put_back(rest);
-                        return Err(error);
+                        failed = Some(error);
+                        break;
                     }
                 }
                 uses = rest;
             }
         }
-        Ok(reached)
+        // One token's failure is no reason to forget the others' uses: all were tried.
+        failed.map_or(Ok(reached), Err)
     }
 
     async fn record_uses_of(
@@ -121,7 +153,7 @@ impl Commands {
         organization: Uuid,
         product: Uuid,
         uses: &[(Usage, Counted)],
-    ) -> Result<eventlog::Position, Error> {
+    ) -> Result<Position, Error> {
         let mut written = Vec::with_capacity(uses.len());
         for (usage, counted) in uses {
             let actor = Actor::Token(token);

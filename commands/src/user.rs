@@ -62,13 +62,23 @@ impl Commands {
         by: Asker,
         ask: &Ask,
     ) -> Result<Done, Error> {
-        check_password(&new.password)?;
         let stream = StreamId::new("user", user);
         if let Some(done) = self.done_before(&stream, ask).await? {
             return Ok(done);
         }
-        self.vault.create_key(&user_key(user)).await?;
+        check_password(&new.password, "/password")?;
+        let nothing = || Sealed(String::new());
+        let create = |email, name, password| UserCommand::Create {
+            email,
+            name,
+            role: new.role,
+            password,
+            by,
+        };
+        self.rehearse(&stream, create(nothing(), None, None), ask).await?;
+
         self.take_email(&new.email, user, ask).await?;
+        self.vault.create_key(&user_key(user)).await?;
         let email = self.seal_of(user, ask, CREATED, "email", new.email.as_str()).await?;
         let name = match &new.name {
             Some(name) => Some(self.seal_of(user, ask, CREATED, "name", name.as_str()).await?),
@@ -77,15 +87,14 @@ impl Commands {
         let hash = self.secrets.hash_password(new.password).await?;
         let password =
             Some(self.seal_of(user, ask, CREATED, "password", hash.expose_secret()).await?);
-        let create = UserCommand::Create { email, name, role: new.role, password, by };
-        let created = self.execute::<User>(user, create, ask).await;
+        let created = self.execute::<User>(user, create(email, name, password), ask).await;
         if matches!(created, Err(Error::Refused { .. })) {
             self.release_email(&new.email, user, ask).await?;
         }
         created
     }
 
-    /// Changes a user on behalf of `by`.
+    /// Changes a user on behalf of `by`. Another password ends `sessions`, which are the user's.
     ///
     /// # Errors
     /// The address is taken, the password too short, or `by` may not.
@@ -94,15 +103,34 @@ impl Commands {
         user: Uuid,
         change: UserChange,
         by: Asker,
+        sessions: &[Uuid],
         ask: &Ask,
     ) -> Result<Done, Error> {
-        if let Some(password) = &change.password {
-            check_password(password)?;
+        let has_new_password = change.password.is_some();
+        let done = self.change_user_itself(user, change, by, ask).await?;
+        if !has_new_password {
+            return Ok(done);
         }
+        self.end_sessions(sessions, EndReason::PasswordChanged, done, ask).await
+    }
+
+    async fn change_user_itself(
+        &self,
+        user: Uuid,
+        change: UserChange,
+        by: Asker,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
         let stream = StreamId::new("user", user);
         if let Some(done) = self.done_before(&stream, ask).await? {
             return Ok(done);
         }
+        if let Some(password) = &change.password {
+            check_password(password, "/password")?;
+        }
+        let rehearsed =
+            UserCommand::Change { email: None, name: None, role: change.role, password: None, by };
+        self.rehearse(&stream, rehearsed, ask).await?;
         let before = self.email_of(user, ask.organization()).await?;
         let new_email = change.email.filter(|email| before.as_ref() != Some(email));
         let moves = new_email
@@ -148,22 +176,28 @@ impl Commands {
         changed
     }
 
-    /// Deletes a user on behalf of `by`, and shreds the key that everything personal of it is sealed
-    /// with.
+    /// Deletes a user on behalf of `by`, ends its `sessions`, and shreds the key that everything
+    /// personal of it is sealed with.
     ///
     /// # Errors
     /// `by` may not.
-    pub async fn delete_user(&self, user: Uuid, by: Asker, ask: &Ask) -> Result<Done, Error> {
+    pub async fn delete_user(
+        &self,
+        user: Uuid,
+        by: Asker,
+        sessions: &[Uuid],
+        ask: &Ask,
+    ) -> Result<Done, Error> {
         let email = self.email_of(user, ask.organization()).await?;
         let done = self.execute::<User>(user, UserCommand::Delete { by }, ask).await?;
+        self.vault.shred_key(&user_key(user)).await?;
         if let Some(email) = email {
             self.release_email(&email, user, ask).await?;
         }
-        self.vault.shred_key(&user_key(user)).await?;
-        Ok(done)
+        self.end_sessions(sessions, EndReason::UserDeleted, done, ask).await
     }
 
-    /// Changes a user's own password, which it must know, and ends its sessions.
+    /// Changes a user's own password, which it must know, and ends its `sessions`.
     ///
     /// # Errors
     /// The old password is wrong, the new one too short.
@@ -172,25 +206,35 @@ impl Commands {
         user: Uuid,
         old: SecretString,
         new: SecretString,
-        sessions: Vec<Uuid>,
+        sessions: &[Uuid],
         ask: &Ask,
     ) -> Result<Done, Error> {
+        check_password(&new, "/new_password")?;
         let known = self.password_hash_of(user, ask.organization()).await?;
         if !self.secrets.password_fits(old, known).await? {
-            return Err(Error::Invalid {
-                code: "password_wrong",
-                message: "the present password is wrong: type it again".into(),
-                faults: vec![Fault {
-                    pointer: "/current_password".into(),
-                    code: "password_wrong".into(),
-                    message: "the present password is wrong".into(),
-                }],
-            });
+            let message = "the present password is wrong: type it again";
+            return Err(fault("password_wrong", "/current_password", message.to_owned()));
         }
         let change = UserChange { password: Some(new), ..UserChange::default() };
-        let done = self.change_user(user, change, Asker::Themself, ask).await?;
-        self.end_sessions(sessions, EndReason::PasswordChanged, ask).await?;
-        Ok(done)
+        self.change_user(user, change, Asker::Themself, sessions, ask).await
+    }
+
+    /// Lets the user decide without storing anything: a command that will be refused must not take
+    /// an address first.
+    async fn rehearse(
+        &self,
+        stream: &StreamId,
+        command: UserCommand,
+        ask: &Ask,
+    ) -> Result<(), Error> {
+        let (state, sequence) = self.load::<User>(stream).await?;
+        if let Some(meant) = &ask.if_match
+            && !meant.contains(&sequence)
+        {
+            return Err(Error::Stale { current: sequence });
+        }
+        state.decide(command).map_err(|refusal| Error::refused(&refusal))?;
+        Ok(())
     }
 
     async fn email_of(&self, user: Uuid, organization: Uuid) -> Result<Option<Email>, Error> {
@@ -252,20 +296,17 @@ impl Commands {
     }
 }
 
-fn check_password(password: &SecretString) -> Result<(), Error> {
+fn check_password(password: &SecretString, pointer: &str) -> Result<(), Error> {
     let length = password.expose_secret().chars().count();
     if (PASSWORD_MIN..=PASSWORD_MAX).contains(&length) {
         return Ok(());
     }
     let message =
         format!("a password has {PASSWORD_MIN} to {PASSWORD_MAX} characters: choose another");
-    Err(Error::Invalid {
-        code: "password_length",
-        message: message.clone(),
-        faults: vec![Fault {
-            pointer: "/password".into(),
-            code: "password_length".into(),
-            message,
-        }],
-    })
+    Err(fault("password_length", pointer, message))
+}
+
+fn fault(code: &'static str, pointer: &str, message: String) -> Error {
+    let fault = Fault { pointer: pointer.into(), code: code.into(), message: message.clone() };
+    Error::Invalid { code, message, faults: vec![fault] }
 }

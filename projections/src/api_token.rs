@@ -77,8 +77,17 @@ impl ReadModel for ApiTokens {
         }
         let token = event.stream.id();
         match decode(event)? {
-            ApiTokenEvent::Created { name, prefix, secret_hash, scopes, allowed_ips, expires_at } => {
-                let product = event.product.ok_or_else(|| Error::Unfit("an API token belongs to a product".into()))?;
+            ApiTokenEvent::Created {
+                name,
+                prefix,
+                secret_hash,
+                scopes,
+                allowed_ips,
+                expires_at,
+            } => {
+                let product = event
+                    .product
+                    .ok_or_else(|| Error::Unfit("an API token belongs to a product".into()))?;
                 db.prepare_cached(
                     "INSERT INTO api_token (id, position, organization, product, name, prefix, secret_hash, status,
                      scopes, allowed_ips, created_at, created_by, updated_at, expires_at, sequence)
@@ -144,7 +153,8 @@ impl ReadModel for ApiTokens {
 }
 
 fn set_status(db: &Connection, token: &str, status: TokenStatus) -> Result<(), Error> {
-    db.prepare_cached("UPDATE api_token SET status = ?2 WHERE id = ?1")?.execute([token, status.as_str()])?;
+    db.prepare_cached("UPDATE api_token SET status = ?2 WHERE id = ?1")?
+        .execute([token, status.as_str()])?;
     Ok(())
 }
 
@@ -201,7 +211,9 @@ pub fn by_secret(db: &Connection, secret_hash: &str, now: &str) -> Result<Option
     if current.is_some() {
         return Ok(current);
     }
-    let sql = format!("SELECT {COLUMNS} FROM api_token WHERE previous_hash = ?1 AND previous_valid_until > ?2");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM api_token WHERE previous_hash = ?1 AND previous_valid_until > ?2"
+    );
     Ok(db.prepare_cached(&sql)?.query_row([secret_hash, now], read).optional()?)
 }
 
@@ -210,11 +222,13 @@ pub fn by_secret(db: &Connection, secret_hash: &str, now: &str) -> Result<Option
 /// # Errors
 /// The file cannot be read.
 pub fn list(db: &Connection, product: Uuid, window: Window) -> Result<Listing<ApiToken>, Error> {
-    Query::new(COLUMNS, "api_token", "position").and("product = ?", product.to_string()).list(db, window, read)
+    Query::new(COLUMNS, "api_token", "position")
+        .and("product = ?", product.to_string())
+        .list(db, window, read)
 }
 
 /// A token that has run out without anybody having noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
     /// Its id.
     pub id: Uuid,
@@ -222,6 +236,8 @@ pub struct Due {
     pub organization: Uuid,
     /// Its product.
     pub product: Uuid,
+    /// When it ran out.
+    pub expires_at: String,
 }
 
 /// The tokens that have run out by `now` without anybody having noticed, at most 1,000.
@@ -230,10 +246,17 @@ pub struct Due {
 /// The file cannot be read.
 pub fn due(db: &Connection, now: &str) -> Result<Vec<Due>, Error> {
     let mut statement = db.prepare_cached(
-        "SELECT id, organization, product FROM api_token
+        "SELECT id, organization, product, expires_at FROM api_token
          WHERE status IN ('active', 'inactive') AND expires_at IS NOT NULL AND expires_at <= ?1 LIMIT 1000",
     )?;
-    let read = |row: &Row<'_>| Ok(Due { id: id(row, 0)?, organization: id(row, 1)?, product: id(row, 2)? });
+    let read = |row: &Row<'_>| {
+        Ok(Due {
+            id: id(row, 0)?,
+            organization: id(row, 1)?,
+            product: id(row, 2)?,
+            expires_at: row.get(3)?,
+        })
+    };
     let rows = statement.query_map([now], read)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -159,8 +159,7 @@ fn insert(db: &Connection, event: &RecordedEvent, line: &Line<'_>) -> Result<(),
 /// An event that is one fact: `agent.installed.v1` is "installed" of an "agent".
 fn change(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     let category = event.stream.category();
-    let action = event.event_type.strip_prefix(category).and_then(|rest| rest.strip_prefix('.'));
-    let action = action.and_then(|rest| rest.rsplit_once('.')).map_or(event.event_type.as_str(), |(verb, _)| verb);
+    let action = action(event);
     insert(
         db,
         event,
@@ -181,6 +180,21 @@ fn change(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     )
 }
 
+/// What an event did, as the audit log calls it: mostly the verb of its type.
+fn action(event: &RecordedEvent) -> &str {
+    let verb = event
+        .event_type
+        .strip_prefix(event.stream.category())
+        .and_then(|rest| rest.strip_prefix('.'))
+        .and_then(|rest| rest.rsplit_once('.'))
+        .map_or(event.event_type.as_str(), |(verb, _)| verb);
+    match (event.stream.category(), verb) {
+        // The contract has one word for these.
+        ("api_token", "changed" | "activated" | "deactivated") => "updated",
+        _ => verb,
+    }
+}
+
 /// What may be shown of a payload: without what is sealed, without hashes of secrets, and not whole
 /// documents.
 fn details(event: &RecordedEvent) -> Result<String, Error> {
@@ -188,7 +202,8 @@ fn details(event: &RecordedEvent) -> Result<String, Error> {
     let is_plain = event.keys.is_empty() && !data.contains("_hash\"");
     if data.len() > DETAILS {
         let members: serde_json::Map<String, Value> = serde_json::from_str(data)?;
-        let short = members.into_iter().filter(|(name, value)| is_shown(name, value) && !value.is_object());
+        let short =
+            members.into_iter().filter(|(name, value)| is_shown(name, value) && !value.is_object());
         return Ok(Value::Object(short.collect()).to_string());
     }
     if is_plain {
@@ -258,7 +273,11 @@ fn rejections(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
                 action: "rejected",
                 resource_type: attempt.resource_type.as_deref(),
                 resource_id: attempt.resource_id.as_deref(),
-                outcome: if matches!(attempt.status, 401 | 403 | 404) { "denied" } else { "failed" },
+                outcome: if matches!(attempt.status, 401 | 403 | 404) {
+                    "denied"
+                } else {
+                    "failed"
+                },
                 request_id: attempt.request_id.as_deref(),
                 address: attempt.address.clone().map(|text| SealedField::of_client(text.0)),
                 user_agent: attempt.user_agent.clone().map(|text| SealedField::of_client(text.0)),
@@ -298,12 +317,19 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Entry> {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn list(db: &Connection, organization: Uuid, filter: &Filter, window: Window) -> Result<Listing<Entry>, Error> {
+pub fn list(
+    db: &Connection,
+    organization: Uuid,
+    filter: &Filter,
+    window: Window,
+) -> Result<Listing<Entry>, Error> {
     let words: Vec<String> = filter
         .q
         .iter()
         .flat_map(|q| q.split_whitespace())
-        .map(|word| format!("%{}%", word.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")))
+        .map(|word| {
+            format!("%{}%", word.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
+        })
         .collect();
     let actor = filter.actor.as_ref().map(|actor| match actor.parse::<Uuid>() {
         Ok(_) => format!("%:{actor}"),
