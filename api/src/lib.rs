@@ -1,1 +1,35 @@
 //! The outside: HTTP, the command line, and the wiring.
+//!
+//! The rule of this crate: it decides nothing. A handler asks `commands` or reads `projections`.
+
+pub mod access;
+mod admin;
+mod agent;
+mod answers;
+mod api_token;
+pub mod app;
+mod audit_log;
+mod caller;
+pub mod cli;
+pub mod config;
+mod demo;
+mod event;
+mod execution;
+mod failures;
+mod file;
+pub mod health;
+pub mod http;
+mod knowledge;
+mod knowledge_base;
+mod lists;
+pub mod logs;
+pub mod metrics;
+mod product;
+mod record;
+mod router;
+mod search;
+mod serve;
+mod service;
+mod session;
+mod trigger;
+mod user;

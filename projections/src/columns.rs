@@ -25,14 +25,22 @@ pub(crate) fn json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlit
 }
 
 /// A column that may hold JSON.
-pub(crate) fn optional_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>> {
+pub(crate) fn optional_json<T: DeserializeOwned>(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Option<T>> {
     match row.get_ref(column)?.as_str_or_null()? {
-        Some(text) => serde_json::from_str(text).map(Some).map_err(|error| unreadable(column, error)),
+        Some(text) => {
+            serde_json::from_str(text).map(Some).map_err(|error| unreadable(column, error))
+        }
         None => Ok(None),
     }
 }
 
-fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+fn unreadable(
+    column: usize,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
     let cause = FromSqlError::Other(Box::new(error));
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(cause))
 }

@@ -125,7 +125,9 @@ impl ReadModel for Files {
                 language,
                 tags,
             } => {
-                let product = event.product.ok_or_else(|| Error::Unfit("a file belongs to a product".into()))?;
+                let product = event
+                    .product
+                    .ok_or_else(|| Error::Unfit("a file belongs to a product".into()))?;
                 db.prepare_cached(
                     "INSERT OR REPLACE INTO file (id, position, organization, product, knowledge_base, name, media_type, size,
                      blob, source, subject, language, tags, status, progress, created_at, created_by)
@@ -153,7 +155,8 @@ impl ReadModel for Files {
                 db.prepare_cached("UPDATE file SET progress = 0 WHERE id = ?1")?.execute([file])?;
             }
             FileEvent::IngestionProgressed { percent, .. } => {
-                db.prepare_cached("UPDATE file SET progress = ?2 WHERE id = ?1")?.execute(params![file, percent])?;
+                db.prepare_cached("UPDATE file SET progress = ?2 WHERE id = ?1")?
+                    .execute(params![file, percent])?;
             }
             FileEvent::Indexed { artifact, chunks, characters, tokens, model_revision, .. } => {
                 db.prepare_cached(
@@ -238,9 +241,8 @@ pub fn list(
     let query = Query::new(COLUMNS, "file", "position").and("knowledge_base = ?", base.to_string());
     let query = match status {
         Some("ready") => query.and("status = 'ready' AND ready_position <= ?", indexed),
-        Some("processing") => {
-            query.and("(status = 'processing' OR (status = 'ready' AND ready_position > ?))", indexed)
-        }
+        Some("processing") => query
+            .and("(status = 'processing' OR (status = 'ready' AND ready_position > ?))", indexed),
         Some(other) => query.and("status = ?", other.to_owned()),
         None => query,
     };
@@ -252,7 +254,8 @@ pub fn list(
 /// # Errors
 /// The views file cannot be read.
 pub fn ids(db: &Connection, base: Uuid) -> Result<Vec<Uuid>, Error> {
-    let mut statement = db.prepare_cached("SELECT id FROM file WHERE knowledge_base = ?1 ORDER BY position")?;
+    let mut statement =
+        db.prepare_cached("SELECT id FROM file WHERE knowledge_base = ?1 ORDER BY position")?;
     let rows = statement.query_map([base.to_string()], |row| id(row, 0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

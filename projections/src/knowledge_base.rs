@@ -66,19 +66,23 @@ impl ReadModel for KnowledgeBases {
         let (base, at) = (event.stream.id(), stored_time(event.time));
         match decode(event)? {
             KnowledgeBaseEvent::Created { name, description, default } => {
-                let product = event.product.ok_or_else(|| Error::Unfit("a knowledge base belongs to a product".into()))?;
-                db.prepare_cached("INSERT INTO knowledge_base VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, 0)")?
-                    .execute(params![
-                        base,
-                        event.position.0,
-                        event.organization.to_string(),
-                        product.to_string(),
-                        name.as_str(),
-                        description.as_ref().map(|text| text.as_str()),
-                        default,
-                        at,
-                        event.sequence,
-                    ])?;
+                let product = event
+                    .product
+                    .ok_or_else(|| Error::Unfit("a knowledge base belongs to a product".into()))?;
+                db.prepare_cached(
+                    "INSERT INTO knowledge_base VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, 0)",
+                )?
+                .execute(params![
+                    base,
+                    event.position.0,
+                    event.organization.to_string(),
+                    product.to_string(),
+                    name.as_str(),
+                    description.as_ref().map(|text| text.as_str()),
+                    default,
+                    at,
+                    event.sequence,
+                ])?;
             }
             KnowledgeBaseEvent::Changed { name, description } => {
                 db.prepare_cached(
@@ -117,15 +121,15 @@ fn count_files(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
                  WHERE id = (SELECT knowledge_base FROM knowledge_base_file WHERE file = ?1)",
             )?
             .execute([event.stream.id()])?;
-            db.prepare_cached("DELETE FROM knowledge_base_file WHERE file = ?1")?.execute([event.stream.id()])?;
+            db.prepare_cached("DELETE FROM knowledge_base_file WHERE file = ?1")?
+                .execute([event.stream.id()])?;
         }
         _ => {}
     }
     Ok(())
 }
 
-const COLUMNS: &str =
-    "id, organization, product, name, description, is_default, files, created_at, updated_at, sequence";
+const COLUMNS: &str = "id, organization, product, name, description, is_default, files, created_at, updated_at, sequence";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<KnowledgeBase> {
     Ok(KnowledgeBase {
@@ -155,8 +159,14 @@ pub fn get(db: &Connection, base: Uuid) -> Result<Option<KnowledgeBase>, Error> 
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn list(db: &Connection, product: Uuid, window: Window) -> Result<Listing<KnowledgeBase>, Error> {
-    Query::new(COLUMNS, "knowledge_base", "position").and("product = ?", product.to_string()).list(db, window, read)
+pub fn list(
+    db: &Connection,
+    product: Uuid,
+    window: Window,
+) -> Result<Listing<KnowledgeBase>, Error> {
+    Query::new(COLUMNS, "knowledge_base", "position")
+        .and("product = ?", product.to_string())
+        .list(db, window, read)
 }
 
 /// The ids of all knowledge bases of a product.

@@ -16,17 +16,20 @@ mod listing;
 pub mod organization;
 pub mod product;
 mod sealed;
-// pub mod search;
+pub mod search;
 pub mod session;
 pub mod trigger;
+mod unfinished;
 pub mod user;
 
 pub use engine::{
-    ReadModel, State, Status, Stopped, Verdict, Views, discard, dump, standings, stored_time, verify,
+    ReadModel, State, Status, Stopped, Verdict, Views, discard, dump, standings, stored_time,
+    verify,
 };
 pub use error::{Error, chain};
 pub use listing::{Listing, TOTAL_CAP, Window};
 pub use sealed::SealedField;
+pub use unfinished::{Unfinished, unfinished};
 
 /// Every read model of this version.
 pub fn read_models() -> Vec<Box<dyn ReadModel>> {
@@ -46,6 +49,8 @@ pub fn read_models() -> Vec<Box<dyn ReadModel>> {
 }
 
 /// Reads an event's payload as one of an aggregate's events.
-pub(crate) fn decode<E: serde::de::DeserializeOwned>(event: &eventlog::RecordedEvent) -> Result<E, Error> {
+pub(crate) fn decode<E: serde::de::DeserializeOwned>(
+    event: &eventlog::RecordedEvent,
+) -> Result<E, Error> {
     Ok(domain::event::decode(&event.event_type, &event.data)?)
 }

@@ -62,13 +62,12 @@ pub(crate) struct Query<'a> {
     position: &'a str,
     conditions: Vec<&'a str>,
     values: Vec<Box<dyn ToSql>>,
-    oldest_first: bool,
 }
 
 impl<'a> Query<'a> {
     /// `position` is the qualified name of the ordering column.
     pub(crate) fn new(columns: &'a str, from: &'a str, position: &'a str) -> Query<'a> {
-        Query { columns, from, position, conditions: vec![], values: vec![], oldest_first: false }
+        Query { columns, from, position, conditions: vec![], values: vec![] }
     }
 
     /// Adds a condition with one `?`.
@@ -86,12 +85,6 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// The list goes from the oldest to the newest.
-    pub(crate) fn oldest_first(mut self) -> Self {
-        self.oldest_first = true;
-        self
-    }
-
     /// Runs the query.
     pub(crate) fn list<T>(
         self,
@@ -99,14 +92,15 @@ impl<'a> Query<'a> {
         window: Window,
         read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Listing<T>, Error> {
-        let Query { columns, from, position, conditions, values, oldest_first } = self;
-        let (before, order) = if oldest_first { (">", "ASC") } else { ("<", "DESC") };
-        let conditions = if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
+        let Query { columns, from, position, conditions, values } = self;
+        let conditions =
+            if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
         let bound: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
 
-        let cursor = window.cursor.map(|cursor| format!(" AND {position} {before} {cursor}")).unwrap_or_default();
+        let cursor =
+            window.cursor.map(|cursor| format!(" AND {position} < {cursor}")).unwrap_or_default();
         let sql = format!(
-            "SELECT {columns}, {position} FROM {from} WHERE {conditions}{cursor} ORDER BY {position} {order} LIMIT {} OFFSET {}",
+            "SELECT {columns}, {position} FROM {from} WHERE {conditions}{cursor} ORDER BY {position} DESC LIMIT {} OFFSET {}",
             window.size + 1,
             window.offset,
         );
@@ -124,11 +118,15 @@ impl<'a> Query<'a> {
             positions = row.get(last)?;
             items.push(read(row)?);
         }
-        let is_whole = next.is_none() && window.cursor.is_none() && (window.offset == 0 || !items.is_empty());
+        let is_whole =
+            next.is_none() && window.cursor.is_none() && (window.offset == 0 || !items.is_empty());
         let counted = if is_whole {
             window.offset + items.len() as u64
         } else {
-            let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {from} WHERE {conditions} LIMIT {})", TOTAL_CAP + 1);
+            let sql = format!(
+                "SELECT count(*) FROM (SELECT 1 FROM {from} WHERE {conditions} LIMIT {})",
+                TOTAL_CAP + 1
+            );
             db.prepare_cached(&sql)?.query_row(&bound[..], |row| row.get(0))?
         };
         Ok(Listing {

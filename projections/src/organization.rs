@@ -43,12 +43,14 @@ impl ReadModel for Organizations {
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
         match decode(event)? {
             OrganizationEvent::Created { name } => {
-                db.prepare_cached("INSERT INTO organization VALUES (?1, ?2, ?3, ?4)")?.execute(params![
-                    event.stream.id(),
-                    event.position.0,
-                    name.as_str(),
-                    stored_time(event.time)
-                ])?;
+                db.prepare_cached("INSERT INTO organization VALUES (?1, ?2, ?3, ?4)")?.execute(
+                    params![
+                        event.stream.id(),
+                        event.position.0,
+                        name.as_str(),
+                        stored_time(event.time)
+                    ],
+                )?;
             }
         }
         Ok(())
@@ -60,7 +62,8 @@ impl ReadModel for Organizations {
 /// # Errors
 /// The file cannot be read.
 pub fn get(db: &Connection, id: Uuid) -> Result<Option<Organization>, Error> {
-    let mut statement = db.prepare_cached("SELECT id, name, created_at FROM organization WHERE id = ?1")?;
+    let mut statement =
+        db.prepare_cached("SELECT id, name, created_at FROM organization WHERE id = ?1")?;
     Ok(statement.query_row([id.to_string()], read).optional()?)
 }
 
@@ -69,8 +72,9 @@ pub fn get(db: &Connection, id: Uuid) -> Result<Option<Organization>, Error> {
 /// # Errors
 /// The file cannot be read.
 pub fn first(db: &Connection) -> Result<Option<Organization>, Error> {
-    let mut statement =
-        db.prepare_cached("SELECT id, name, created_at FROM organization ORDER BY position LIMIT 1")?;
+    let mut statement = db.prepare_cached(
+        "SELECT id, name, created_at FROM organization ORDER BY position LIMIT 1",
+    )?;
     Ok(statement.query_row([], read).optional()?)
 }
 

@@ -58,18 +58,19 @@ impl ReadModel for Products {
         let (product, at) = (event.stream.id(), stored_time(event.time));
         match decode(event)? {
             ProductEvent::Created { name, description, knowledge_base } => {
-                db.prepare_cached("INSERT INTO product VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)")?.execute(
-                    params![
-                        product,
-                        event.position.0,
-                        event.organization.to_string(),
-                        name.as_str(),
-                        description.as_ref().map(|text| text.as_str()),
-                        knowledge_base.to_string(),
-                        at,
-                        event.sequence,
-                    ],
-                )?;
+                db.prepare_cached(
+                    "INSERT INTO product VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",
+                )?
+                .execute(params![
+                    product,
+                    event.position.0,
+                    event.organization.to_string(),
+                    name.as_str(),
+                    description.as_ref().map(|text| text.as_str()),
+                    knowledge_base.to_string(),
+                    at,
+                    event.sequence,
+                ])?;
             }
             ProductEvent::Changed { name, description } => {
                 db.prepare_cached(

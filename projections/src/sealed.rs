@@ -34,7 +34,12 @@ impl SealedField {
     ///
     /// # Errors
     /// As [`SealedField::open`].
-    pub async fn open_client(&self, vault: &Vault, organization: Uuid, field: &str) -> Result<Option<String>, Error> {
+    pub async fn open_client(
+        &self,
+        vault: &Vault,
+        organization: Uuid,
+        field: &str,
+    ) -> Result<Option<String>, Error> {
         self.open(vault, organization, domain::values::CLIENT, field).await
     }
 
@@ -65,7 +70,8 @@ impl ToSql for SealedField {
 
 impl FromSql for SealedField {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let (event_type, sealed) = value.as_str()?.split_once('|').ok_or(FromSqlError::InvalidType)?;
+        let (event_type, sealed) =
+            value.as_str()?.split_once('|').ok_or(FromSqlError::InvalidType)?;
         Ok(SealedField { event_type: event_type.to_owned(), sealed: sealed.to_owned() })
     }
 }

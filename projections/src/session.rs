@@ -46,13 +46,14 @@ impl ReadModel for Sessions {
         let session = event.stream.id();
         match decode(event)? {
             SessionEvent::Started { user, expires_at, refresh_hash: _ } => {
-                db.prepare_cached("INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, NULL)")?.execute(params![
-                    session,
-                    event.organization.to_string(),
-                    user.to_string(),
-                    stored_time(event.time),
-                    expires_at.to_string(),
-                ])?;
+                db.prepare_cached("INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, NULL)")?
+                    .execute(params![
+                        session,
+                        event.organization.to_string(),
+                        user.to_string(),
+                        stored_time(event.time),
+                        expires_at.to_string(),
+                    ])?;
             }
             SessionEvent::Refreshed { expires_at, refresh_hash: _ } => {
                 db.prepare_cached("UPDATE session SET expires_at = ?2 WHERE id = ?1")?
@@ -89,7 +90,8 @@ pub fn active(db: &Connection, session: Uuid) -> Result<Option<Session>, Error> 
 /// # Errors
 /// The file cannot be read.
 pub fn of_user(db: &Connection, user: Uuid) -> Result<Vec<Uuid>, Error> {
-    let mut statement = db.prepare_cached("SELECT id FROM session WHERE user = ?1 AND ended IS NULL")?;
+    let mut statement =
+        db.prepare_cached("SELECT id FROM session WHERE user = ?1 AND ended IS NULL")?;
     let rows = statement.query_map([user.to_string()], |row| id(row, 0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

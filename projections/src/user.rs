@@ -1,7 +1,7 @@
 //! Users as they are read. E-mail and name stay sealed until the answer is written.
 
-use domain::user::UserEvent;
 use domain::Role;
+use domain::user::UserEvent;
 use eventlog::RecordedEvent;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
@@ -57,26 +57,30 @@ impl ReadModel for Users {
         let sealed = |text: &domain::Sealed| SealedField::new(&event.event_type, text);
         match decode(event)? {
             UserEvent::Created { email, name, role, password: _ } => {
-                db.prepare_cached("INSERT INTO user VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)")?.execute(params![
-                    user,
-                    event.position.0,
-                    event.organization.to_string(),
-                    sealed(&email),
-                    name.as_ref().map(sealed),
-                    role.as_str(),
-                    at,
-                    event.sequence,
-                ])?;
+                db.prepare_cached("INSERT INTO user VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)")?
+                    .execute(params![
+                        user,
+                        event.position.0,
+                        event.organization.to_string(),
+                        sealed(&email),
+                        name.as_ref().map(sealed),
+                        role.as_str(),
+                        at,
+                        event.sequence,
+                    ])?;
                 return Ok(());
             }
             UserEvent::Renamed { name } => {
-                db.prepare_cached("UPDATE user SET name = ?2 WHERE id = ?1")?.execute(params![user, sealed(&name)])?;
+                db.prepare_cached("UPDATE user SET name = ?2 WHERE id = ?1")?
+                    .execute(params![user, sealed(&name)])?;
             }
             UserEvent::EmailChanged { email } => {
-                db.prepare_cached("UPDATE user SET email = ?2 WHERE id = ?1")?.execute(params![user, sealed(&email)])?;
+                db.prepare_cached("UPDATE user SET email = ?2 WHERE id = ?1")?
+                    .execute(params![user, sealed(&email)])?;
             }
             UserEvent::RoleChanged { role } => {
-                db.prepare_cached("UPDATE user SET role = ?2 WHERE id = ?1")?.execute(params![user, role.as_str()])?;
+                db.prepare_cached("UPDATE user SET role = ?2 WHERE id = ?1")?
+                    .execute(params![user, role.as_str()])?;
             }
             UserEvent::PasswordChanged { .. } => {}
             UserEvent::Deleted {} => {
@@ -105,7 +109,10 @@ fn read(row: &Row<'_>) -> rusqlite::Result<User> {
 }
 
 pub(crate) fn role(row: &Row<'_>, column: usize) -> rusqlite::Result<Role> {
-    row.get_ref(column)?.as_str()?.parse().map_err(|_| rusqlite::types::FromSqlError::InvalidType.into())
+    row.get_ref(column)?
+        .as_str()?
+        .parse()
+        .map_err(|_| rusqlite::types::FromSqlError::InvalidType.into())
 }
 
 /// A user by its id.
@@ -122,5 +129,7 @@ pub fn get(db: &Connection, user: Uuid) -> Result<Option<User>, Error> {
 /// # Errors
 /// The file cannot be read.
 pub fn list(db: &Connection, organization: Uuid, window: Window) -> Result<Listing<User>, Error> {
-    Query::new(COLUMNS, "user", "position").and("organization = ?", organization.to_string()).list(db, window, read)
+    Query::new(COLUMNS, "user", "position")
+        .and("organization = ?", organization.to_string())
+        .list(db, window, read)
 }

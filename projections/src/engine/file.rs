@@ -99,10 +99,9 @@ impl File {
     /// The position that every model which is not stopped has taken in.
     pub(crate) fn position(&self) -> Position {
         let running = self.standings.iter().filter(|standing| standing.stopped.is_none());
-        running
-            .map(|standing| standing.position)
-            .min()
-            .unwrap_or_else(|| self.standings.iter().map(|standing| standing.position).max().unwrap_or_default())
+        running.map(|standing| standing.position).min().unwrap_or_else(|| {
+            self.standings.iter().map(|standing| standing.position).max().unwrap_or_default()
+        })
     }
 
     /// Takes a batch in, which follows on what was taken in before.
@@ -158,7 +157,8 @@ fn take_in(
             });
         }
     }
-    let stopped = standing.stopped.as_ref().map(|stopped| format!("{}: {}", stopped.position, stopped.error));
+    let stopped =
+        standing.stopped.as_ref().map(|stopped| format!("{}: {}", stopped.position, stopped.error));
     db.prepare_cached("UPDATE checkpoint SET position = ?2, stopped = ?3 WHERE model = ?1")?
         .execute(params![model.name(), standing.position.0, stopped])?;
     Ok(())
@@ -191,9 +191,12 @@ pub fn dump(db: &Connection) -> Result<String, Error> {
     let mut tables = db.prepare(
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
     )?;
-    let tables = tables.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    let tables =
+        tables.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
     // The tables that FTS5 keeps for itself depend on how rows were batched; its rows do not.
-    let own = |name: &String| !["_data", "_idx", "_docsize", "_config"].iter().any(|end| name.ends_with(end));
+    let own = |name: &String| {
+        !["_data", "_idx", "_docsize", "_config"].iter().any(|end| name.ends_with(end))
+    };
     for table in tables.iter().filter(|name| own(name)) {
         let mut rows = db.prepare(&format!("SELECT * FROM \"{table}\""))?;
         let columns = rows.column_count();

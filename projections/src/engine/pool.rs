@@ -31,7 +31,10 @@ impl Pool {
 
     /// Runs a query. Queries here are look-ups of microseconds in a file that is in the page cache;
     /// they run on the caller's thread, which is cheaper than any hand-over.
-    pub(crate) fn with<T>(&self, query: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn with<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let taken = self.idle.lock().pop();
         let connection = match taken {
             Some(connection) => connection,
@@ -51,7 +54,9 @@ impl Pool {
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
         )?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
-        connection.execute_batch("PRAGMA query_only = on; PRAGMA mmap_size = 268435456; PRAGMA cache_size = -8192;")?;
+        connection.execute_batch(
+            "PRAGMA query_only = on; PRAGMA mmap_size = 268435456; PRAGMA cache_size = -8192;",
+        )?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         Ok(connection)
     }

@@ -51,7 +51,10 @@ impl Runner {
             match self.first_file() {
                 Ok(file) => break file,
                 Err(error) => {
-                    tracing::error!(error = crate::error::chain(&error), "read models cannot be opened");
+                    tracing::error!(
+                        error = crate::error::chain(&error),
+                        "read models cannot be opened"
+                    );
                     self.shared.fail(&error);
                     if self.should_stop() {
                         return;
@@ -67,7 +70,10 @@ impl Runner {
                 if matches!(error, Error::Log(eventlog::Error::Closed)) {
                     return;
                 }
-                tracing::error!(error = crate::error::chain(&error), "read models fell behind; trying again");
+                tracing::error!(
+                    error = crate::error::chain(&error),
+                    "read models fell behind; trying again"
+                );
                 std::thread::sleep(REST);
             }
             let message = self.runtime.block_on(async {
@@ -96,7 +102,10 @@ impl Runner {
                     match built.and_then(|path| self.take_over(&path, &file)) {
                         Ok(newer) => file = newer,
                         Err(error) => {
-                            tracing::error!(error = crate::error::chain(&error), "rebuild failed; the old file serves on");
+                            tracing::error!(
+                                error = crate::error::chain(&error),
+                                "rebuild failed; the old file serves on"
+                            );
                         }
                     }
                 }
@@ -105,7 +114,10 @@ impl Runner {
     }
 
     fn should_stop(&mut self) -> bool {
-        matches!(self.messages.try_recv(), Ok(Message::Stop) | Err(mpsc::error::TryRecvError::Disconnected))
+        matches!(
+            self.messages.try_recv(),
+            Ok(Message::Stop) | Err(mpsc::error::TryRecvError::Disconnected)
+        )
     }
 
     /// Opens the newest file of these versions, or builds one; removes those of other versions.
@@ -171,7 +183,9 @@ impl Runner {
             let rate = taken as f64 / started.elapsed().as_secs_f64().max(1e-6);
             self.publish(file, Some(rate), rebuilding);
             next = match ahead {
-                Some(ahead) => self.runtime.block_on(ahead).map_err(|_| eventlog::Error::Closed)??,
+                Some(ahead) => {
+                    self.runtime.block_on(ahead).map_err(|_| eventlog::Error::Closed)??
+                }
                 None => self.runtime.block_on(self.log.read_after(after, BATCH))?,
             };
         }
@@ -201,7 +215,8 @@ impl Runner {
             if let Some(rate) = rate {
                 status.rate = rate;
             }
-            metrics::gauge!("prodgy_projection_lag", "projection" => status.name.clone()).set(status.lag as f64);
+            metrics::gauge!("prodgy_projection_lag", "projection" => status.name.clone())
+                .set(status.lag as f64);
         }
         drop(statuses);
         self.shared.applied.send_replace(file.position());
@@ -234,7 +249,8 @@ impl Runner {
     fn build_beside(&self) {
         let wanted = File::name(&self.models);
         let current = self.shared.pool.load().as_ref().map(|pool| pool.path().to_owned());
-        let current = current.and_then(|path| generation(&path.file_name()?.to_string_lossy(), &wanted));
+        let current =
+            current.and_then(|path| generation(&path.file_name()?.to_string_lossy(), &wanted));
         let path = self.folder.join(generation_name(&wanted, current.unwrap_or(0) + 1));
         let builder = Runner {
             shared: self.shared.clone(),
@@ -300,7 +316,11 @@ fn generation_name(wanted: &str, generation: u64) -> String {
 }
 
 fn generation(name: &str, wanted: &str) -> Option<u64> {
-    name.strip_prefix(wanted.trim_end_matches(".db"))?.strip_prefix('-')?.strip_suffix(".db")?.parse().ok()
+    name.strip_prefix(wanted.trim_end_matches(".db"))?
+        .strip_prefix('-')?
+        .strip_suffix(".db")?
+        .parse()
+        .ok()
 }
 
 fn ignore_missing(error: std::io::Error) -> std::io::Result<()> {

@@ -73,8 +73,10 @@ impl Views {
     ) -> Result<Views, Error> {
         std::fs::create_dir_all(folder)?;
         let models: Models = models.into();
-        let statuses =
-            models.iter().map(|model| Status::at(model.name(), model.version(), Position::START)).collect();
+        let statuses = models
+            .iter()
+            .map(|model| Status::at(model.name(), model.version(), Position::START))
+            .collect();
         let shared = Arc::new(Shared {
             pool: ArcSwapOption::empty(),
             applied: watch::Sender::new(Position::START),
@@ -92,7 +94,8 @@ impl Views {
             messages: receiver,
             to_self: sender.clone(),
         };
-        let thread = std::thread::Builder::new().name("views".into()).spawn(move || runner.run())?;
+        let thread =
+            std::thread::Builder::new().name("views".into()).spawn(move || runner.run())?;
         Ok(Views { shared, models, messages: sender, thread: Arc::new(Mutex::new(Some(thread))) })
     }
 
@@ -149,7 +152,9 @@ impl Views {
     pub fn trouble(&self) -> Option<String> {
         if self.shared.pool.load().is_none() {
             let failure = self.shared.failure.lock().clone();
-            return Some(failure.unwrap_or_else(|| "the read models are being built from the log".into()));
+            return Some(
+                failure.unwrap_or_else(|| "the read models are being built from the log".into()),
+            );
         }
         let statuses = self.shared.statuses.lock();
         let stopped = statuses.iter().find(|status| status.state == State::Stopped)?;
@@ -201,7 +206,8 @@ pub async fn verify(folder: &Path, log: &dyn EventStore) -> Result<Verdict, Erro
     let models: Models = crate::read_models().into();
     let stored = open_newest(folder, &models)?;
     let snapshot = stored.unchecked_transaction()?;
-    let position = Position(snapshot.query_row("SELECT min(position) FROM checkpoint", [], |row| row.get(0))?);
+    let position =
+        Position(snapshot.query_row("SELECT min(position) FROM checkpoint", [], |row| row.get(0))?);
     let mut rebuilt = File::in_memory(&models)?;
     while rebuilt.position() < position {
         let mut events = log.read_after(rebuilt.position(), BATCH).await?;
@@ -241,7 +247,8 @@ pub fn standings(folder: &Path, head: Position) -> Result<Vec<Status>, Error> {
         let mut status = Status::at(model.name(), model.version(), Position(position));
         status.lag = head.0.saturating_sub(position);
         status.state = if stopped.is_some() { State::Stopped } else { State::Running };
-        status.stopped = stopped.map(|error| super::Stopped { position, event_type: String::new(), error });
+        status.stopped =
+            stopped.map(|error| super::Stopped { position, event_type: String::new(), error });
         statuses.push(status);
     }
     Ok(statuses)

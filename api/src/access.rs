@@ -1,0 +1,95 @@
+//! Who may do what: the matrix of roles and scopes, written once.
+//!
+//! The rule of this file: a route names one [`Right`], and everything that decides on it stands in
+//! one table. `docs/access.md` shows the table, and a test compares the two.
+
+use domain::{Role, Scope};
+
+/// What a route asks of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// See products.
+    ReadProducts,
+    /// Make, change and delete products.
+    WriteProducts,
+    /// See agents and their triggers.
+    ReadAgents,
+    /// Install, change and uninstall agents.
+    WriteAgents,
+    /// See executions.
+    ReadExecutions,
+    /// Execute agents.
+    Execute,
+    /// See and search knowledge bases.
+    ReadKnowledge,
+    /// Change knowledge bases and their files.
+    WriteKnowledge,
+    /// See the audit log.
+    ReadAudit,
+    /// See the log of events.
+    ReadEvents,
+    /// See API tokens.
+    ReadTokens,
+    /// Make, change and revoke API tokens.
+    WriteTokens,
+    /// See users.
+    ReadUsers,
+    /// Make, change and delete users.
+    WriteUsers,
+    /// See the read models.
+    ReadProjections,
+    /// Rebuild the read models.
+    RebuildProjections,
+}
+
+/// One row of the matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The least role that a user needs.
+    pub role: Role,
+    /// The scope that an API token needs; where there is none, no token may.
+    pub scope: Option<Scope>,
+}
+
+impl Right {
+    /// Every right, in the order of the documentation.
+    pub const ALL: [Right; 16] = [
+        Right::ReadProducts,
+        Right::WriteProducts,
+        Right::ReadAgents,
+        Right::WriteAgents,
+        Right::ReadExecutions,
+        Right::Execute,
+        Right::ReadKnowledge,
+        Right::WriteKnowledge,
+        Right::ReadAudit,
+        Right::ReadEvents,
+        Right::ReadTokens,
+        Right::WriteTokens,
+        Right::ReadUsers,
+        Right::WriteUsers,
+        Right::ReadProjections,
+        Right::RebuildProjections,
+    ];
+
+    /// Who has it.
+    pub fn rule(self) -> Rule {
+        let rule = |role, scope| Rule { role, scope };
+        match self {
+            Right::ReadProducts => rule(Role::Viewer, Some(Scope::ProductsRead)),
+            Right::WriteProducts => rule(Role::Admin, None),
+            Right::ReadAgents => rule(Role::Viewer, Some(Scope::AgentsRead)),
+            Right::WriteAgents => rule(Role::Member, Some(Scope::AgentsWrite)),
+            Right::ReadExecutions => rule(Role::Viewer, Some(Scope::ExecutionsRead)),
+            Right::Execute => rule(Role::Member, Some(Scope::ExecutionsWrite)),
+            Right::ReadKnowledge => rule(Role::Viewer, Some(Scope::KnowledgeRead)),
+            Right::WriteKnowledge => rule(Role::Member, Some(Scope::KnowledgeWrite)),
+            Right::ReadAudit => rule(Role::Admin, Some(Scope::AuditRead)),
+            Right::ReadEvents => rule(Role::Admin, Some(Scope::EventsRead)),
+            Right::ReadTokens => rule(Role::Member, None),
+            Right::WriteTokens => rule(Role::Admin, None),
+            Right::ReadUsers | Right::WriteUsers => rule(Role::Admin, None),
+            Right::ReadProjections | Right::RebuildProjections => rule(Role::Admin, None),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The read models, for those who look after the server: `/api/projections`.
+
+use axum::extract::State;
+use projections::Status;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::access::Right;
+use crate::app::App;
+use crate::caller::Caller;
+use crate::http::openapi::{
+    IdempotencyKeyParam, MinPositionParam, PageParams, ReadFailures, WriteFailures,
+};
+use crate::http::page::NoFilters;
+use crate::http::reply::{Envelope, ListEnvelope};
+use crate::http::{Idempotency, ListQuery, ListReply, Path, Problem, Reply, Total};
+
+/// The routes of the read models.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list_projections)).routes(routes!(rebuild_projection))
+}
+
+/// List the read models
+///
+/// In the order in which they were made, the search index last.
+#[utoipa::path(get, path = "/api/projections", tag = "Log and audit",
+    params(PageParams, MinPositionParam),
+    responses((status = 200, description = "Where each stands", body = ListEnvelope<Status>), ReadFailures))]
+async fn list_projections(
+    State(app): State<App>,
+    caller: Caller,
+    query: ListQuery<NoFilters>,
+) -> Result<ListReply<Status>, Problem> {
+    caller.need(Right::ReadProjections)?;
+    let mut statuses = app.views.statuses();
+    statuses.push(app.search.status());
+    let total = Total::exact(statuses.len() as u64);
+    let offset = usize::try_from(query.offset()).unwrap_or(usize::MAX);
+    let page = statuses.into_iter().skip(offset).take(query.size() as usize).collect();
+    Ok(query.reply("Read models", page, total))
+}
+
+/// A rebuild that goes on.
+#[derive(Debug, Serialize, ToSchema)]
+struct Rebuild {
+    /// The read model.
+    name: String,
+    /// Where its progress is seen.
+    progress: String,
+}
+
+/// Rebuild a read model
+///
+/// It is built anew from the log beside the one in use, and swapped in when it has caught up. The
+/// listings share one file: rebuilding one of them rebuilds the file.
+#[utoipa::path(post, path = "/api/projections/{name}/rebuild", tag = "Log and audit",
+    params(("name" = String, Path, description = "As in the list"), IdempotencyKeyParam),
+    responses((status = 202, description = "It is being rebuilt", body = Envelope<Rebuild>), WriteFailures))]
+async fn rebuild_projection(
+    State(app): State<App>,
+    caller: Caller,
+    _: Idempotency,
+    Path(name): Path<String>,
+) -> Result<Reply<Rebuild>, Problem> {
+    caller.need(Right::RebuildProjections)?;
+    if !app.views.rebuild(&name) {
+        return Err(Problem::not_found(
+            "projection_not_found",
+            "there is no such read model: GET /api/projections lists them",
+        ));
+    }
+    let position = app.views.position().0;
+    let rebuild = Rebuild { name, progress: "/api/projections".into() };
+    Ok(Reply::accepted("The read model is being rebuilt", rebuild).position(position))
+}

@@ -1,0 +1,148 @@
+//! The application: what every handler can reach, and how a write is answered.
+//!
+//! The rule of this file: the answer to a write is sent only after this node's read models have taken
+//! the write in.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use commands::{Commands, Done, PendingRejections, PendingUses, SessionKeys};
+use embeddings::Embedder;
+use eventlog::{EventStore, Position, RecordedEvent};
+use projections::Views;
+use projections::search::Search;
+use rusqlite::Connection;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::http::Problem;
+
+/// How long the answer to a write, or a read with `X-Min-Position`, waits for the read models.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What every handler can reach. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// The parts of the application.
+pub struct Parts {
+    /// The command side.
+    pub commands: Commands,
+    /// The log.
+    pub log: Arc<dyn EventStore>,
+    /// The read models.
+    pub views: Views,
+    /// The search index.
+    pub search: Search,
+    /// The keys that sign sessions.
+    pub session_keys: SessionKeys,
+    /// The organization that the first start made.
+    pub organization: Uuid,
+    /// The embedding model, as soon as there is one.
+    pub embedder: watch::Receiver<Option<Embedder>>,
+    /// Uses of tokens that were not written yet.
+    pub uses: PendingUses,
+    /// Refused attempts that were not written yet.
+    pub rejections: PendingRejections,
+    /// Cancelled when the server stops.
+    pub shutdown: CancellationToken,
+    /// How long an access token is good.
+    pub access_ttl: TimeDelta,
+    /// How long a refresh token is good.
+    pub refresh_ttl: TimeDelta,
+    /// The largest upload, in bytes.
+    pub upload_limit: u64,
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl App {
+    /// Puts the parts together.
+    pub fn new(parts: Parts) -> App {
+        App(Arc::new(parts))
+    }
+
+    /// Runs a query on the read models.
+    ///
+    /// # Errors
+    /// A problem that says what failed.
+    pub fn read<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, projections::Error>,
+    ) -> Result<T, Problem> {
+        self.views.read(query).map_err(Problem::from)
+    }
+
+    /// Waits until the read models have taken a position in.
+    ///
+    /// # Errors
+    /// 503 when that takes longer than [`PATIENCE`].
+    pub async fn caught_up(&self, position: Position) -> Result<(), Problem> {
+        if self.views.caught_up(position, PATIENCE).await {
+            return Ok(());
+        }
+        Err(Problem::unavailable(
+            "read_models_behind",
+            format!(
+                "the read models have not reached position {position} yet: try again in a moment"
+            ),
+            Duration::from_secs(1),
+        ))
+    }
+
+    /// Waits until the read models show what a command did. Answers the position for
+    /// `X-Event-Position`.
+    ///
+    /// # Errors
+    /// 503 when that takes longer than [`PATIENCE`]; the change is stored all the same.
+    pub async fn applied(&self, done: &Done) -> Result<u64, Problem> {
+        let position = done.position();
+        self.caught_up(position).await?;
+        Ok(position.max(self.views.position()).0)
+    }
+
+    /// Reads what a command made: from the read models, or, where the command had been carried out
+    /// before, as it was right after it.
+    ///
+    /// # Errors
+    /// A problem that says what failed.
+    pub async fn read_after<T>(
+        &self,
+        done: &Done,
+        query: impl FnOnce(&Connection) -> Result<T, projections::Error>,
+    ) -> Result<T, Problem> {
+        if !done.replayed {
+            return self.read(query);
+        }
+        let limit = usize::try_from(done.sequence).unwrap_or(usize::MAX);
+        let events: Vec<Arc<RecordedEvent>> =
+            self.log.read_stream(&done.stream, 0, limit).await.map_err(commands::Error::from)?;
+        self.views.scratch(&events, query).map_err(Problem::from)
+    }
+
+    /// Writes what is pending of a token, or of all, and waits until it can be read.
+    ///
+    /// # Errors
+    /// The log fails, or the read models are behind.
+    pub async fn write_uses(&self, of: Option<Uuid>) -> Result<(), Problem> {
+        let position = self.commands.record_uses(&self.uses, of).await?;
+        self.caught_up(position).await
+    }
+
+    /// Writes what refused attempts are pending, and waits until they can be read.
+    ///
+    /// # Errors
+    /// The log fails, or the read models are behind.
+    pub async fn write_rejections(&self) -> Result<(), Problem> {
+        let position = self.commands.record_rejections(&self.rejections).await?;
+        self.caught_up(position).await
+    }
+}

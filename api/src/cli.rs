@@ -1,0 +1,334 @@
+//! The command line: one binary, `prodgy`.
+//!
+//! The rule of this file: exit 0 when it was done, 1 when it failed, 2 for bad usage. Logs go to
+//! stderr, answers to stdout.
+
+use std::io::{IsTerminal, Read, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use clap::{Parser, Subcommand};
+use commands::{Ask, Commands, NewUser};
+use domain::user::Asker;
+use domain::{Email, Name, Role};
+use eventlog::Position;
+use projections::{Status, Views};
+use secrecy::SecretString;
+
+use crate::config::Config;
+use crate::config::arguments::{Arguments, CommonArguments, ServingArguments};
+use crate::serve::{DataDir, open_log, open_vault, serve};
+use crate::{demo, logs};
+
+/// How many events one read of the log brings.
+const BATCH: usize = 1_000;
+
+/// How often `events tail` looks for more.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Prodgy: the event-sourced backend for AI-agent workspaces.
+#[derive(Debug, Parser)]
+#[command(name = "prodgy", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(ServingArguments),
+    /// Run the server on a data directory with a sample workspace, and say how to use it.
+    Demo(ServingArguments),
+    /// The embedding model.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// The people of the organization.
+    #[command(subcommand)]
+    Users(UsersCommand),
+    /// The read models.
+    #[command(subcommand)]
+    Projections(ProjectionsCommand),
+    /// The log of events.
+    #[command(subcommand)]
+    Events(EventsCommand),
+    /// Print the OpenAPI document.
+    Openapi(CommonArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelCommand {
+    /// Download the embedding model into the hub's cache.
+    Fetch(CommonArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum UsersCommand {
+    /// Make a user. Not while a server runs on the same data directory: use POST /api/users there.
+    Create {
+        /// The address that the user signs in with.
+        #[arg(long)]
+        email: String,
+        /// What the user may do: owner, admin, member or viewer.
+        #[arg(long)]
+        role: Role,
+        /// The user's name.
+        #[arg(long)]
+        name: Option<String>,
+        /// Read the password from standard input instead of asking for it.
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        common: CommonArguments,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ProjectionsCommand {
+    /// Say where each read model stands.
+    List(CommonArguments),
+    /// Throw the read models away and fill them anew. Not while a server runs on the same data
+    /// directory: use POST /api/projections/NAME/rebuild there.
+    Rebuild {
+        /// The read model; they share one file, so all are refilled.
+        name: String,
+        #[command(flatten)]
+        common: CommonArguments,
+    },
+    /// Rebuild the read models in memory and compare. Runs beside a server.
+    Verify(CommonArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum EventsCommand {
+    /// Print events as JSON lines, and go on with those that come. Runs beside a server.
+    Tail {
+        /// Begin after this position; without it, with the last 10.
+        #[arg(long)]
+        after: Option<u64>,
+        /// End when there is no more.
+        #[arg(long)]
+        no_follow: bool,
+        #[command(flatten)]
+        common: CommonArguments,
+    },
+}
+
+/// Runs the command line.
+pub async fn run() -> ExitCode {
+    let command = Cli::parse().command;
+    let config = match Config::load(command.arguments()) {
+        Ok(config) => config,
+        Err(error) => {
+            eprint_line(&format!("prodgy: {:#}", anyhow!(error)));
+            return ExitCode::from(2);
+        }
+    };
+    if let Err(error) = logs::start(config.log_format, config.log_filter()) {
+        eprint_line(&format!("prodgy: logs cannot be written: {error}"));
+    }
+    match carry_out(command, config).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprint_line(&format!("prodgy: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Command {
+    fn arguments(&self) -> &Arguments {
+        match self {
+            Command::Serve(ServingArguments(arguments))
+            | Command::Demo(ServingArguments(arguments)) => arguments,
+            Command::Model(ModelCommand::Fetch(CommonArguments(arguments)))
+            | Command::Users(UsersCommand::Create { common: CommonArguments(arguments), .. })
+            | Command::Projections(
+                ProjectionsCommand::List(CommonArguments(arguments))
+                | ProjectionsCommand::Rebuild { common: CommonArguments(arguments), .. }
+                | ProjectionsCommand::Verify(CommonArguments(arguments)),
+            )
+            | Command::Events(EventsCommand::Tail { common: CommonArguments(arguments), .. })
+            | Command::Openapi(CommonArguments(arguments)) => arguments,
+        }
+    }
+}
+
+fn eprint_line(text: &str) {
+    // Nothing is left to do where not even this can be written.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+async fn carry_out(command: Command, config: Config) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(_) => serve(config, None).await?,
+        Command::Demo(_) => {
+            serve(config, Some(Box::new(|app, address| Box::pin(demo::prepare(app, address)))))
+                .await?;
+        }
+        Command::Model(ModelCommand::Fetch(_)) => {
+            let folder = embeddings::fetch(embeddings::show_progress()).await?;
+            print_line(&folder.display().to_string())?;
+        }
+        Command::Users(UsersCommand::Create { email, role, name, password_stdin, .. }) => {
+            create_user(&config, &email, role, name.as_deref(), password_stdin).await?;
+        }
+        Command::Projections(ProjectionsCommand::List(_)) => list_projections(&config).await?,
+        Command::Projections(ProjectionsCommand::Rebuild { name, .. }) => {
+            rebuild(&config, &name).await?
+        }
+        Command::Projections(ProjectionsCommand::Verify(_)) => return verify(&config).await,
+        Command::Events(EventsCommand::Tail { after, no_follow, .. }) => {
+            tail(&config, after, !no_follow).await?
+        }
+        Command::Openapi(_) => {
+            print_line(&serde_json::to_string_pretty(&crate::router::document())?)?
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_line(text: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{text}")
+}
+
+async fn create_user(
+    config: &Config,
+    email: &str,
+    role: Role,
+    name: Option<&str>,
+    from_stdin: bool,
+) -> anyhow::Result<()> {
+    let email = Email::parse(email).map_err(|error| anyhow!(error))?;
+    let name = name.map(Name::parse).transpose().map_err(|error| anyhow!(error))?;
+    let password = read_password(from_stdin)?;
+    let log = open_log(config, false).await?;
+    let commands = Commands::open(log.clone(), open_vault(config).await?).await?;
+    let boot = commands.boot().await?;
+    let ask = Ask::once("command line", boot.organization, None);
+    let new = NewUser { email, name, role, password };
+    let done = commands.create_user(new, Asker::Operator, &ask).await?;
+    log.close().await;
+    print_line(&format!("made user {}", done.stream.id()))?;
+    Ok(())
+}
+
+fn read_password(from_stdin: bool) -> anyhow::Result<SecretString> {
+    if from_stdin {
+        let mut text = String::new();
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("the password cannot be read from standard input")?;
+        return Ok(SecretString::from(text.trim_end_matches(['\r', '\n']).to_owned()));
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("there is no terminal to ask for a password: pass it with --password-stdin");
+    }
+    let first = rpassword::prompt_password("password: ")?;
+    let second = rpassword::prompt_password("once more: ")?;
+    if first != second {
+        bail!("the two passwords differ: try again");
+    }
+    Ok(SecretString::from(first))
+}
+
+async fn list_projections(config: &Config) -> anyhow::Result<()> {
+    let log = open_log(config, true).await?;
+    let head = log.head().await?;
+    let folder = DataDir::new(&config.data_dir).views();
+    let statuses = projections::standings(&folder, head).map_err(no_views)?;
+    print_line(&format!("{:<16} {:>7} {:>12} {:>8}  state", "name", "version", "position", "lag"))?;
+    for Status { name, version, position, lag, state, stopped, .. } in statuses {
+        let state = serde_json::to_value(state)?;
+        let why = stopped.map(|stopped| format!(" ({})", stopped.error)).unwrap_or_default();
+        let state = state.as_str().unwrap_or_default();
+        print_line(&format!("{name:<16} {version:>7} {position:>12} {lag:>8}  {state}{why}"))?;
+    }
+    Ok(())
+}
+
+fn no_views(error: projections::Error) -> anyhow::Error {
+    match error {
+        projections::Error::NotReady => {
+            anyhow!(
+                "there are no read models of this version here: start `prodgy serve` once, or check --data-dir"
+            )
+        }
+        other => other.into(),
+    }
+}
+
+async fn rebuild(config: &Config, name: &str) -> anyhow::Result<()> {
+    if !projections::read_models().iter().any(|model| model.name() == name) {
+        bail!("there is no read model {name}: `prodgy projections list` names them");
+    }
+    // The lock of the log says that no server runs here.
+    let log = open_log(config, false).await?;
+    let folder = DataDir::new(&config.data_dir).views();
+    std::fs::create_dir_all(&folder)?;
+    projections::discard(&folder)?;
+    let head = log.head().await?;
+    let views = Views::open(&folder, log.clone())?;
+    let mut applied = views.watch();
+    while views.position() < head {
+        report(&views.statuses(), head)?;
+        let _ = tokio::time::timeout(Duration::from_secs(1), applied.changed()).await;
+    }
+    report(&views.statuses(), head)?;
+    views.close().await;
+    log.close().await;
+    Ok(())
+}
+
+fn report(statuses: &[Status], head: Position) -> std::io::Result<()> {
+    let Some(status) = statuses.first() else { return Ok(()) };
+    print_line(&format!(
+        "position {} of {head}, {:.0} events a second",
+        status.position, status.rate
+    ))
+}
+
+async fn verify(config: &Config) -> anyhow::Result<ExitCode> {
+    let log = open_log(config, true).await?;
+    let folder = DataDir::new(&config.data_dir).views();
+    let verdict = projections::verify(&folder, log.as_ref()).await.map_err(no_views)?;
+    match verdict.difference {
+        None => {
+            print_line(&format!(
+                "the read models are what the log makes of them, up to position {}",
+                verdict.position
+            ))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some((stored, rebuilt)) => {
+            print_line(&format!("the read models differ at position {}:", verdict.position))?;
+            print_line(&format!("  stored:  {stored}\n  rebuilt: {rebuilt}"))?;
+            print_line(
+                "rebuild them: `prodgy projections rebuild NAME`, or POST /api/projections/NAME/rebuild",
+            )?;
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+async fn tail(config: &Config, after: Option<u64>, follow: bool) -> anyhow::Result<()> {
+    let log = open_log(config, true).await?;
+    let mut position = match after {
+        Some(position) => Position(position),
+        None => Position(log.head().await?.0.saturating_sub(10)),
+    };
+    loop {
+        let events = log.read_after(position, BATCH).await?;
+        for event in &events {
+            print_line(&serde_json::to_string(event.as_ref())?)?;
+            position = event.position;
+        }
+        if events.is_empty() {
+            if !follow {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! The log itself: `/api/events`, as CloudEvents.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use eventlog::{Position, RecordedEvent, StreamId};
+use futures::Stream;
+use projections::TOTAL_CAP;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::access::Right;
+use crate::app::App;
+use crate::caller::Caller;
+use crate::http::openapi::{LastEventIdParam, MinPositionParam, PageParams, ReadFailures};
+use crate::http::reply::ListEnvelope;
+use crate::http::sse::{self, LastEventId};
+use crate::http::{ListQuery, ListReply, Problem, Query, Total};
+
+/// How many events one read of the log brings.
+const BATCH: usize = 1_000;
+
+/// How many events one request looks at, where few of them fit its filters.
+const LOOKED_AT: usize = 100_000;
+
+/// The routes of the log that answer soon.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list_events))
+}
+
+/// The routes of the log that may take long.
+pub fn long_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(stream_events))
+}
+
+/// An event as a CloudEvent (specification 1.0.2, JSON format), with the envelope's other members as
+/// extensions. What is sealed in `data` stays sealed.
+#[derive(Debug, Serialize, ToSchema)]
+struct CloudEvent {
+    /// Always `1.0`.
+    #[schema(value_type = String, example = "1.0")]
+    specversion: &'static str,
+    /// The event's id.
+    id: Uuid,
+    /// The organization, as a path.
+    #[schema(example = "/organizations/01936f6e-7d3c-7a10-8000-000000000000")]
+    source: String,
+    /// The name on disk with its version.
+    #[serde(rename = "type")]
+    #[schema(example = "agent.installed.v1")]
+    event_type: String,
+    /// The stream.
+    subject: String,
+    /// When it was committed.
+    #[schema(format = DateTime)]
+    time: String,
+    /// Always `application/json`.
+    #[schema(value_type = String)]
+    datacontenttype: &'static str,
+    /// The place in the one global order.
+    position: u64,
+    /// The place in the stream, from 1.
+    sequence: u64,
+    /// Who acted.
+    actor: String,
+    /// The product.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    product: Option<Uuid>,
+    /// What groups everything that one request led to.
+    correlationid: Uuid,
+    /// The event that led to this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    causationid: Option<Uuid>,
+    /// The command that this event is a result of.
+    commandid: Uuid,
+    /// The request that this event is a result of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requestid: Option<String>,
+    /// The trace that this event belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    traceparent: Option<String>,
+    /// What happened.
+    #[schema(value_type = Object)]
+    data: Box<RawValue>,
+}
+
+impl From<&RecordedEvent> for CloudEvent {
+    fn from(event: &RecordedEvent) -> CloudEvent {
+        CloudEvent {
+            specversion: "1.0",
+            id: event.id,
+            source: format!("/organizations/{}", event.organization),
+            event_type: event.event_type.clone(),
+            subject: event.stream.to_string(),
+            time: projections::stored_time(event.time),
+            datacontenttype: "application/json",
+            position: event.position.0,
+            sequence: event.sequence,
+            actor: event.actor.clone(),
+            product: event.product,
+            correlationid: event.correlation,
+            causationid: event.causation,
+            commandid: event.command_id,
+            requestid: event.request_id.clone(),
+            traceparent: event.traceparent.clone(),
+            data: event.data.clone(),
+        }
+    }
+}
+
+/// Which events are wanted. Every condition narrows.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct EventFilters {
+    /// After this position.
+    after: Option<u64>,
+    /// Of this type, as `agent.installed.v1`.
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+    /// Of this stream, as `agent-<id>`.
+    stream: Option<String>,
+    /// Of this product.
+    product_id: Option<Uuid>,
+}
+
+/// What the filters come to for one caller.
+#[derive(Clone, Debug)]
+struct Wanted {
+    organization: Uuid,
+    product: Option<Uuid>,
+    /// The caller sees nothing outside this product.
+    bound: Option<Uuid>,
+    event_type: Option<String>,
+    stream: Option<String>,
+}
+
+impl Wanted {
+    fn new(caller: &Caller, filters: &EventFilters) -> Wanted {
+        Wanted {
+            organization: caller.organization,
+            product: filters.product_id,
+            bound: caller.bound_product(),
+            event_type: filters.event_type.clone(),
+            stream: filters.stream.clone(),
+        }
+    }
+
+    fn fits(&self, event: &RecordedEvent) -> bool {
+        event.organization == self.organization
+            && self.product.is_none_or(|product| event.product == Some(product))
+            && self.bound.is_none_or(|product| event.product == Some(product))
+            && self.event_type.as_ref().is_none_or(|wanted| *wanted == event.event_type)
+            && self.stream.as_ref().is_none_or(|wanted| wanted == event.stream.as_str())
+    }
+
+    /// The next events after a position, whether they fit or not.
+    async fn read(&self, app: &App, after: Position) -> Result<Vec<Arc<RecordedEvent>>, Problem> {
+        let events = match &self.stream {
+            // A stream is short: it is read whole, and passed over up to the position.
+            Some(stream) => {
+                let whole =
+                    app.log.read_stream(&StreamId::from(stream.as_str()), 0, LOOKED_AT).await;
+                whole.map(|mut events| {
+                    events.retain(|event| event.position > after);
+                    events.truncate(BATCH);
+                    events
+                })
+            }
+            None => app.log.read_after(after, BATCH).await,
+        };
+        Ok(events.map_err(commands::Error::from)?)
+    }
+}
+
+/// Read the log
+///
+/// Oldest first, as CloudEvents. An API token sees its own product. `pagination.cursor` goes on where
+/// the answer ends; so does `after` with the position of its last event.
+#[utoipa::path(get, path = "/api/events", tag = "Log and audit",
+    params(PageParams, EventFilters, MinPositionParam),
+    responses((status = 200, description = "The events", body = ListEnvelope<CloudEvent>), ReadFailures))]
+async fn list_events(
+    State(app): State<App>,
+    caller: Caller,
+    query: ListQuery<EventFilters>,
+) -> Result<ListReply<CloudEvent>, Problem> {
+    caller.need(Right::ReadEvents)?;
+    let wanted = Wanted::new(&caller, &query.filters);
+    let size = query.size() as usize;
+    let first = query.cursor::<u64>()?.or(query.filters.after).unwrap_or(0);
+    let mut position = Position(first);
+    let (mut items, mut fitting, mut looked_at) = (Vec::new(), 0_u64, 0_usize);
+    // From where the next answer goes on: behind the last event of this one.
+    let mut goes_on = None;
+    let is_whole = loop {
+        let events = wanted.read(&app, position).await?;
+        let Some(last) = events.last().map(|event| event.position) else { break true };
+        looked_at += events.len();
+        for event in events.iter().filter(|event| wanted.fits(event)) {
+            fitting += 1;
+            if fitting > query.offset() && items.len() < size {
+                items.push(CloudEvent::from(event.as_ref()));
+                goes_on = Some(event.position);
+            }
+        }
+        position = last;
+        if fitting > TOTAL_CAP || looked_at >= LOOKED_AT {
+            break false;
+        }
+    };
+    if items.len() < size {
+        goes_on = Some(position);
+    }
+    let is_end = is_whole && fitting <= query.offset() + items.len() as u64;
+    let total = if is_whole && fitting <= TOTAL_CAP {
+        Total::exact(fitting)
+    } else {
+        Total::capped(fitting.min(TOTAL_CAP))
+    };
+    let cursor = goes_on.filter(|_| !is_end).map(|position| query.cursor_after(&position.0));
+    Ok(query.reply("Events", items, total.with_cursor(cursor)))
+}
+
+/// Follow the log
+///
+/// Server-sent events: the id of each is its position, its data a CloudEvent. Without `after` and
+/// `Last-Event-ID` it begins with the next event.
+#[utoipa::path(get, path = "/api/events/stream", tag = "Log and audit",
+    params(EventFilters, LastEventIdParam, MinPositionParam),
+    responses((status = 200, description = "The events", content((String = "text/event-stream"))), ReadFailures))]
+async fn stream_events(
+    State(app): State<App>,
+    caller: Caller,
+    LastEventId(last): LastEventId,
+    Query(filters): Query<EventFilters>,
+) -> Result<Response, Problem> {
+    caller.need(Right::ReadEvents)?;
+    let wanted = Wanted::new(&caller, &filters);
+    let start = match last.or(filters.after) {
+        Some(position) => Position(position),
+        None => app.log.head().await.map_err(commands::Error::from)?,
+    };
+    let shutdown = app.shutdown.clone();
+    Ok(sse::stream(Box::pin(follow(app, wanted, start)), shutdown))
+}
+
+fn follow(
+    app: App,
+    wanted: Wanted,
+    start: Position,
+) -> impl Stream<Item = Result<sse::Event, Problem>> + Send {
+    async_stream::try_stream! {
+        let mut head = app.log.watch();
+        let mut position = start;
+        loop {
+            let _ = head.borrow_and_update();
+            loop {
+                let events = wanted.read(&app, position).await?;
+                let Some(last) = events.last().map(|event| event.position) else { break };
+                for event in events.iter().filter(|event| wanted.fits(event)) {
+                    yield sse::Event::new(event.position, "message", &CloudEvent::from(event.as_ref()))?;
+                }
+                position = last;
+            }
+            if head.changed().await.is_err() {
+                break;
+            }
+        }
+    }
+}

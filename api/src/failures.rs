@@ -1,0 +1,95 @@
+//! Failures of the rooms below, as problems.
+//!
+//! The rule of this file: a refusal keeps its code and its sentence; a failure of machinery is
+//! logged once and tells the client only what it can act on.
+
+use std::time::Duration;
+
+use domain::refusal::RefusalKind;
+use domain::{Refusal, ValueError};
+
+use crate::http::{FieldError, Problem};
+
+/// When to try again where the cause has to be mended by a person.
+const SOON: Duration = Duration::from_secs(5);
+
+impl From<commands::Error> for Problem {
+    fn from(error: commands::Error) -> Problem {
+        use commands::Error;
+        match error {
+            Error::Refused { kind, code, message } => refusal(kind, code, message),
+            Error::Invalid { code, message, faults } => Problem::invalid(code, message)
+                .with_errors(
+                    faults
+                        .into_iter()
+                        .map(|fault| FieldError::new(fault.pointer, fault.code, fault.message)),
+                ),
+            Error::Stale { .. } => Problem::stale(),
+            Error::CommandReused => Problem::invalid("idempotency_key_reused", error.to_string()),
+            Error::Conflict => Problem::conflict("conflict", error.to_string()),
+            Error::BadCredentials => Problem::unauthenticated("bad_credentials", error.to_string()),
+            Error::Log(source) => log_failure(source),
+            Error::Vault(source) => vault_failure(source),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<projections::Error> for Problem {
+    fn from(error: projections::Error) -> Problem {
+        match error {
+            projections::Error::NotReady => Problem::unavailable(
+                "read_models_not_ready",
+                error.to_string(),
+                Duration::from_secs(1),
+            ),
+            projections::Error::Log(source) => log_failure(source),
+            projections::Error::Vault(source) => vault_failure(source),
+            other => Problem::internal(&other),
+        }
+    }
+}
+
+impl From<vault::Error> for Problem {
+    fn from(error: vault::Error) -> Problem {
+        vault_failure(error)
+    }
+}
+
+fn log_failure(error: eventlog::Error) -> Problem {
+    match error {
+        eventlog::Error::DiskFull => Problem::unavailable("disk_full", error.to_string(), SOON),
+        eventlog::Error::Locked(_) => Problem::unavailable("log_locked", error.to_string(), SOON),
+        eventlog::Error::Closed => Problem::unavailable("stopping", error.to_string(), SOON),
+        other => Problem::internal(&other),
+    }
+}
+
+fn vault_failure(error: vault::Error) -> Problem {
+    match error {
+        vault::Error::DiskFull => Problem::unavailable("disk_full", error.to_string(), SOON),
+        vault::Error::Stopping => Problem::unavailable("stopping", error.to_string(), SOON),
+        other => Problem::internal(&other),
+    }
+}
+
+fn refusal(kind: RefusalKind, code: &'static str, message: String) -> Problem {
+    match kind {
+        RefusalKind::NotFound => Problem::not_found(code, message),
+        RefusalKind::Invalid => Problem::invalid(code, message),
+        RefusalKind::Conflict => Problem::conflict(code, message),
+        RefusalKind::Forbidden => Problem::forbidden(code, message),
+        RefusalKind::Unauthenticated => Problem::unauthenticated(code, message),
+    }
+}
+
+/// A value of a body that the domain does not take, at its place.
+pub fn bad_value(field: &str, error: &ValueError) -> Problem {
+    let (_, code) = error.reason();
+    let pointer = format!("/{field}");
+    Problem::invalid(code, error.to_string()).with_error(FieldError::new(
+        pointer,
+        code,
+        error.to_string(),
+    ))
+}

@@ -1,0 +1,24 @@
+//! Between the paging of HTTP and the windows of the read models.
+
+use projections::{Listing, Window};
+
+use crate::http::{ListQuery, Problem, Total};
+
+/// The window that a request asks for.
+///
+/// # Errors
+/// 400 for a cursor that is not of this list.
+pub fn window<F>(query: &ListQuery<F>) -> Result<Window, Problem> {
+    Ok(Window { offset: query.offset(), size: u64::from(query.size()), cursor: query.cursor()? })
+}
+
+/// How long the whole list is, and from where it goes on.
+pub fn total<F, T>(query: &ListQuery<F>, listing: &Listing<T>) -> Total {
+    let total = match listing.total_is_capped {
+        true => Total::capped(listing.total),
+        false => Total::exact(listing.total),
+    };
+    // The cursor is for lists too long for page numbers.
+    let cursor = listing.cursor.filter(|_| listing.total_is_capped);
+    total.with_cursor(cursor.map(|position| query.cursor_after(&position)))
+}

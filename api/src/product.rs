@@ -1,0 +1,171 @@
+//! Products: `/api/products`.
+
+use axum::extract::State;
+use domain::{Description, Name};
+use projections::product::{self, Product};
+use serde::Deserialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::access::Right;
+use crate::answers::Deleted;
+use crate::app::App;
+use crate::caller::{Caller, Circumstances};
+use crate::failures::bad_value;
+use crate::http::openapi::{
+    IdempotencyKeyParam, IfMatchParam, IfNoneMatchParam, MinPositionParam, PageParams,
+    ReadFailures, WriteFailures,
+};
+use crate::http::page::NoFilters;
+use crate::http::reply::{Envelope, ListEnvelope};
+use crate::http::{ETag, IfNoneMatch, Json, ListQuery, ListReply, Path, Problem, Reply};
+use crate::lists::{total, window};
+
+/// The routes of products.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, change, delete))
+}
+
+/// A product that is to be made.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewProduct {
+    /// What people call it.
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    /// What it is for.
+    #[schema(max_length = 4000)]
+    description: Option<String>,
+}
+
+/// What is to be changed of a product; what is left out stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ProductChange {
+    /// What people call it.
+    #[schema(min_length = 1, max_length = 200)]
+    name: Option<String>,
+    /// What it is for.
+    #[schema(max_length = 4000)]
+    description: Option<String>,
+}
+
+fn name(text: &str) -> Result<Name, Problem> {
+    Name::parse(text).map_err(|error| bad_value("name", &error))
+}
+
+fn description(text: &str) -> Result<Description, Problem> {
+    Description::parse(text).map_err(|error| bad_value("description", &error))
+}
+
+/// List products
+///
+/// Newest first. An API token sees its own product.
+#[utoipa::path(get, path = "/api/products", tag = "Products",
+    params(PageParams, MinPositionParam),
+    responses((status = 200, description = "The products", body = ListEnvelope<Product>), ReadFailures))]
+async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    query: ListQuery<NoFilters>,
+) -> Result<ListReply<Product>, Problem> {
+    caller.need(Right::ReadProducts)?;
+    let window = window(&query)?;
+    let listing =
+        app.read(|db| product::list(db, caller.organization, caller.bound_product(), window))?;
+    let total = total(&query, &listing);
+    Ok(query.reply("Products", listing.items, total))
+}
+
+/// Make a product
+///
+/// A new product has a default knowledge base.
+#[utoipa::path(post, path = "/api/products", tag = "Products", params(IdempotencyKeyParam),
+    responses((status = 201, description = "The new product", body = Envelope<Product>), WriteFailures))]
+async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    body: Json<NewProduct>,
+) -> Result<Reply<Product>, Problem> {
+    caller.need(Right::WriteProducts)?;
+    let name = name(&body.value.name)?;
+    let description = body.value.description.as_deref().map(description).transpose()?;
+    let ask = circumstances.ask(&app, &caller, None, &[&body.bytes]).await?;
+    let done = app.commands.create_product(name, description, &ask).await?;
+    let position = app.applied(&done).await?;
+    let id = done.stream_id().unwrap_or_default();
+    let product = app.read_after(&done, |db| product::get(db, id)).await?.ok_or_else(gone)?;
+    let etag = ETag::of_sequence(product.sequence);
+    let location = format!("/api/products/{id}");
+    Ok(Reply::created(location, "Product created", product)
+        .etag(&etag)
+        .position(position)
+        .replayed(done.replayed))
+}
+
+/// Look at a product
+#[utoipa::path(get, path = "/api/products/{productId}", tag = "Products",
+    params(("productId" = Uuid, Path), MinPositionParam, IfNoneMatchParam),
+    responses((status = 200, description = "The product", body = Envelope<Product>),
+              (status = 304, description = "The client has it already"), ReadFailures))]
+async fn get(
+    State(app): State<App>,
+    caller: Caller,
+    known: IfNoneMatch,
+    Path(id): Path<Uuid>,
+) -> Result<Reply<Product>, Problem> {
+    caller.need(Right::ReadProducts)?;
+    let product = caller.product(&app, id)?;
+    let etag = ETag::of_sequence(product.sequence);
+    Ok(Reply::ok("Product", product).etag_unless_known(&etag, &known))
+}
+
+/// Change a product
+#[utoipa::path(put, path = "/api/products/{productId}", tag = "Products",
+    params(("productId" = Uuid, Path), IfMatchParam),
+    responses((status = 200, description = "The product as it is now", body = Envelope<Product>), WriteFailures))]
+async fn change(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path(id): Path<Uuid>,
+    body: Json<ProductChange>,
+) -> Result<Reply<Product>, Problem> {
+    caller.need(Right::WriteProducts)?;
+    caller.product(&app, id)?;
+    let name = body.value.name.as_deref().map(name).transpose()?;
+    let description = body.value.description.as_deref().map(description).transpose()?;
+    let ask = circumstances.ask(&app, &caller, Some(id), &[&body.bytes]).await?;
+    let done = app.commands.change_product(id, name, description, &ask).await?;
+    let position = app.applied(&done).await?;
+    let product = app.read_after(&done, |db| product::get(db, id)).await?.ok_or_else(gone)?;
+    let etag = ETag::of_sequence(product.sequence);
+    Ok(Reply::ok("Product changed", product).etag(&etag).position(position).replayed(done.replayed))
+}
+
+/// Delete a product
+///
+/// What is inside can no longer be reached. Its history stays in the audit log.
+#[utoipa::path(delete, path = "/api/products/{productId}", tag = "Products",
+    params(("productId" = Uuid, Path), IfMatchParam),
+    responses((status = 200, description = "It is gone", body = Envelope<Deleted>), WriteFailures))]
+async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path(id): Path<Uuid>,
+) -> Result<Reply<Deleted>, Problem> {
+    caller.need(Right::WriteProducts)?;
+    caller.product(&app, id)?;
+    let ask = circumstances.ask(&app, &caller, Some(id), &[]).await?;
+    let done = app.commands.delete_product(id, &ask).await?;
+    let position = app.applied(&done).await?;
+    Ok(Reply::ok("Product deleted", Deleted { id }).position(position))
+}
+
+fn gone() -> Problem {
+    Problem::not_found("product_not_found", "the product was deleted in the meantime")
+}

@@ -1,0 +1,127 @@
+//! Every route, and the layers around groups of them.
+//!
+//! The rule of this file: a route is in the OpenAPI document or it does not exist.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use eventlog::Position;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+use crate::http::MinPosition;
+use crate::http::layers::{self, Settings, body_limit, timeout};
+use crate::http::openapi::{self, Document};
+use crate::http::rate_limit::{self, RateLimit};
+use crate::metrics::Metrics;
+use crate::record::remember;
+use crate::{
+    admin, agent, api_token, audit_log, event, execution, file, knowledge_base, product, search,
+    service, session, trigger, user,
+};
+
+/// How the routes are dressed.
+pub struct Dress {
+    /// CORS and proxies.
+    pub settings: Settings,
+    /// The limit of most routes; none switches it off.
+    pub limit: Option<RateLimit>,
+    /// The limit of signing in and refreshing; none switches it off.
+    pub sign_in_limit: Option<RateLimit>,
+    /// The largest body of most routes, in bytes.
+    pub body_limit: usize,
+    /// How long most routes may take.
+    pub timeout: Duration,
+    /// Where `/metrics` comes from.
+    pub metrics: Metrics,
+}
+
+/// The routes that answer soon, with small bodies.
+fn ordinary() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .merge(session::router())
+        .merge(user::router())
+        .merge(product::router())
+        .merge(api_token::router())
+        .merge(knowledge_base::router())
+        .merge(file::router())
+        .merge(search::router())
+        .merge(agent::router())
+        .merge(trigger::router())
+        .merge(execution::router())
+        .merge(audit_log::router())
+        .merge(event::router())
+        .merge(admin::router())
+}
+
+/// The routes that may take as long as the client's line: uploads, downloads, streams.
+fn long(upload_limit: u64) -> OpenApiRouter<App> {
+    let upload_limit = usize::try_from(upload_limit).unwrap_or(usize::MAX);
+    OpenApiRouter::new()
+        .merge(file::long_router().layer(body_limit(upload_limit)))
+        .merge(event::long_router())
+        .merge(audit_log::long_router())
+        .merge(trigger::long_router())
+}
+
+/// The OpenAPI document of every route.
+pub fn document() -> utoipa::openapi::OpenApi {
+    let routes = OpenApiRouter::with_openapi(Document::openapi())
+        .merge(ordinary())
+        .merge(session::sign_in_router())
+        .merge(long(0))
+        .merge(service::router());
+    let (_, mut document) = routes.split_for_parts();
+    document.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    document
+}
+
+/// The whole HTTP side.
+///
+/// # Errors
+/// The OpenAPI document cannot be written.
+pub fn build(app: App, dress: Dress) -> Result<Router, serde_json::Error> {
+    let (ordinary, _) = ordinary().split_for_parts();
+    let (sign_in, _) = session::sign_in_router().split_for_parts();
+    let (long, _) = long(app.upload_limit).split_for_parts();
+    let (health, _) = service::router().split_for_parts();
+
+    let quick = |router: Router<App>| {
+        router.layer(from_fn_with_state(dress.timeout, timeout)).layer(body_limit(dress.body_limit))
+    };
+    let limited = |router: Router<App>, limit: &Option<RateLimit>| match limit {
+        Some(limit) => router.layer(from_fn_with_state(limit.clone(), rate_limit::enforce)),
+        None => router,
+    };
+    let api = limited(quick(ordinary).merge(long), &dress.limit)
+        .merge(limited(quick(sign_in), &dress.sign_in_limit))
+        .layer(from_fn_with_state(app.clone(), wait_for_position))
+        .layer(from_fn_with_state(app.clone(), remember));
+    let metrics = dress.metrics.clone();
+    let whole = api
+        .merge(health)
+        .route("/metrics", get(move || async move { metrics.render() }))
+        .merge(openapi::pages(&document())?)
+        .with_state(app);
+    Ok(layers::dress(whole, dress.settings))
+}
+
+/// `X-Min-Position`: waits until the read models have taken that position in.
+async fn wait_for_position(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let wanted = match MinPosition::from_request_parts(&mut parts, &app).await {
+        Ok(MinPosition(wanted)) => wanted,
+        Err(problem) => return problem.into_response(),
+    };
+    if let Some(position) = wanted
+        && let Err(problem) = app.caught_up(Position(position)).await
+    {
+        return problem.into_response();
+    }
+    next.run(Request::from_parts(parts, body)).await
+}

@@ -1,0 +1,355 @@
+//! Starting and stopping the server: the wiring of every room.
+//!
+//! The rule of this file: what is started here is stopped here, in the opposite order; the last line
+//! of a start on stdout says where the server listens.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::serve::ListenerExt;
+use chrono::TimeDelta;
+use commands::Commands;
+use commands::policies::{Pending, Policies};
+use embeddings::{Embedder, Model};
+use eventlog::{EventStore, SqliteOptions, SqliteStore};
+use projections::Views;
+use projections::search::Search;
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use vault::{MasterKey, Vault};
+
+use crate::app::{App, Parts};
+use crate::config::{Config, EventStoreAddress};
+use crate::http::layers::Settings;
+use crate::http::rate_limit::RateLimit;
+use crate::metrics::Metrics;
+use crate::router::{self, Dress};
+
+/// How often pending uses and refused attempts are written, and expired tokens noticed.
+const HOUSEKEEPING: Duration = Duration::from_secs(5);
+
+/// How often a missing model is looked for.
+const MODEL_LOOK: Duration = Duration::from_secs(2);
+
+/// The first user's address, where nobody gave one.
+const FIRST_USER: &str = "admin@example.com";
+
+/// How long a start waits for its read models before it lets requests in all the same.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// The folders and files of a data directory.
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    /// The data directory at `path`.
+    pub fn new(path: impl Into<PathBuf>) -> DataDir {
+        DataDir(path.into())
+    }
+
+    /// The read models.
+    pub fn views(&self) -> PathBuf {
+        self.0.join("views")
+    }
+
+    /// The full-text index.
+    pub fn search(&self) -> PathBuf {
+        self.0.join("search")
+    }
+
+    /// Keys, blobs and artifacts.
+    pub fn vault(&self) -> PathBuf {
+        self.0.join("vault")
+    }
+
+    /// The master key, where the environment names none.
+    pub fn master_key(&self) -> PathBuf {
+        self.0.join("master.key")
+    }
+}
+
+/// Opens the event log that the configuration names.
+///
+/// # Errors
+/// It is in use, of a newer version, or cannot be opened.
+pub async fn open_log(config: &Config, read_only: bool) -> anyhow::Result<Arc<dyn EventStore>> {
+    let EventStoreAddress::Sqlite(path) = config.event_store.clone();
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("{} cannot be made", folder.display()))?;
+    }
+    let options = SqliteOptions { read_only, ..SqliteOptions::default() };
+    let store = tokio::task::spawn_blocking(move || SqliteStore::open(&path, options)).await??;
+    Ok(Arc::new(store))
+}
+
+/// Opens the vault of the data directory, with the master key of the environment or of its file.
+///
+/// # Errors
+/// The master key is wrong or missing, or the vault cannot be opened.
+pub async fn open_vault(config: &Config) -> anyhow::Result<Vault> {
+    let folders = DataDir::new(&config.data_dir);
+    let folder = config.blobs.clone().unwrap_or_else(|| folders.vault());
+    if let Some(key) = &config.master_key {
+        return Ok(Vault::local(&folder, MasterKey::parse(key.expose_secret())?).await?);
+    }
+    let (vault, is_new) = Vault::local_with_key_file(&folder, &folders.master_key()).await?;
+    if is_new {
+        tracing::warn!(
+            file = %folders.master_key().display(),
+            "a master key was made: without it nothing sealed can be read, so keep a copy in a safe place, or pass \
+             PRODGY_MASTER_KEY"
+        );
+    }
+    Ok(vault)
+}
+
+/// Called when the server is ready, before it says where it listens.
+pub type OnReady = Box<
+    dyn FnOnce(App, SocketAddr) -> futures::future::BoxFuture<'static, anyhow::Result<()>> + Send,
+>;
+
+/// Runs the server until it is told to stop.
+///
+/// # Errors
+/// It cannot start.
+pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<()> {
+    let metrics = Metrics::install()?;
+    std::fs::create_dir_all(&config.data_dir).with_context(|| {
+        format!("{} cannot be made: choose another --data-dir", config.data_dir.display())
+    })?;
+    let folders = DataDir::new(&config.data_dir);
+    let log = open_log(&config, false).await?;
+    let vault = open_vault(&config).await?;
+    let commands = Commands::open(log.clone(), vault.clone()).await?;
+    let boot = commands.boot().await?;
+    first_admin(&commands, &config, boot.organization).await?;
+
+    let views = Views::open(&folders.views(), log.clone())?;
+    let search = Search::open(&folders.search(), log.clone(), vault, views.clone())?;
+    let shutdown = CancellationToken::new();
+    let embedder =
+        look_for_model(config.model_dir.clone(), config.embedding_workers, shutdown.clone());
+    let app = App::new(Parts {
+        commands: commands.clone(),
+        log: log.clone(),
+        views: views.clone(),
+        search: search.clone(),
+        session_keys: boot.session_keys,
+        organization: boot.organization,
+        embedder: embedder.clone(),
+        uses: Default::default(),
+        rejections: Default::default(),
+        shutdown: shutdown.clone(),
+        access_ttl: TimeDelta::from_std(config.access_token_ttl)?,
+        refresh_ttl: TimeDelta::from_std(config.refresh_token_ttl)?,
+        upload_limit: config.upload_limit_bytes as u64,
+    });
+    let policies = tokio::spawn(start_policies(app.clone(), shutdown.clone()));
+    let housekeeping = tokio::spawn(keep_house(app.clone(), metrics.clone(), shutdown.clone()));
+
+    let head = log.head().await?;
+    views.caught_up(head, WARM_UP).await;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!("{} cannot be listened on: choose another --listen", config.listen)
+    })?;
+    let address = listener.local_addr()?;
+    let router = router::build(app.clone(), dress(&config, metrics)?)?;
+    let stopping = shutdown.clone();
+    let server = tokio::spawn(async move {
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
+        });
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(listener, service).with_graceful_shutdown(stopping.cancelled_owned()).await
+    });
+    if let Some(on_ready) = on_ready {
+        on_ready(app.clone(), address).await?;
+    }
+    announce(address)?;
+
+    stop_signal().await?;
+    tracing::info!("stopping: no new requests, running work is finished or handed back");
+    shutdown.cancel();
+    if tokio::time::timeout(config.shutdown_timeout, server).await.is_err() {
+        tracing::warn!("some connections did not end in time and are cut");
+    }
+    if let Ok(Some(policies)) = policies.await {
+        policies.stop().await;
+    }
+    let _ = housekeeping.await;
+    if let Err(error) = commands.record_uses(&app.uses, None).await {
+        tracing::error!(%error, "uses of API tokens could not be written");
+    }
+    if let Err(error) = commands.record_rejections(&app.rejections).await {
+        tracing::error!(%error, "refused attempts could not be written");
+    }
+    search.close().await;
+    views.close().await;
+    log.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn announce(address: SocketAddr) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "listening on http://{address}")?;
+    stdout.flush()
+}
+
+fn dress(config: &Config, metrics: Metrics) -> anyhow::Result<Dress> {
+    Ok(Dress {
+        settings: Settings {
+            cors_origins: config.cors_origins.clone(),
+            trusted_proxies: config.trusted_proxies.clone(),
+        },
+        limit: RateLimit::per_credential(config.rate_limit_per_second, Duration::from_secs(1)),
+        sign_in_limit: RateLimit::per_address(
+            config.sign_in_limit_per_minute,
+            Duration::from_secs(60),
+        ),
+        body_limit: config.body_limit_bytes,
+        timeout: config.request_timeout,
+        metrics,
+    })
+}
+
+/// Makes the first user, where there is none yet, and says how to sign in.
+async fn first_admin(
+    commands: &Commands,
+    config: &Config,
+    organization: Uuid,
+) -> anyhow::Result<()> {
+    let email = config.admin_email.as_deref().unwrap_or(FIRST_USER);
+    let made = commands.make_first_admin(organization, email, config.admin_password.clone()).await;
+    let Some(admin) = made.context(
+        "the first user cannot be made: check PRODGY_ADMIN_EMAIL and PRODGY_ADMIN_PASSWORD",
+    )?
+    else {
+        return Ok(());
+    };
+    if let Some(password) = admin.made_password {
+        let mut stdout = std::io::stdout().lock();
+        writeln!(stdout, "first user: {}", admin.email)?;
+        writeln!(stdout, "its password, shown this once: {password}")?;
+    }
+    Ok(())
+}
+
+/// Loads the embedding model as soon as it is there.
+fn look_for_model(
+    named: Option<PathBuf>,
+    workers: Option<NonZeroUsize>,
+    stop: CancellationToken,
+) -> watch::Receiver<Option<Embedder>> {
+    let (sender, receiver) = watch::channel(None);
+    tokio::spawn(async move {
+        let mut has_warned = false;
+        loop {
+            match load_model(named.clone(), workers).await {
+                Ok(Some(embedder)) => {
+                    tracing::info!(model = embedder.model().name(), "embedding model loaded");
+                    sender.send_replace(Some(embedder));
+                    // The channel must outlive every reader.
+                    sender.closed().await;
+                    return;
+                }
+                Ok(None) if has_warned => {}
+                Ok(None) => tracing::warn!(
+                    "the embedding model is missing: run `prodgy model fetch` or scripts/fetch-model; uploads are indexed \
+                     when it is there"
+                ),
+                Err(error) => tracing::error!(%error, "the embedding model cannot be loaded"),
+            }
+            has_warned = true;
+            tokio::select! {
+                () = tokio::time::sleep(MODEL_LOOK) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    });
+    receiver
+}
+
+async fn load_model(
+    named: Option<PathBuf>,
+    workers: Option<NonZeroUsize>,
+) -> anyhow::Result<Option<Embedder>> {
+    let loaded = tokio::task::spawn_blocking(move || {
+        let folder = embeddings::locate(named.as_deref());
+        folder.map(|folder: PathBuf| Model::load(Path::new(&folder))).transpose()
+    });
+    let workers = workers.map_or_else(Embedder::default_workers, NonZeroUsize::get);
+    Ok(loaded.await??.map(|model| Embedder::new(model, workers)))
+}
+
+/// Starts the process managers as soon as the read models know what was left undone.
+async fn start_policies(app: App, stop: CancellationToken) -> Option<Policies> {
+    let mut applied = app.views.watch();
+    let unfinished = loop {
+        match app.views.read(projections::unfinished) {
+            Ok(unfinished) => break unfinished,
+            Err(error) if !matches!(error, projections::Error::NotReady) => {
+                tracing::error!(%error, "process managers cannot start");
+                return None;
+            }
+            Err(_) => tokio::select! {
+                changed = applied.changed() => changed.ok()?,
+                () = stop.cancelled() => return None,
+            },
+        }
+    };
+    let pending = Pending {
+        position: unfinished.position,
+        files: unfinished.files,
+        executions: unfinished.executions,
+        products: unfinished.products,
+        agents: unfinished.agents,
+    };
+    Some(Policies::start(
+        app.commands.clone(),
+        app.embedder.clone(),
+        Arc::new(app.clone()),
+        pending,
+    ))
+}
+
+/// Writes what is pending, and notices what has expired, now and then.
+async fn keep_house(app: App, metrics: Metrics, stop: CancellationToken) {
+    let metrics = tokio::spawn(metrics.keep_up());
+    let mut clock = tokio::time::interval(HOUSEKEEPING);
+    clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = clock.tick() => {}
+            () = stop.cancelled() => break,
+        }
+        if let Err(error) = app.commands.record_uses(&app.uses, None).await {
+            tracing::warn!(%error, "uses of API tokens could not be written yet");
+        }
+        if let Err(error) = app.commands.record_rejections(&app.rejections).await {
+            tracing::warn!(%error, "refused attempts could not be written yet");
+        }
+        crate::api_token::expire_due(&app).await;
+    }
+    metrics.abort();
+}
+
+/// `SIGTERM` or `SIGINT`.
+async fn stop_signal() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

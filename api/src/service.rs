@@ -1,0 +1,56 @@
+//! Whether the service lives and is ready: `/healthz`, `/readyz`.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+use crate::health::{Health, Readiness, alive};
+use crate::http::Reply;
+use crate::http::openapi::PublicFailures;
+use crate::http::reply::Envelope;
+
+/// The routes of the service itself.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz))
+}
+
+/// Say that the process lives
+#[utoipa::path(get, path = "/healthz", tag = "Service", security(()),
+    responses((status = 200, description = "It lives", body = Envelope<Health>)))]
+async fn healthz() -> Reply<Health> {
+    alive().await
+}
+
+/// Say whether it can do its work
+///
+/// `503` names what is missing.
+#[utoipa::path(get, path = "/readyz", tag = "Service", security(()),
+    responses((status = 200, description = "It is ready", body = Envelope<Readiness>), PublicFailures))]
+async fn readyz(State(app): State<App>) -> Response {
+    let mut readiness = Readiness::default();
+    match app.log.head().await {
+        Ok(head) => readiness.check("event_log", true, format!("at position {head}")),
+        Err(error) => readiness.check("event_log", false, error.to_string()),
+    }
+    match app.views.trouble() {
+        None => {
+            readiness.check("read_models", true, format!("at position {}", app.views.position()))
+        }
+        Some(trouble) => readiness.check("read_models", false, trouble),
+    }
+    match app.search.trouble() {
+        None => readiness.check("search_index", true, format!("{} chunks", app.search.len())),
+        Some(trouble) => readiness.check("search_index", false, trouble),
+    }
+    match app.embedder.borrow().as_ref() {
+        Some(embedder) => readiness.check("embedding_model", true, embedder.model().name().to_owned()),
+        None => readiness.check(
+            "embedding_model",
+            false,
+            "missing: run `prodgy model fetch` or scripts/fetch-model; it is picked up as soon as it is there",
+        ),
+    }
+    readiness.into_response()
+}

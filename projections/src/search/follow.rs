@@ -1,0 +1,273 @@
+//! The task that keeps the search index up with the log.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use embeddings::Artifact;
+use eventlog::{EventStore, Position, RecordedEvent};
+use futures::FutureExt;
+use tokio::sync::watch;
+use uuid::Uuid;
+use vault::Vault;
+
+use super::Shared;
+use crate::engine::State;
+use crate::file::{self, File};
+use crate::{Error, Views};
+
+/// How many events one read of the log brings.
+const BATCH: usize = 1_000;
+
+/// How many positions the commit of the full text may lag behind where nothing in it changes: so
+/// many events are read again at a start.
+const COMMIT_EVERY: u64 = 20_000;
+
+/// How long the task rests after a failure that may pass.
+const REST: Duration = Duration::from_secs(1);
+
+/// The task's state.
+pub(super) struct Follower {
+    pub(super) shared: Arc<Shared>,
+    pub(super) log: Arc<dyn EventStore>,
+    pub(super) vault: Vault,
+    pub(super) views: Views,
+    pub(super) stopped: watch::Receiver<bool>,
+}
+
+/// Where the index stands in the log.
+struct Place {
+    /// Up to where it was taken in.
+    position: Position,
+    /// Up to where it was in the vectors at the start.
+    vectors_from: Position,
+    /// Up to where it was in the full text at the start.
+    words_from: Position,
+    /// Up to where the full text is on disk.
+    committed: Position,
+}
+
+/// A failure, and whether it is an event's or a passing one.
+enum Failure {
+    Poison { position: u64, event_type: String, error: Error },
+    Passing(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Passing(error)
+    }
+}
+
+impl From<eventlog::Error> for Failure {
+    fn from(error: eventlog::Error) -> Failure {
+        Failure::Passing(error.into())
+    }
+}
+
+impl Follower {
+    pub(super) async fn run(mut self) {
+        let mut stopped = self.stopped.clone();
+        let shared = self.shared.clone();
+        let followed = tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            followed = AssertUnwindSafe(self.follow()).catch_unwind() => followed,
+        };
+        if followed.is_err() {
+            // The panic hook has written where. What is in memory may be torn.
+            let next = shared.applied.borrow().0 + 1;
+            shared.stop(
+                next,
+                "unknown",
+                &Error::Unfit("the search index crashed: restart the server".into()),
+            );
+        }
+    }
+
+    async fn follow(&mut self) {
+        let mut views = self.views.watch();
+        let vectors_from = loop {
+            match self.load().await {
+                Ok(position) => break position,
+                Err(Failure::Poison { position, event_type, error }) => {
+                    self.shared.stop(position, &event_type, &error);
+                    return;
+                }
+                Err(Failure::Passing(Error::NotReady)) => {
+                    if views.changed().await.is_err() {
+                        return;
+                    }
+                }
+                Err(Failure::Passing(error)) => {
+                    tracing::warn!(
+                        error = crate::error::chain(&error),
+                        "search index cannot be loaded; trying again"
+                    );
+                    tokio::time::sleep(REST).await;
+                }
+            }
+        };
+        // The full text may be behind the vectors or ahead of them: each takes in what it lacks.
+        let words_from = self.shared.full_text.position();
+        let mut place = Place {
+            position: vectors_from.min(words_from),
+            vectors_from,
+            words_from,
+            committed: words_from,
+        };
+        loop {
+            match self.catch_up(&mut place).await {
+                Ok(()) => self.shared.status.lock().state = State::Running,
+                Err(Failure::Poison { position, event_type, error }) => {
+                    self.shared.stop(position, &event_type, &error);
+                    return;
+                }
+                Err(Failure::Passing(error)) => {
+                    tracing::warn!(
+                        error = crate::error::chain(&error),
+                        "search index fell behind; trying again"
+                    );
+                    tokio::time::sleep(REST).await;
+                    continue;
+                }
+            }
+            let goal = place.position;
+            if views.wait_for(|applied| *applied > goal).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Loads the vectors of every file that is ready. Answers up to where the log is in them.
+    async fn load(&self) -> Result<Position, Failure> {
+        let (position, files) = self.views.read(|db| {
+            let snapshot = db.unchecked_transaction()?;
+            let sql = "SELECT position FROM checkpoint WHERE model = 'file'";
+            let position: u64 = snapshot.query_row(sql, [], |row| row.get(0))?;
+            Ok((Position(position), file::ready(&snapshot)?))
+        })?;
+        for file in files {
+            let artifact =
+                self.artifact(&file).await.map_err(|error| self.poison_of(&file, error))?;
+            let added = self.shared.chunks.write().add(&file, artifact);
+            added.map_err(|error| self.poison_of(&file, error))?;
+        }
+        Ok(position)
+    }
+
+    async fn catch_up(&self, place: &mut Place) -> Result<(), Failure> {
+        let goal = self.views.position();
+        let started = Instant::now();
+        let mut taken = 0_usize;
+        while place.position < goal {
+            let events = self.log.read_after(place.position, BATCH).await?;
+            let mut last = place.position;
+            let mut has_changed = false;
+            for event in events.iter().take_while(|event| event.position <= goal) {
+                last = event.position;
+                taken += 1;
+                if event.stream.category() == "file" {
+                    has_changed |= self.take_in(event, place).await?;
+                }
+            }
+            if last == place.position {
+                break;
+            }
+            let is_far_ahead = last.0.saturating_sub(place.committed.0) >= COMMIT_EVERY;
+            if has_changed || is_far_ahead {
+                let shared = self.shared.clone();
+                let committed =
+                    tokio::task::spawn_blocking(move || shared.full_text.commit(last)).await;
+                committed.map_err(|_| Failure::Passing(Error::NotReady))??;
+                place.committed = last;
+            }
+            place.position = last;
+            self.publish(last, taken, started);
+        }
+        Ok(())
+    }
+
+    fn publish(&self, position: Position, taken: usize, started: Instant) {
+        let head = *self.log.watch().borrow();
+        let mut status = self.shared.status.lock();
+        status.lag = head.0.saturating_sub(position.0);
+        status.rate = taken as f64 / started.elapsed().as_secs_f64().max(1e-6);
+        metrics::gauge!("prodgy_projection_lag", "projection" => "search").set(status.lag as f64);
+        drop(status);
+        self.shared.applied.send_replace(position);
+    }
+
+    /// Takes one event of a file in. Answers whether the full text has changed.
+    async fn take_in(&self, event: &RecordedEvent, place: &Place) -> Result<bool, Failure> {
+        let Some(id) = event.stream.uuid() else { return Ok(false) };
+        let for_vectors = event.position > place.vectors_from;
+        let for_words = event.position > place.words_from;
+        match event.event_type.as_str() {
+            "file.indexed.v1" => {
+                // The row may be newer than the event: a file that is gone again needs no indexing.
+                let Some(file) = self.views.read(|db| file::get(db, id))? else { return Ok(false) };
+                if file.ready_position != Some(event.position.0) {
+                    return Ok(false);
+                }
+                let artifact = self.artifact(&file).await.map_err(|error| poison(event, error))?;
+                if for_words {
+                    self.shared.full_text.add(id, file.knowledge_base_id, &artifact.chunks)?;
+                }
+                if for_vectors {
+                    let added = self.shared.chunks.write().add(&file, artifact);
+                    added.map_err(|error| poison(event, error))?;
+                }
+                Ok(for_words)
+            }
+            "file.deleted.v1" => Ok(self.forget(id, for_vectors, for_words)),
+            _ => Ok(false),
+        }
+    }
+
+    fn forget(&self, file: Uuid, from_vectors: bool, from_words: bool) -> bool {
+        if from_vectors {
+            self.shared.chunks.write().remove(file);
+        }
+        if from_words {
+            self.shared.full_text.remove(file);
+        }
+        from_words
+    }
+
+    async fn artifact(&self, file: &File) -> Result<Artifact, Error> {
+        let name = file
+            .artifact
+            .as_deref()
+            .ok_or_else(|| Error::Unfit("a ready file has an artifact".into()))?;
+        let bytes = self.vault.get_artifact(name).await?.ok_or_else(|| {
+            Error::Unfit(format!(
+                "the artifact of file {} is gone: restore {name} from a backup",
+                file.id
+            ))
+        })?;
+        Artifact::decode(&bytes)
+            .map_err(|error| Error::Unfit(format!("the artifact of file {}: {error}", file.id)))
+    }
+
+    fn poison_of(&self, file: &File, error: Error) -> Failure {
+        match error {
+            Error::Unfit(_) => Failure::Poison {
+                position: file.ready_position.unwrap_or_default(),
+                event_type: "file.indexed.v1".into(),
+                error,
+            },
+            passing => Failure::Passing(passing),
+        }
+    }
+}
+
+fn poison(event: &RecordedEvent, error: Error) -> Failure {
+    match error {
+        Error::Unfit(_) => Failure::Poison {
+            position: event.position.0,
+            event_type: event.event_type.clone(),
+            error,
+        },
+        passing => Failure::Passing(passing),
+    }
+}

@@ -1,0 +1,54 @@
+//! What the log has begun and not finished: from where the process managers go on at a start.
+
+use eventlog::Position;
+use rusqlite::Connection;
+use uuid::Uuid;
+
+use crate::Error;
+use crate::columns::id;
+
+/// What is unfinished at a position.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Up to where the log was read.
+    pub position: Position,
+    /// Files that wait to be read.
+    pub files: Vec<Uuid>,
+    /// Executions that have not ended.
+    pub executions: Vec<Uuid>,
+    /// Products whose default knowledge base is missing.
+    pub products: Vec<Uuid>,
+    /// Agents whose triggers do not fit: missing, or left over.
+    pub agents: Vec<Uuid>,
+}
+
+/// What is unfinished, oldest first.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
+    let snapshot = db.unchecked_transaction()?;
+    let ids = |sql: &str| -> Result<Vec<Uuid>, Error> {
+        let mut statement = snapshot.prepare(sql)?;
+        let rows = statement.query_map([], |row| id(row, 0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    };
+    let position: u64 =
+        snapshot.query_row("SELECT min(position) FROM checkpoint", [], |row| row.get(0))?;
+    Ok(Unfinished {
+        position: Position(position),
+        files: ids("SELECT id FROM file WHERE status = 'processing' ORDER BY position")?,
+        executions: ids("SELECT id FROM execution WHERE status IN ('queued', 'running') ORDER BY position")?,
+        products: ids(
+            "SELECT id FROM product WHERE NOT EXISTS
+             (SELECT 1 FROM knowledge_base WHERE knowledge_base.id = product.knowledge_base) ORDER BY position",
+        )?,
+        agents: ids(
+            "SELECT id FROM agent WHERE (uninstalled_at IS NULL AND json_array_length(triggers)
+               <> (SELECT count(*) FROM agent_trigger WHERE agent_trigger.agent = agent.id))
+             OR (uninstalled_at IS NOT NULL AND EXISTS
+               (SELECT 1 FROM agent_trigger
+                WHERE agent_trigger.agent = agent.id AND deleted_at IS NULL)) ORDER BY position",
+        )?,
+    })
+}
