@@ -1,0 +1,74 @@
+//! Searching by meaning, for people and for agents: a question becomes a vector, and the index
+//! answers.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use commands::policies::{Knowledge, KnowledgeQuery, ToolError};
+use projections::search::{Filters, Mode, Passage, Query};
+use projections::{knowledge_base, product};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::http::Problem;
+
+impl App {
+    /// Searches knowledge bases; `query.vector` is made here where the mode needs one.
+    ///
+    /// # Errors
+    /// 503 while the embedding model is missing or the index is being loaded.
+    pub async fn find(&self, mut query: Query) -> Result<Vec<Passage>, Problem> {
+        if let Some(trouble) = self.search.trouble() {
+            return Err(Problem::unavailable("search_not_ready", trouble, Duration::from_secs(1)));
+        }
+        if query.mode != Mode::FullText {
+            let embedder = self.embedder.borrow().clone().ok_or_else(|| {
+                Problem::unavailable(
+                    "model_missing",
+                    "the embedding model is missing: run `prodgy model fetch` or scripts/fetch-model, it is picked up \
+                     as soon as it is there",
+                    Duration::from_secs(30),
+                )
+            })?;
+            let vector = embedder.embed_query(&query.text).await.map_err(|error| Problem::internal(&error))?;
+            query.vector = Some(vector);
+        }
+        Ok(self.search.search(query).await?)
+    }
+}
+
+fn tool_error(problem: Problem) -> ToolError {
+    let is_passing = problem.status() == axum::http::StatusCode::SERVICE_UNAVAILABLE;
+    ToolError { code: problem.code().to_owned(), message: problem.detail().to_owned(), is_passing }
+}
+
+#[async_trait]
+impl Knowledge for App {
+    async fn search(&self, query: KnowledgeQuery) -> Result<Vec<Value>, ToolError> {
+        let mode = serde_json::from_value(Value::String(query.mode)).unwrap_or_default();
+        let found = self.find(Query {
+            knowledge_bases: vec![query.knowledge_base],
+            text: query.query,
+            vector: None,
+            mode,
+            limit: query.limit,
+            min_score: query.min_score,
+            filters: Filters::default(),
+        });
+        let passages = found.await.map_err(tool_error)?;
+        Ok(passages.iter().filter_map(|passage| serde_json::to_value(passage).ok()).collect())
+    }
+
+    async fn default_base(&self, product: Uuid) -> Result<Uuid, ToolError> {
+        let found = self.read(|db| product::get(db, product)).map_err(tool_error)?;
+        found
+            .map(|product| product.default_knowledge_base_id)
+            .ok_or_else(|| ToolError::lasting("product_not_found", "the product was deleted"))
+    }
+
+    async fn has_base(&self, product: Uuid, base: Uuid) -> Result<bool, ToolError> {
+        let found = self.read(|db| knowledge_base::get(db, base)).map_err(tool_error)?;
+        Ok(found.is_some_and(|base| base.product_id == product))
+    }
+}
