@@ -65,7 +65,7 @@ async fn rebuild_projection(
     Path(name): Path<String>,
 ) -> Result<Reply<Rebuild>, Problem> {
     caller.need(Right::RebuildProjections)?;
-    if !app.views.rebuild(&name) {
+    if !app.views.rebuild(&name) && !app.search.rebuild(&name) {
         return Err(Problem::not_found(
             "projection_not_found",
             "there is no such read model: GET /api/projections lists them",

@@ -23,6 +23,9 @@ use crate::{Error, Views};
 use full_text::FullText;
 use index::Chunks;
 
+/// What the index is called among the read models.
+const NAME: &str = "search";
+
 /// How many passages each side of a hybrid search brings to the fusion, at least.
 const FUSED: usize = 100;
 
@@ -136,6 +139,7 @@ pub struct Search {
     shared: Arc<Shared>,
     task: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
     stop: watch::Sender<bool>,
+    rebuild: watch::Sender<u64>,
 }
 
 pub(crate) struct Shared {
@@ -162,12 +166,14 @@ impl Search {
             chunks: RwLock::default(),
             full_text,
             applied: watch::Sender::new(Position::START),
-            status: Mutex::new(Status::at("search", index::VERSION, Position::START)),
+            status: Mutex::new(Status::at(NAME, index::VERSION, Position::START)),
         });
         let (stop, stopped) = watch::channel(false);
-        let follower = follow::Follower { shared: shared.clone(), log, vault, views, stopped };
+        let (rebuild, rebuilds) = watch::channel(0);
+        let follower =
+            follow::Follower { shared: shared.clone(), log, vault, views, stopped, rebuilds };
         let task = Arc::new(Mutex::new(Some(tokio::spawn(follower.run()))));
-        Ok(Search { shared, task, stop })
+        Ok(Search { shared, task, stop, rebuild })
     }
 
     /// Finds passages, best first.
@@ -195,6 +201,16 @@ impl Search {
         let mut applied = self.watch();
         let reached = applied.wait_for(|applied| *applied >= position);
         matches!(tokio::time::timeout(at_most, reached).await, Ok(Ok(_)))
+    }
+
+    /// Builds the index anew beside the one that is searched, then swaps. Answers whether it is
+    /// called so.
+    pub fn rebuild(&self, name: &str) -> bool {
+        let is_known = name == NAME;
+        if is_known {
+            self.rebuild.send_modify(|count| *count += 1);
+        }
+        is_known
     }
 
     /// How many chunks are searched.

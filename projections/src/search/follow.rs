@@ -12,6 +12,7 @@ use uuid::Uuid;
 use vault::Vault;
 
 use super::Shared;
+use super::index::Chunks;
 use crate::engine::State;
 use crate::file::{self, File};
 use crate::{Error, Views};
@@ -33,6 +34,7 @@ pub(super) struct Follower {
     pub(super) vault: Vault,
     pub(super) views: Views,
     pub(super) stopped: watch::Receiver<bool>,
+    pub(super) rebuilds: watch::Receiver<u64>,
 }
 
 /// Where the index stands in the log.
@@ -84,43 +86,27 @@ impl Follower {
         }
     }
 
+    /// Follows the log until the views end. An event that cannot be taken in stops the index until
+    /// it is rebuilt.
     async fn follow(&mut self) {
-        let mut views = self.views.watch();
-        let vectors_from = loop {
-            match self.load().await {
-                Ok(position) => break position,
+        let mut place = None;
+        loop {
+            let outcome = match &mut place {
+                None => self.load().await.map(|loaded| place = Some(loaded)),
+                Some(place) => self.catch_up(place).await,
+            };
+            let goes_on = match outcome {
+                Ok(()) => {
+                    self.run_on();
+                    let reached = place.as_ref().map_or(Position::START, |place| place.position);
+                    self.wait(reached, &mut place).await
+                }
                 Err(Failure::Poison { position, event_type, error }) => {
                     self.shared.stop(position, &event_type, &error);
-                    return;
+                    self.wait_for_rebuild(&mut place).await
                 }
                 Err(Failure::Passing(Error::NotReady)) => {
-                    if views.changed().await.is_err() {
-                        return;
-                    }
-                }
-                Err(Failure::Passing(error)) => {
-                    tracing::warn!(
-                        error = crate::error::chain(&error),
-                        "search index cannot be loaded; trying again"
-                    );
-                    tokio::time::sleep(REST).await;
-                }
-            }
-        };
-        // The full text may be behind the vectors or ahead of them: each takes in what it lacks.
-        let words_from = self.shared.full_text.position();
-        let mut place = Place {
-            position: vectors_from.min(words_from),
-            vectors_from,
-            words_from,
-            committed: words_from,
-        };
-        loop {
-            match self.catch_up(&mut place).await {
-                Ok(()) => self.shared.status.lock().state = State::Running,
-                Err(Failure::Poison { position, event_type, error }) => {
-                    self.shared.stop(position, &event_type, &error);
-                    return;
+                    self.views.watch().changed().await.is_ok()
                 }
                 Err(Failure::Passing(error)) => {
                     tracing::warn!(
@@ -128,31 +114,118 @@ impl Follower {
                         "search index fell behind; trying again"
                     );
                     tokio::time::sleep(REST).await;
-                    continue;
+                    true
                 }
-            }
-            let goal = place.position;
-            if views.wait_for(|applied| *applied > goal).await.is_err() {
+            };
+            if !goes_on {
                 return;
             }
         }
     }
 
-    /// Loads the vectors of every file that is ready. Answers up to where the log is in them.
-    async fn load(&self) -> Result<Position, Failure> {
-        let (position, files) = self.views.read(|db| {
+    fn run_on(&self) {
+        let mut status = self.shared.status.lock();
+        status.state = State::Running;
+        status.stopped = None;
+    }
+
+    /// Waits until the views are ahead, or somebody asks for a rebuild and it is done.
+    async fn wait(&mut self, reached: Position, place: &mut Option<Place>) -> bool {
+        let mut views = self.views.watch();
+        let ahead = async { views.wait_for(|applied| *applied > reached).await.is_ok() };
+        tokio::select! {
+            is_ahead = ahead => is_ahead,
+            asked = self.rebuilds.changed() => asked.is_ok() && self.rebuild(place).await,
+        }
+    }
+
+    /// Waits until somebody asks for a rebuild.
+    async fn wait_for_rebuild(&mut self, place: &mut Option<Place>) -> bool {
+        self.rebuilds.changed().await.is_ok() && self.rebuild(place).await
+    }
+
+    /// Builds the index anew beside the one that is searched, then swaps. Where that fails, the old
+    /// one serves on, stopped.
+    async fn rebuild(&self, place: &mut Option<Place>) -> bool {
+        self.shared.status.lock().state = State::Rebuilding;
+        match self.build_anew().await {
+            Ok(position) => {
+                *place = Some(Place {
+                    position,
+                    vectors_from: position,
+                    words_from: position,
+                    committed: position,
+                });
+                self.publish(position, 0, Instant::now());
+                self.run_on();
+                tracing::info!(position = position.0, "search index rebuilt and swapped");
+            }
+            Err(Failure::Poison { position, event_type, error }) => {
+                self.shared.stop(position, &event_type, &error);
+            }
+            Err(Failure::Passing(error)) => {
+                tracing::warn!(error = crate::error::chain(&error), "search index was not rebuilt");
+            }
+        }
+        true
+    }
+
+    async fn build_anew(&self) -> Result<Position, Failure> {
+        let (position, files) = self.ready_files()?;
+        let built = async {
+            self.shared.full_text.clear()?;
+            let mut chunks = Chunks::default();
+            for file in files {
+                let artifact =
+                    self.artifact(&file).await.map_err(|error| self.poison_of(&file, error))?;
+                self.shared.full_text.add(file.id, file.knowledge_base_id, &artifact.chunks)?;
+                chunks.add(&file, artifact).map_err(|error| self.poison_of(&file, error))?;
+            }
+            Ok::<Chunks, Failure>(chunks)
+        };
+        match built.await {
+            Ok(chunks) => {
+                self.commit(position).await?;
+                *self.shared.chunks.write() = chunks;
+                Ok(position)
+            }
+            Err(failure) => {
+                self.shared.full_text.roll_back()?;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn commit(&self, position: Position) -> Result<(), Failure> {
+        let shared = self.shared.clone();
+        let committed =
+            tokio::task::spawn_blocking(move || shared.full_text.commit(position)).await;
+        Ok(committed.map_err(|_| Failure::Passing(Error::NotReady))??)
+    }
+
+    /// Every file that is ready, and up to where the log is in that.
+    fn ready_files(&self) -> Result<(Position, Vec<File>), Error> {
+        self.views.read(|db| {
             let snapshot = db.unchecked_transaction()?;
             let sql = "SELECT position FROM checkpoint WHERE model = 'file'";
             let position: u64 = snapshot.query_row(sql, [], |row| row.get(0))?;
             Ok((Position(position), file::ready(&snapshot)?))
-        })?;
+        })
+    }
+
+    /// Loads the vectors of every file that is ready.
+    async fn load(&self) -> Result<Place, Failure> {
+        let (vectors_from, files) = self.ready_files()?;
         for file in files {
             let artifact =
                 self.artifact(&file).await.map_err(|error| self.poison_of(&file, error))?;
             let added = self.shared.chunks.write().add(&file, artifact);
             added.map_err(|error| self.poison_of(&file, error))?;
         }
-        Ok(position)
+        // The full text may be behind the vectors or ahead of them: each takes in what it lacks.
+        let words_from = self.shared.full_text.position();
+        let position = vectors_from.min(words_from);
+        Ok(Place { position, vectors_from, words_from, committed: words_from })
     }
 
     async fn catch_up(&self, place: &mut Place) -> Result<(), Failure> {
@@ -175,10 +248,7 @@ impl Follower {
             }
             let is_far_ahead = last.0.saturating_sub(place.committed.0) >= COMMIT_EVERY;
             if has_changed || is_far_ahead {
-                let shared = self.shared.clone();
-                let committed =
-                    tokio::task::spawn_blocking(move || shared.full_text.commit(last)).await;
-                committed.map_err(|_| Failure::Passing(Error::NotReady))??;
+                self.commit(last).await?;
                 place.committed = last;
             }
             place.position = last;

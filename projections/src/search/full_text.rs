@@ -84,6 +84,18 @@ impl FullText {
         self.writer.lock().delete_term(Term::from_field_text(self.fields.file, &file.to_string()));
     }
 
+    /// Removes everything. Seen until [`FullText::commit`].
+    pub(super) fn clear(&self) -> Result<(), Error> {
+        self.writer.lock().delete_all_documents()?;
+        Ok(())
+    }
+
+    /// Forgets what was added and removed since the last commit.
+    pub(super) fn roll_back(&self) -> Result<(), Error> {
+        self.writer.lock().rollback()?;
+        Ok(())
+    }
+
     /// Makes what was added and removed durable and seen, together with the position.
     pub(super) fn commit(&self, position: Position) -> Result<(), Error> {
         let mut writer = self.writer.lock();
