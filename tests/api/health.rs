@@ -11,7 +11,10 @@ async fn a_started_server_lives_and_becomes_ready() {
     let ready = eventually("the server is not ready", async || {
         Some(nobody.get("/readyz").await).filter(|reply| reply.status == 200)
     });
-    assert_eq!(ready.await.data()["status"], "ready");
+    let ready = ready.await;
+    let checks = ready.data()["checks"].as_array().unwrap();
+    assert!(checks.iter().all(|check| check["ok"] == true), "{ready:?}");
+    assert!(checks.iter().any(|check| check["name"] == "embedding_model"), "{ready:?}");
 }
 
 #[tokio::test]
