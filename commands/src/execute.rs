@@ -102,7 +102,8 @@ impl Commands {
     }
 
     /// Loads the aggregate, lets it decide, and appends what follows. A lost race is tried once
-    /// more, in silence.
+    /// more, in silence; a refusal is given only on what the log itself says, since nothing else
+    /// proves that the state in memory was current.
     ///
     /// # Errors
     /// The aggregate's refusal; [`Error::Stale`] where `ask.if_match` does not fit;
@@ -122,13 +123,19 @@ impl Commands {
         if let Some(done) = self.done_before(&stream, ask).await? {
             return Ok(done);
         }
-        match self.attempt::<A>(&stream, command.clone(), ask).await {
-            Err(Error::Conflict) => {
-                self.forget(&stream);
-                self.attempt::<A>(&stream, command, ask).await
+        let done = self.attempt::<A>(&stream, command.clone(), ask).await;
+        let may_be_outdated = match &done {
+            Err(Error::Conflict) => true,
+            Err(Error::Refused { .. } | Error::Invalid { .. } | Error::Stale { .. }) => {
+                self.hot.is_some()
             }
-            done => done,
+            _ => false,
+        };
+        if !may_be_outdated {
+            return done;
         }
+        self.forget(&stream);
+        self.attempt::<A>(&stream, command, ask).await
     }
 
     /// The outcome of a command that was carried out before.
@@ -264,10 +271,19 @@ impl Commands {
         }
     }
 
-    fn remember<A: Aggregate + 'static>(&self, stream: &StreamId, state: A, sequence: u64) {
-        if let Some(cache) = &self.hot {
-            cache.insert(stream.clone(), Arc::new(Hot { state, sequence }));
-        }
+    /// Keeps a state, unless a newer one is kept: who appended first may get here last.
+    pub(crate) fn remember<A: Aggregate + 'static>(
+        &self,
+        stream: &StreamId,
+        state: A,
+        sequence: u64,
+    ) {
+        let Some(cache) = &self.hot else { return };
+        let hot: Arc<dyn Any + Send + Sync> = Arc::new(Hot { state, sequence });
+        cache.entry_by_ref(stream).and_upsert_with(|known| match known {
+            Some(known) if is_newer::<A>(known.value().as_ref(), sequence) => known.into_value(),
+            _ => hot,
+        });
     }
 
     fn forget(&self, stream: &StreamId) {
@@ -275,6 +291,10 @@ impl Commands {
             cache.invalidate(stream);
         }
     }
+}
+
+fn is_newer<A: Aggregate + 'static>(known: &(dyn Any + Send + Sync), sequence: u64) -> bool {
+    known.downcast_ref::<Hot<A>>().is_some_and(|known| known.sequence > sequence)
 }
 
 /// Reads an event's payload as one of an aggregate's events.
@@ -297,6 +317,14 @@ fn keys_in(events: &[NewEvent], ask: &Ask) -> Vec<String> {
                 && !keys.iter().any(|known| known == sealed.key_id())
             {
                 keys.push(sealed.key_id().to_owned());
+            }
+        }
+        // A long text is a blob, which names its key beside its own name.
+        for (start, opening) in text.match_indices(r#""blob":{"key":""#) {
+            let key = &text[start + opening.len()..];
+            let key = &key[..key.find('"').unwrap_or(key.len())];
+            if !keys.iter().any(|known| known == key) {
+                keys.push(key.to_owned());
             }
         }
     }

@@ -280,7 +280,8 @@ impl Runner {
 
     /// What is to be done about a step, as the log says.
     async fn next(&self, run: &Run, step_id: &str) -> Result<Next, Interruption> {
-        let (state, _) = self.commands.load::<Execution>(&run.stream).await?;
+        // From the log itself: a step that succeeded is not run again.
+        let (state, _) = self.commands.replay::<Execution>(&run.stream).await?;
         let Execution::Running { steps, lease, .. } = state else {
             return Err(Interruption::NotOurs);
         };

@@ -437,3 +437,18 @@ async fn only_a_trigger_of_an_agent_that_is_switched_on_starts_it() {
     world.commands.uninstall_agent(world.agent, &world.ask()).await.expect("uninstalled");
     assert_eq!(request(trigger).await.err(), Some("trigger_not_found"));
 }
+
+#[tokio::test]
+async fn a_state_that_is_remembered_late_does_not_hide_a_newer_one() {
+    let world = World::new().await;
+    let id = world.request(5).await;
+    let stream = StreamId::new("execution", id);
+    let (queued, sequence) = world.commands.load::<Execution>(&stream).await.expect("loaded");
+    let stop = ExecutionCommand::Cancel { reason: CancelReason::Stopped };
+    world.commands.execute::<Execution>(id, stop, &world.ask()).await.expect("stopped");
+    // Whoever asked for the execution comes back from its append only now.
+    world.commands.remember(&stream, queued, sequence);
+    let (state, sequence) = world.commands.load::<Execution>(&stream).await.expect("loaded");
+    assert!(matches!(state, Execution::Ended { .. }), "{state:?}");
+    assert_eq!(sequence, 2);
+}
