@@ -3,16 +3,18 @@
 //! Passages of about 110 tokens come from `PRODGY_PASSAGES` (made by `bench/peers/passages.py` of the shared folder), else from
 //! this repository's own texts. Besides criterion's figures it prints one JSON line for each, as the peers' scripts do.
 #![expect(clippy::unwrap_used, reason = "a benchmark ends at the first surprise")]
-#![expect(missing_docs, reason = "criterion's macros make items without them")]
 
+#[path = "../tests/model/directory.rs"]
+mod directory;
 #[path = "../tests/model/stock.rs"]
 mod stock;
 
 use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use directory::model_directory;
 use embeddings::{Embedder, Model};
-use stock::{Stock, model_directory};
+use stock::Stock;
 
 const PASSAGES: usize = 200;
 

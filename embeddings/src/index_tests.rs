@@ -124,7 +124,7 @@ fn removed_rows_are_reclaimed() {
     index.remove(id(1));
     index.remove(id(3));
     assert_eq!((index.len(), index.scales.len()), (2000, 2000));
-    assert_eq!((index.bytes.len(), index.numbers.len()), (16_000, 16_000));
+    assert_eq!((index.nibbles.len(), index.numbers.len()), (2000 * row_bytes(8), 16_000));
     let query = &unit_vectors(1000, 8, 2)[123];
     assert_eq!(found(&index, query, 1), [(id(2), 123)]);
 }

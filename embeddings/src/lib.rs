@@ -11,6 +11,8 @@ mod extract;
 mod hub;
 mod index;
 mod model;
+mod processor;
+mod tokens;
 
 pub use artifact::Artifact;
 pub use chunk::{CHUNKER_VERSION, Chunk};

@@ -14,6 +14,7 @@ use tokenizers::Tokenizer;
 use crate::chunk::{Chunk, split};
 use crate::error::ModelError;
 use crate::extract::Document;
+use crate::tokens::TokenCounter;
 pub(crate) use forward::Scratch;
 use weights::{Config, Weights};
 
@@ -81,7 +82,8 @@ impl Model {
 
     /// Cuts a document into chunks of at most [`MAX_TOKENS`]; a text that fits whole is one chunk.
     pub fn chunk(&self, document: &Document) -> Vec<Chunk> {
-        split(document, MAX_TOKENS - SPECIAL_TOKENS, &self.0.tokenizer)
+        let counter = TokenCounter::new(&self.0.tokenizer, &document.text);
+        split(document, MAX_TOKENS - SPECIAL_TOKENS, counter)
     }
 
     /// The number of tokens of a text, `[CLS]` and `[SEP]` included, however long it is.

@@ -1,7 +1,7 @@
 //! The forward pass: tokens in, one vector of unit length per sequence out. The one rule: sequences of any lengths lie end to end
 //! in one matrix, so that no arithmetic is spent on padding.
 
-use super::kernels::{Attention, AttentionScratch, Normalize, Product, Then, widen};
+use super::kernels::{Attention, AttentionScratch, Normalize, Product, Then, panel_width, widen};
 use super::weights::{Linear, Norm, Packed, Weights};
 
 /// The matrices of a forward pass, kept between passes. One per thread.
@@ -30,7 +30,7 @@ impl Weights {
         for matrix in [&mut scratch.queries, &mut scratch.keys, &mut scratch.values] {
             matrix.resize(size, 0.0);
         }
-        scratch.panel.resize(hidden * self.processor.panel_width(), 0.0);
+        scratch.panel.resize(hidden * panel_width(self.processor), 0.0);
         for layer in 0..self.layers.len() {
             self.layer(layer, sequences, scratch);
             between();
@@ -121,7 +121,7 @@ impl Weights {
         self.processor.dispatch(Product {
             input,
             depth: hidden,
-            weights: &weights.0,
+            weights: &self.matrices[weights.0..],
             then,
             output,
             columns: hidden,

@@ -1,71 +1,16 @@
-//! The arithmetic of the forward pass: matrix product, attention, layer norm, GELU. The one rule: every kernel is written once,
-//! for vectors of any width, and the widest that the processor has is picked at run time (AVX-512, AVX2, NEON, or plain numbers).
-//!
-//! Everything below [`Processor::dispatch`] must be `#[inline(always)]`: a function that is not inlined into it is compiled
-//! without the processor's wide instructions.
+//! The arithmetic of the forward pass: matrix product, attention, layer norm, GELU. The one rule: every kernel is written once, for
+//! vectors of any width (see [`crate::processor`]).
 
 use pulp::{Simd, WithSimd};
+
+use crate::processor::Processor;
 
 /// Rows of a product that are worked on together: 6 rows × 4 vectors of sums leave room in 32 registers for what is multiplied.
 const TILE_ROWS: usize = 6;
 
-/// The instruction set in use.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Processor {
-    #[cfg(target_arch = "x86_64")]
-    Avx512(pulp::x86::V4),
-    #[cfg(target_arch = "x86_64")]
-    Avx2(pulp::x86::V3),
-    Other(pulp::Arch),
-}
-
-impl Processor {
-    /// The best one here.
-    pub(crate) fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if let Some(simd) = pulp::x86::V4::try_new() {
-                return Self::Avx512(simd);
-            }
-            if let Some(simd) = pulp::x86::V3::try_new() {
-                return Self::Avx2(simd);
-            }
-        }
-        Self::Other(pulp::Arch::new())
-    }
-
-    /// Runs a kernel with this instruction set.
-    pub(crate) fn dispatch<Kernel: WithSimd>(self, kernel: Kernel) -> Kernel::Output {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512(simd) => simd.vectorize(Call { kernel, simd }),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(simd) => simd.vectorize(Call { kernel, simd }),
-            Self::Other(arch) => arch.dispatch(kernel),
-        }
-    }
-
-    /// Columns of a weight matrix that lie together (see [`Product`]).
-    pub(crate) fn panel_width(self) -> usize {
-        self.dispatch(PanelWidth)
-    }
-}
-
-/// Glue between a token's own `vectorize` (which takes a closure-like object) and a kernel.
-#[cfg(target_arch = "x86_64")]
-struct Call<Kernel, S> {
-    kernel: Kernel,
-    simd: S,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl<Kernel: WithSimd, S: Simd> pulp::NullaryFnOnce for Call<Kernel, S> {
-    type Output = Kernel::Output;
-
-    #[inline(always)]
-    fn call(self) -> Self::Output {
-        self.kernel.with_simd(self.simd)
-    }
+/// Columns of a weight matrix that lie together (see [`Product`]).
+pub(crate) fn panel_width(processor: Processor) -> usize {
+    processor.dispatch(PanelWidth)
 }
 
 struct PanelWidth;
@@ -85,6 +30,9 @@ const fn panel_vectors<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
 }
 
+/// Numbers of half precision in a cache line.
+const LINE: usize = 32;
+
 /// What a product does with its sums.
 #[derive(Clone, Copy)]
 pub(crate) enum Then<'a> {
@@ -98,14 +46,15 @@ pub(crate) enum Then<'a> {
 
 /// `output ← input · weights`, the linear layer of every kind.
 ///
-/// `weights` is packed: panels of [`Processor::panel_width`] columns, each a run of `depth` rows, in half precision. A panel is
-/// widened to f32 once into `panel` (it then lies in the second-level cache) and used for all rows of the input.
+/// `weights` is packed: panels of [`panel_width`] columns, each a run of `depth` rows, in half precision. A panel is
+/// widened to f32 once into `panel` (it then lies in the second-level cache) and used for all rows of the input. Meanwhile the
+/// panel after it is called into the cache, so that a short question does not wait for the memory.
 pub(crate) struct Product<'a> {
     /// Row-major, `depth` wide.
     pub(crate) input: &'a [f32],
     /// Rows of the weights, which are the columns of the input.
     pub(crate) depth: usize,
-    /// Packed, see above.
+    /// Packed, see above. What lies behind the matrix is the one that is used next.
     pub(crate) weights: &'a [u16],
     /// What becomes of the sums.
     pub(crate) then: Then<'a>,
@@ -134,119 +83,78 @@ impl Product<'_> {
         let rows = input.len() / depth;
         assert!(
             output.len() == rows * columns
-                && weights.len() == depth * columns
+                && weights.len() >= depth * columns
                 && columns.is_multiple_of(width)
         );
 
-        for (index, packed) in weights.chunks_exact(depth * width).enumerate() {
+        for index in 0..columns / width {
             let panel = &mut panel[..depth * width];
+            let (packed, following) = weights[index * depth * width..].split_at(depth * width);
             for (wide, half) in panel.iter_mut().zip(packed) {
                 *wide = widen(*half);
             }
-            let panel = S::as_simd_f32s(panel).0.as_chunks::<VECTORS>().0;
-            let first_column = index * width;
+            let weights = S::as_simd_f32s(panel).0.as_chunks::<VECTORS>().0;
+            let panel =
+                Panel::<S, VECTORS> { input, weights, then, columns, column: index * width };
+            // Every tile calls for as many lines of the following panel as it has steps, until all are on their way.
+            let mut calls = following[..following.len().min(depth * width)].chunks(depth * LINE);
             let mut row = 0;
-            while row + TILE_ROWS <= rows {
-                tile_of_output::<S, TILE_ROWS, VECTORS>(
-                    simd,
-                    input,
-                    depth,
-                    panel,
-                    then,
-                    output,
-                    columns,
-                    row,
-                    first_column,
-                );
-                row += TILE_ROWS;
-            }
-            // What is left has 1 to 5 rows: 4, 2 and 1 make them all.
-            if rows - row >= 4 {
-                tile_of_output::<S, 4, VECTORS>(
-                    simd,
-                    input,
-                    depth,
-                    panel,
-                    then,
-                    output,
-                    columns,
-                    row,
-                    first_column,
-                );
-                row += 4;
-            }
-            if rows - row >= 2 {
-                tile_of_output::<S, 2, VECTORS>(
-                    simd,
-                    input,
-                    depth,
-                    panel,
-                    then,
-                    output,
-                    columns,
-                    row,
-                    first_column,
-                );
-                row += 2;
-            }
-            if rows - row >= 1 {
-                tile_of_output::<S, 1, VECTORS>(
-                    simd,
-                    input,
-                    depth,
-                    panel,
-                    then,
-                    output,
-                    columns,
-                    row,
-                    first_column,
-                );
+            while row < rows {
+                let call = calls.next().unwrap_or_default();
+                row += match rows - row {
+                    TILE_ROWS.. => panel.multiply::<TILE_ROWS>(simd, row, call, output),
+                    4.. => panel.multiply::<4>(simd, row, call, output),
+                    2.. => panel.multiply::<2>(simd, row, call, output),
+                    _ => panel.multiply::<1>(simd, row, call, output),
+                };
             }
         }
     }
 }
 
-#[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call site per tile height; a struct would only rename them"
-)]
-fn tile_of_output<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    input: &[f32],
-    depth: usize,
-    panel: &[[S::f32s; VECTORS]],
-    then: Then<'_>,
-    output: &mut [f32],
+/// Some columns of the weights, widened.
+struct Panel<'a, S: Simd, const VECTORS: usize> {
+    input: &'a [f32],
+    /// One item per row of the weights.
+    weights: &'a [[S::f32s; VECTORS]],
+    then: Then<'a>,
     columns: usize,
-    row: usize,
+    /// The first of its columns.
     column: usize,
-) {
-    let width = VECTORS * S::F32_LANES;
-    let sums = match then {
-        Then::Bias(bias) | Then::BiasGelu(bias) => {
-            let bias = vectors::<S, VECTORS>(&bias[column..column + width]);
-            tile(simd, &input[row * depth..], depth, panel, [bias; ROWS])
-        }
-        Then::Add => {
-            let zero = [simd.splat_f32s(0.0); VECTORS];
-            let mut sums = tile(simd, &input[row * depth..], depth, panel, [zero; ROWS]);
-            for (offset, sums) in sums.iter_mut().enumerate() {
-                let old =
-                    vectors::<S, VECTORS>(&output[(row + offset) * columns + column..][..width]);
-                for (sum, old) in sums.iter_mut().zip(old) {
-                    *sum = simd.add_f32s(*sum, old);
-                }
+}
+
+impl<S: Simd, const VECTORS: usize> Panel<'_, S, VECTORS> {
+    /// Does some rows of the output, in these columns. Answers how many.
+    #[inline(always)]
+    fn multiply<const ROWS: usize>(
+        &self,
+        simd: S,
+        row: usize,
+        call: &[u16],
+        output: &mut [f32],
+    ) -> usize {
+        let Self { input, weights, then, columns, column } = *self;
+        let width = VECTORS * S::F32_LANES;
+        let input = &input[row * weights.len()..];
+        let zero = [simd.splat_f32s(0.0); VECTORS];
+        let start = match then {
+            Then::Bias(bias) | Then::BiasGelu(bias) => {
+                vectors::<S, VECTORS>(&bias[column..column + width])
             }
-            sums
+            Then::Add => zero,
+        };
+        let tile = tile(simd, input, weights.len(), weights, call, [start; ROWS]);
+        for (offset, sums) in tile.into_iter().enumerate() {
+            let target = &mut output[(row + offset) * columns + column..][..width];
+            for (target, sum) in S::as_mut_simd_f32s(target).0.iter_mut().zip(sums) {
+                *target = match then {
+                    Then::Bias(_) => sum,
+                    Then::BiasGelu(_) => gelu(simd, sum),
+                    Then::Add => simd.add_f32s(*target, sum),
+                };
+            }
         }
-    };
-    for (offset, sums) in sums.into_iter().enumerate() {
-        let target =
-            S::as_mut_simd_f32s(&mut output[(row + offset) * columns + column..][..width]).0;
-        for (target, sum) in target.iter_mut().zip(sums) {
-            *target = if matches!(then, Then::BiasGelu(_)) { gelu(simd, sum) } else { sum };
-        }
+        ROWS
     }
 }
 
@@ -257,11 +165,15 @@ fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
     input: &[f32],
     stride: usize,
     panel: &[[S::f32s; VECTORS]],
+    call: &[u16],
     mut sums: [[S::f32s; VECTORS]; ROWS],
 ) -> [[S::f32s; VECTORS]; ROWS] {
     let depth = panel.len();
     let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &input[row * stride..][..depth]);
     for k in 0..depth {
+        if let Some(line) = call.get(k * LINE) {
+            prefetch(line);
+        }
         let weights = panel[k];
         for row in 0..ROWS {
             let value = simd.splat_f32s(rows[row][k]);
@@ -271,6 +183,20 @@ fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
         }
     }
     sums
+}
+
+/// Asks for a cache line that will be read soon.
+#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the hint has no safe form"))]
+fn prefetch(line: &u16) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing into the program and never faults, and the address is that of a live reference.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
 }
 
 /// Reads a slice of exactly `VECTORS` vectors.
@@ -377,7 +303,7 @@ fn attend<S: Simd, const ROWS: usize>(
     let padded = keys.len() / head_size * width;
     let zero = [[simd.splat_f32s(0.0); 2]; ROWS];
     for (panel, keys) in keys.chunks_exact(head_size).enumerate() {
-        let sums = tile(simd, rows, hidden, keys, zero);
+        let sums = tile(simd, rows, hidden, keys, &[], zero);
         for (row, sums) in sums.into_iter().enumerate() {
             S::as_mut_simd_f32s(&mut scores[row * padded + panel * width..][..width])
                 .0
@@ -391,7 +317,7 @@ fn attend<S: Simd, const ROWS: usize>(
         *inverse = 1.0 / exponentials(simd, S::as_mut_simd_f32s(scores).0);
     }
     for (panel, values) in values.chunks_exact(padded).enumerate() {
-        let sums = tile(simd, scores, padded, values, zero);
+        let sums = tile(simd, scores, padded, values, &[], zero);
         for (row, sums) in sums.into_iter().enumerate() {
             let factor = simd.splat_f32s(inverse[row]);
             let target = S::as_mut_simd_f32s(&mut rows[row * hidden + panel * width..][..width]).0;

@@ -98,7 +98,7 @@ fn a_product_is_the_sum_of_products_for_any_number_of_rows() {
     let weights: Vec<f16> = numbers(SIZE * SIZE, 1).into_iter().map(f16::from_f32).collect();
     let bias = numbers(SIZE, 2);
     for processor in processors() {
-        let width = processor.panel_width();
+        let width = panel_width(processor);
         let packed: Vec<u16> = (0..SIZE / width)
             .flat_map(|panel| {
                 (0..SIZE).flat_map(move |row| {

@@ -7,8 +7,9 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use serde::Deserialize;
 
-use super::kernels::Processor;
+use super::kernels::panel_width;
 use crate::error::ModelError;
+use crate::processor::Processor;
 
 /// The part of `config.json` that shapes the forward pass.
 #[derive(Clone, Debug, Deserialize)]
@@ -70,6 +71,8 @@ pub(crate) struct Weights {
     pub(crate) positions: Vec<f32>,
     pub(crate) embedding_norm: Norm,
     pub(crate) layers: Vec<Layer>,
+    /// All packed matrices in the order of their use, half precision.
+    pub(crate) matrices: Vec<u16>,
 }
 
 /// One encoder layer of BERT (Devlin et al., 2018). Every matrix is square blocks of `hidden × hidden`: the feed-forward part,
@@ -85,8 +88,8 @@ pub(crate) struct Layer {
     pub(crate) output_norm: Norm,
 }
 
-/// A matrix packed for `kernels::Product`.
-pub(crate) struct Packed(pub(crate) Vec<u16>);
+/// Where in [`Weights::matrices`] a matrix starts that is packed for `kernels::Product`.
+pub(crate) struct Packed(pub(crate) usize);
 
 /// A square matrix and the bias after it.
 pub(crate) struct Linear {
@@ -111,6 +114,7 @@ impl Weights {
         let file =
             File { tensors: SliceSafetensors::new(safetensors).map_err(ModelError::weights)? };
         let processor = Processor::detect();
+        let mut packer = Packer { width: panel_width(processor), packed: Vec::new() };
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
 
         let words =
@@ -129,11 +133,17 @@ impl Weights {
 
         let embedding_norm = file.norm("embeddings.LayerNorm", hidden)?;
         let layers = (0..config.num_hidden_layers)
-            .map(|index| {
-                file.layer(&format!("encoder.layer.{index}"), &config, processor.panel_width())
-            })
+            .map(|index| file.layer(&format!("encoder.layer.{index}"), &config, &mut packer))
             .collect::<Result<_, _>>()?;
-        Ok(Self { config, processor, words, positions, embedding_norm, layers })
+        Ok(Self {
+            config,
+            processor,
+            words,
+            positions,
+            embedding_norm,
+            layers,
+            matrices: packer.packed,
+        })
     }
 }
 
@@ -170,19 +180,25 @@ impl File<'_> {
         name: &str,
         hidden: usize,
         factor: f32,
-        width: usize,
+        packer: &mut Packer,
     ) -> Result<Linear, ModelError> {
         let mut weights = self.tensor(&format!("{name}.weight"), &[hidden, hidden])?;
         let mut bias = self.tensor(&format!("{name}.bias"), &[hidden])?;
         weights.iter_mut().chain(&mut bias).for_each(|number| *number *= factor);
-        Ok(Linear { weights: pack(&weights, hidden, 0, 0, hidden, width), bias })
+        Ok(Linear { weights: packer.pack(&weights, hidden, 0, 0, hidden), bias })
     }
 
-    fn layer(&self, name: &str, config: &Config, width: usize) -> Result<Layer, ModelError> {
+    fn layer(&self, name: &str, config: &Config, packer: &mut Packer) -> Result<Layer, ModelError> {
         let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);
         let scale = 1.0 / (config.head_size() as f32).sqrt();
-        let linear =
-            |part: &str, factor| self.linear(&format!("{name}.{part}"), hidden, factor, width);
+        let mut linear =
+            |part: &str, factor| self.linear(&format!("{name}.{part}"), hidden, factor, packer);
+        let projections = [
+            linear("attention.self.query", scale)?,
+            linear("attention.self.key", 1.0)?,
+            linear("attention.self.value", 1.0)?,
+        ];
+        let attention_output = linear("attention.output.dense", 1.0)?;
 
         let up =
             self.tensor(&format!("{name}.intermediate.dense.weight"), &[intermediate, hidden])?;
@@ -191,19 +207,15 @@ impl File<'_> {
         let feed_forward = (0..intermediate)
             .step_by(hidden)
             .map(|first| {
-                let weights = pack(&up, hidden, first, 0, hidden, width);
+                let weights = packer.pack(&up, hidden, first, 0, hidden);
                 let bias = up_bias[first..first + hidden].to_vec();
-                (Linear { weights, bias }, pack(&down, intermediate, 0, first, hidden, width))
+                (Linear { weights, bias }, packer.pack(&down, intermediate, 0, first, hidden))
             })
             .collect();
 
         Ok(Layer {
-            projections: [
-                linear("attention.self.query", scale)?,
-                linear("attention.self.key", 1.0)?,
-                linear("attention.self.value", 1.0)?,
-            ],
-            attention_output: linear("attention.output.dense", 1.0)?,
+            projections,
+            attention_output,
             attention_norm: self.norm(&format!("{name}.attention.output.LayerNorm"), hidden)?,
             feed_forward,
             feed_forward_bias: self.tensor(&format!("{name}.output.dense.bias"), &[hidden])?,
@@ -212,23 +224,36 @@ impl File<'_> {
     }
 }
 
-/// Packs a square block of a row-major matrix as stored (`[output][input]`, `stride` wide) into panels of `width` outputs, each
-/// panel a run of inputs: `panel[input][output]`.
-fn pack(
-    matrix: &[f32],
-    stride: usize,
-    first_output: usize,
-    first_input: usize,
-    size: usize,
+/// Puts matrices into the form of `kernels::Product`, one behind the other.
+struct Packer {
+    /// Of a panel.
     width: usize,
-) -> Packed {
-    let mut packed = Vec::with_capacity(size * size);
-    for panel in (first_output..first_output + size).step_by(width) {
-        for input in first_input..first_input + size {
-            packed.extend((panel..panel + width).map(|output| matrix[output * stride + input]));
+    packed: Vec<u16>,
+}
+
+impl Packer {
+    /// Packs a square block of a row-major matrix as stored (`[output][input]`, `stride` wide) into panels of `width` outputs, each
+    /// panel a run of inputs: `panel[input][output]`.
+    fn pack(
+        &mut self,
+        matrix: &[f32],
+        stride: usize,
+        first_output: usize,
+        first_input: usize,
+        size: usize,
+    ) -> Packed {
+        let mut block = Vec::with_capacity(size * size);
+        for panel in (first_output..first_output + size).step_by(self.width) {
+            for input in first_input..first_input + size {
+                block.extend(
+                    (panel..panel + self.width).map(|output| matrix[output * stride + input]),
+                );
+            }
         }
+        let start = self.packed.len();
+        self.packed.extend(halves(&block));
+        Packed(start)
     }
-    Packed(halves(&packed))
 }
 
 /// Numbers in half precision, as bits.

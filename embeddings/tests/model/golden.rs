@@ -1,6 +1,7 @@
 //! Our vectors against the reference implementation's, stored with the script that made them, and against candle's own model.
 
-use crate::stock::{Stock, model_directory};
+use crate::directory::model_directory;
+use crate::stock::Stock;
 use crate::{cosine, embedder};
 
 /// Closer than this and no ranking can tell them apart.

@@ -1,12 +1,13 @@
 //! The real model, on its real weights. The one rule: nothing here makes up a vector.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod directory;
 mod golden;
 mod stock;
 mod workers;
 
+use directory::model_directory;
 use embeddings::{Document, Embedder, MAX_TOKENS, Model, ModelError};
-use stock::model_directory;
 
 fn model() -> Model {
     Model::load(&model_directory()).unwrap()

@@ -1,25 +1,11 @@
 //! candle's own BERT on the same weights: the independent answer that ours is held against, and the baseline of the benchmark.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use tokenizers::Tokenizer;
-
-/// The model's directory, or an end that says how to get it.
-pub fn model_directory() -> PathBuf {
-    let directory = std::env::var_os("PRODGY_MODEL_DIR").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/all-MiniLM-L6-v2"),
-        PathBuf::from,
-    );
-    assert!(
-        directory.join("model.safetensors").is_file(),
-        "these tests need the real model, which is not in {}: run scripts/fetch-model",
-        directory.display()
-    );
-    directory
-}
 
 /// The stock model.
 pub struct Stock {
