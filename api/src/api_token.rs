@@ -141,7 +141,6 @@ struct Grace {
 /// What a token may do. `integrations:*` and `assistant:chat` are kept for what is to come.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only documents what `Scope` reads")]
-#[expect(clippy::enum_variant_names, reason = "a scope is its own name")]
 enum ScopeName {
     #[schema(rename = "agents:read")]
     AgentsRead,

@@ -1,7 +1,5 @@
 //! What bodies of API tokens are read as.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 use super::*;
 
 fn moment(text: &str) -> Result<Moment, serde_json::Error> {
