@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use commands::{AgentChange, Done, NewAgent, mask};
 use domain::Name;
 use domain::manifest::Manifest;
@@ -31,6 +32,7 @@ use crate::http::reply::{Envelope, ListEnvelope};
 use crate::http::{
     ETag, FieldError, IfNoneMatch, Json, ListQuery, ListReply, Path, Problem, Query, Reply,
 };
+use crate::knowledge_base::meant_product;
 use crate::lists::{total, window};
 
 mod catalogue;
@@ -190,11 +192,26 @@ pub(crate) fn agent_not_found() -> Problem {
     )
 }
 
+/// Lets the caller go on if what it asks for lies in a product that it may see; otherwise that is
+/// not found either.
+pub(crate) fn reach(
+    app: &App,
+    caller: &Caller,
+    product: Uuid,
+    not_found: impl FnOnce() -> Problem,
+) -> Result<(), Problem> {
+    match caller.product(app, product) {
+        Ok(_) => Ok(()),
+        Err(problem) if problem.status() == StatusCode::NOT_FOUND => Err(not_found()),
+        Err(problem) => Err(problem),
+    }
+}
+
 /// An installed agent that the caller may see.
 fn find(app: &App, caller: &Caller, id: Uuid) -> Result<Agent, Problem> {
     let found = app.read(|db| agent::get(db, id))?;
     let found = found.filter(|agent| agent.uninstalled_at.is_none()).ok_or_else(agent_not_found)?;
-    caller.product(app, found.product).map_err(|_| agent_not_found())?;
+    reach(app, caller, found.product, agent_not_found)?;
     Ok(found)
 }
 
@@ -334,14 +351,7 @@ async fn install_agent(
 ) -> Result<Reply<AgentDetails>, Problem> {
     caller.need(Right::WriteAgents)?;
     let Json { value: body, bytes } = body;
-    let product = body.product_id.or(caller.bound_product()).ok_or_else(|| {
-        let message = "say in which product the agent is to be installed";
-        Problem::invalid("product_missing", message).with_error(FieldError::new(
-            "/product_id",
-            "missing",
-            message,
-        ))
-    })?;
+    let product = meant_product(&caller, body.product_id)?;
     caller.product(&app, product)?;
     let manifest = manifest(&body)?;
     let title = body.title.as_deref().map(title).transpose()?;

@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::access::Right;
-use crate::agent::agent_not_found;
+use crate::agent::{agent_not_found, reach};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::http::openapi::{MinPositionParam, PageParams, ReadFailures};
@@ -204,7 +204,7 @@ async fn list_executions(
 ) -> Result<ListReply<Execution>, Problem> {
     caller.need(Right::ReadExecutions)?;
     let found = app.read(|db| agent::get(db, id))?.ok_or_else(agent_not_found)?;
-    caller.product(&app, found.product).map_err(|_| agent_not_found())?;
+    reach(&app, &caller, found.product, agent_not_found)?;
     let filters = &query.filters;
     let filter = Filter {
         status: filters.status.map(|status| status.as_str().to_owned()),

@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::access::Right;
+use crate::agent::reach;
 use crate::app::App;
 use crate::caller::{Caller, Circumstances};
 use crate::execution::{self, Execution, ExecutionStatus};
@@ -84,7 +85,7 @@ fn trigger_not_found() -> Problem {
 /// A trigger that the caller may see, deleted or not.
 fn find(app: &App, caller: &Caller, id: Uuid) -> Result<Trigger, Problem> {
     let found = app.read(|db| trigger::get(db, id))?.ok_or_else(trigger_not_found)?;
-    caller.product(app, found.product_id).map_err(|_| trigger_not_found())?;
+    reach(app, caller, found.product_id, trigger_not_found)?;
     Ok(found)
 }
 
@@ -131,7 +132,7 @@ async fn list_manual_triggers(
     let found = app.read(|db| agent::by_version(db, version))?;
     let found =
         found.filter(|agent| agent.uninstalled_at.is_none()).ok_or_else(version_not_found)?;
-    caller.product(&app, found.product).map_err(|_| version_not_found())?;
+    reach(&app, &caller, found.product, version_not_found)?;
     let window = window(&query)?;
     let listing = app.read(|db| trigger::manual_of_version(db, version, window))?;
     let total = total(&query, &listing);
@@ -145,7 +146,7 @@ async fn list_manual_triggers(
 /// be left out.
 #[utoipa::path(post, path = "/api/agent-base/triggers/{triggerId}/execute", tag = "Triggers",
     params(("triggerId" = Uuid, Path), Wait, IdempotencyKeyParam),
-    request_body(content = NewRun),
+    request_body = Option<NewRun>,
     responses((status = 202, description = "It will be run", body = Envelope<AcceptedExecution>),
               (status = 200, description = "It has ended", body = Envelope<Execution>), WriteFailures))]
 async fn execute_trigger(

@@ -95,7 +95,7 @@ impl Needle {
     }
 
     fn is_in(&self, row: &execution::Execution, texts: &Texts) -> bool {
-        let ids = [Some(row.id), row.trigger, Some(row.version_id), Some(row.agent)];
+        let ids = [Some(row.id), row.trigger, Some(row.version_id)];
         let code = row.error.as_ref().map(|failure| &failure.code);
         ids.into_iter().flatten().any(|id| id.to_string().contains(&self.text))
             || [code, texts.error.as_ref()].into_iter().flatten().any(|text| self.is_in_text(text))
