@@ -1,3 +1,79 @@
-//! Loads and peers.
+//! The measurements of `docs/benchmarks.md`, each beside its baseline in one run.
+//!
+//! `bench NAME…` or `bench all` measures; `--quick` only shows that it works. Peers in Python run
+//! with the interpreter that `PRODGY_PEERS_PYTHON` names, texts come from `PRODGY_PASSAGES`; what
+//! is missing is said and left out.
 
-fn main() {}
+mod bare_insert;
+mod bare_list;
+mod commands;
+mod embed;
+mod history;
+mod list;
+mod peers;
+mod replay;
+mod report;
+mod search;
+mod server;
+mod start;
+mod texts;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use report::{Clock, HEAD, Row, Scale};
+
+/// Every measurement, in the order of the table.
+const NAMES: [&str; 7] = ["commands", "replay", "list", "embed", "search", "start", "memory"];
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1).collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Vec<String>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let [word, file, product] = &arguments[..]
+        && word == bare_list::WORD
+    {
+        return runtime.block_on(bare_list::serve(file.into(), product.parse()?));
+    }
+    let is_quick = arguments.iter().any(|argument| argument == "--quick");
+    let scale = if is_quick { Scale::Quick } else { Scale::Full };
+    let mut wanted: Vec<&str> = arguments
+        .iter()
+        .map(String::as_str)
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
+    if wanted.is_empty() || wanted.contains(&"all") {
+        wanted = NAMES.to_vec();
+    }
+    let mut table = Vec::new();
+    for wanted in wanted {
+        let Some(name) = NAMES.into_iter().find(|name| *name == wanted) else {
+            bail!("there is no measurement {wanted}: choose among {}", NAMES.join(", "));
+        };
+        let clock = Clock::start(name);
+        let rows = runtime.block_on(measure(name, scale)).with_context(|| name.to_owned())?;
+        table.extend(clock.finish(rows));
+    }
+    println!("\n{HEAD}\n{}", table.join("\n"));
+    Ok(())
+}
+
+async fn measure(name: &str, scale: Scale) -> anyhow::Result<Vec<Row>> {
+    match name {
+        "commands" => commands::measure(scale).await,
+        "replay" => replay::measure(scale).await,
+        "list" => list::measure(scale),
+        "embed" => embed::measure(scale).await,
+        "search" => search::measure(scale).await,
+        "start" => start::measure_start(scale),
+        _ => start::measure_memory(scale),
+    }
+}

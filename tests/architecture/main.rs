@@ -16,6 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("api", &["domain", "eventlog", "vault", "embeddings", "commands", "projections"]),
     ("tests", &["api", "domain", "eventlog", "vault", "embeddings", "commands", "projections"]),
     ("bench", &["domain", "eventlog", "vault", "embeddings", "commands", "projections"]),
+    ("sqlite-es-peer", &[]),
 ];
 
 #[test]

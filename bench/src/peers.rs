@@ -1,0 +1,44 @@
+//! Peers that are programs of their own: each prints one JSON line.
+//!
+//! The rule of this file: a peer that is not there is left out aloud, never guessed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::server::binary;
+
+/// Runs a script of `bench/peers` and answers what it printed; nothing where no interpreter is
+/// named.
+pub fn run(script: &str, arguments: &[String]) -> anyhow::Result<Option<Value>> {
+    let Some(python) = std::env::var_os("PRODGY_PEERS_PYTHON").map(PathBuf::from) else {
+        eprintln!("{script} is left out: PRODGY_PEERS_PYTHON names no interpreter");
+        return Ok(None);
+    };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script);
+    let mut command = Command::new(python);
+    command.arg(path).args(arguments);
+    said(script, command).map(Some)
+}
+
+/// Runs a peer that was built beside this program.
+pub fn run_binary(name: &str, arguments: &[String]) -> anyhow::Result<Value> {
+    let mut command = Command::new(binary(name)?);
+    command.args(arguments);
+    said(name, command)
+}
+
+fn said(name: &str, mut command: Command) -> anyhow::Result<Value> {
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("{name} cannot be run"))?;
+    if !output.status.success() {
+        bail!("{name} failed: {}", output.status);
+    }
+    let text = String::from_utf8(output.stdout)?;
+    let line = text.lines().last().with_context(|| format!("{name} said nothing"))?;
+    Ok(serde_json::from_str(line)?)
+}
