@@ -167,9 +167,9 @@ async fn delete_file(
 /// The very bytes that were uploaded, whole or in part.
 #[utoipa::path(get, path = "/api/knowledge-base/storage/file/{id}/download", tag = "Knowledge base",
     params(("id" = Uuid, Path, description = "The file"), RangeParams, IfNoneMatchParam, MinPositionParam),
-    responses((status = 200, description = "The bytes", content((String = "application/octet-stream"))),
+    responses((status = 200, description = "The bytes", content((String = "*/*"))),
               (status = 206, description = "The part that was asked for",
-               content((String = "application/octet-stream"))),
+               content((String = "*/*"))),
               (status = 304, description = "The client has them already"), DownloadFailures))]
 async fn download_file(
     State(app): State<App>,
