@@ -59,7 +59,12 @@ impl From<vault::Error> for Problem {
 fn log_failure(error: eventlog::Error) -> Problem {
     match error {
         eventlog::Error::DiskFull => Problem::unavailable("disk_full", error.to_string(), SOON),
-        eventlog::Error::Locked(_) => Problem::unavailable("log_locked", error.to_string(), SOON),
+        eventlog::Error::Busy | eventlog::Error::Locked(_) => {
+            Problem::unavailable("log_locked", error.to_string(), SOON)
+        }
+        eventlog::Error::ReadOnly => {
+            Problem::unavailable("log_read_only", error.to_string(), SOON)
+        }
         eventlog::Error::Closed => Problem::unavailable("stopping", error.to_string(), SOON),
         other => Problem::internal(&other),
     }
