@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
@@ -12,9 +13,9 @@ use tokio::sync::oneshot;
 use crate::error::ModelError;
 use crate::model::{Model, Scratch};
 
-/// Passages are done in batches of about this many bytes of text (some 250 tokens): enough rows to make reading the weights
-/// worth while, few enough that several files share the workers.
-const BATCH_BYTES: usize = 1200;
+/// Passages are done in batches of about this many bytes of text (some 130 tokens): enough rows to make reading the weights worth
+/// while (twice as many gain nothing), few enough that a layer of them, which a question waits for, takes a few milliseconds.
+const BATCH_BYTES: usize = 600;
 
 type Vectors = Result<Vec<Vec<f32>>, ModelError>;
 
@@ -166,13 +167,15 @@ fn next_question(queue: &Queue) -> Option<Job> {
     queue.waiting.lock().questions.pop_front()
 }
 
-/// Does one job, unless nobody waits for it any more.
+/// Does one job, unless nobody waits for it any more. A panic costs this job, not the worker: nobody would be left to answer.
 fn embed(model: &Model, job: Job, scratch: &mut Scratch, between: &mut dyn FnMut()) {
     if job.answer.is_closed() {
         return;
     }
-    let tokens: Result<Vec<_>, _> = job.texts.iter().map(|text| model.tokenize(text)).collect();
-    let vectors = tokens.map(|tokens| model.forward(&tokens, scratch, between));
+    let vectors = catch_unwind(AssertUnwindSafe(|| {
+        let tokens: Result<Vec<_>, _> = job.texts.iter().map(|text| model.tokenize(text)).collect();
+        tokens.map(|tokens| model.forward(&tokens, scratch, between))
+    }));
     // Whoever asked may have gone in the meantime.
-    let _ = job.answer.send(vectors);
+    let _ = job.answer.send(vectors.unwrap_or(Err(ModelError::Failed)));
 }

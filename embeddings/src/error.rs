@@ -117,6 +117,11 @@ pub enum ModelError {
     /// A text that the tokenizer refused.
     #[error("the tokenizer refused the text: shorten it or remove what is not text")]
     Tokenizer(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A fault of ours, in the middle of the work.
+    #[error(
+        "embedding this text failed: the server's log says where; please report it with the text"
+    )]
+    Failed,
     /// The worker threads are gone.
     #[error(
         "the embedding workers have stopped: the server is shutting down, try again once it is back"
