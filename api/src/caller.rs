@@ -53,8 +53,8 @@ pub enum Credential {
     Token {
         /// The token.
         token: Uuid,
-        /// The product that it opens.
-        product: Uuid,
+        /// The product that it opens, as it was found when the token was looked at.
+        product: Box<Product>,
         /// What it may do.
         scopes: Vec<Scope>,
     },
@@ -144,7 +144,7 @@ impl Caller {
     /// The product that an API token is bound to.
     pub fn bound_product(&self) -> Option<Uuid> {
         match &self.credential {
-            Credential::Token { product, .. } => Some(*product),
+            Credential::Token { product, .. } => Some(product.id),
             Credential::Session { .. } => None,
         }
     }
@@ -154,9 +154,11 @@ impl Caller {
     /// # Errors
     /// 404 when there is none of that id, or it is not the caller's.
     pub fn product(&self, app: &App, id: Uuid) -> Result<Product, Problem> {
-        let found = match self.bound_product() {
-            Some(bound) if bound != id => None,
-            _ => app.read(|db| product::get(db, id))?,
+        let found = match &self.credential {
+            Credential::Token { product, .. } => {
+                (product.id == id).then(|| product.as_ref().clone())
+            }
+            Credential::Session { .. } => app.read(|db| product::get(db, id))?,
         };
         found.filter(|product| product.organization == self.organization).ok_or_else(|| {
             Problem::not_found(
@@ -249,22 +251,25 @@ async fn by_token(
         product: Some(token.product_id),
         is_let_in,
     };
-    if let Err(problem) = check_token(app, &token, &now_text, address).await {
-        witness.saw(seen(false));
-        return Err(problem);
-    }
+    let product = match check_token(app, &token, &now_text, address).await {
+        Ok(product) => Box::new(product),
+        Err(problem) => {
+            witness.saw(seen(false));
+            return Err(problem);
+        }
+    };
     witness.saw(seen(true));
-    let credential =
-        Credential::Token { token: token.id, product: token.product_id, scopes: token.scopes };
+    let credential = Credential::Token { token: token.id, product, scopes: token.scopes };
     Ok(Caller { organization: token.organization, credential })
 }
 
+/// Lets a token in that is good, now and from there. Answers its product.
 async fn check_token(
     app: &App,
     token: &ApiToken,
     now: &str,
     address: Option<IpAddr>,
-) -> Result<(), Problem> {
+) -> Result<Product, Problem> {
     let refused = |code, detail| Err(Problem::unauthenticated(code, detail));
     let has_run_out = token.expires_at.as_deref().is_some_and(|expires_at| expires_at <= now);
     match token.status.as_str() {
@@ -289,12 +294,12 @@ async fn check_token(
         }
         _ => {}
     }
-    if app.read(|db| product::get(db, token.product_id))?.is_none() {
+    let Some(product) = app.read(|db| product::get(db, token.product_id))? else {
         return refused(
             "product_deleted",
             "the product of this API token was deleted: use a token of another one",
         );
-    }
+    };
     let networks: Vec<IpNet> =
         token.allowed_ips.iter().filter_map(|network| network.parse().ok()).collect();
     let is_from_there = |address: IpAddr| networks.iter().any(|network| network.contains(&address));
@@ -304,7 +309,7 @@ async fn check_token(
             "this API token may not be used from this address: add it to the token's allowed_ips",
         ));
     }
-    Ok(())
+    Ok(product)
 }
 
 fn by_jwt(app: &App, jwt: &str, witness: &Witness) -> Result<Caller, Problem> {

@@ -62,9 +62,7 @@ fn log_failure(error: eventlog::Error) -> Problem {
         eventlog::Error::Busy | eventlog::Error::Locked(_) => {
             Problem::unavailable("log_locked", error.to_string(), SOON)
         }
-        eventlog::Error::ReadOnly => {
-            Problem::unavailable("log_read_only", error.to_string(), SOON)
-        }
+        eventlog::Error::ReadOnly => Problem::unavailable("log_read_only", error.to_string(), SOON),
         eventlog::Error::Closed => Problem::unavailable("stopping", error.to_string(), SOON),
         other => Problem::internal(&other),
     }

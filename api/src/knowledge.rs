@@ -31,7 +31,10 @@ impl App {
                     Duration::from_secs(30),
                 )
             })?;
-            let vector = embedder.embed_query(&query.text).await.map_err(|error| Problem::internal(&error))?;
+            let vector = embedder
+                .embed_query(&query.text)
+                .await
+                .map_err(|error| Problem::internal(&error))?;
             query.vector = Some(vector);
         }
         Ok(self.search.search(query).await?)

@@ -3,7 +3,7 @@
 //! The rule of this file: the clock runs until queries could be answered, so the file is whole,
 //! synced and swapped in.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,7 @@ async fn log_of(count: usize) -> anyhow::Result<Arc<SqliteStore>> {
     Ok(Arc::new(SqliteStore::open(&path, SqliteOptions::default())?))
 }
 
-async fn make_log(count: usize, path: &PathBuf) -> anyhow::Result<()> {
+async fn make_log(count: usize, path: &Path) -> anyhow::Result<()> {
     let started = Instant::now();
     let folder = tempfile::tempdir_in(path.parent().context("a log lies in a folder")?)?;
     let unfinished = folder.path().join("history.db");

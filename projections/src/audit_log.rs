@@ -105,6 +105,10 @@ impl ReadModel for AuditLog {
         &[]
     }
 
+    fn reader_indexes(&self) -> &'static [&'static str] {
+        &["audit_by_resource", "audit_by_actor", "audit_by_product"]
+    }
+
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
         match event.stream.category() {
             "token_usage" => uses(db, event),

@@ -124,6 +124,10 @@ impl ReadModel for Executions {
         &["execution"]
     }
 
+    fn reader_indexes(&self) -> &'static [&'static str] {
+        &["execution_of", "execution_by_status"]
+    }
+
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
         let (execution, at) = (event.stream.id(), stored_time(event.time));
         let sealed = |payload: Payload| {

@@ -111,6 +111,10 @@ impl ReadModel for Files {
         &["file"]
     }
 
+    fn reader_indexes(&self) -> &'static [&'static str] {
+        &["file_of", "file_by_status", "file_ready"]
+    }
+
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
         let (file, at) = (event.stream.id(), stored_time(event.time));
         match decode(event)? {

@@ -42,6 +42,10 @@ impl ReadModel for Sessions {
         &["session"]
     }
 
+    fn reader_indexes(&self) -> &'static [&'static str] {
+        &["session_of"]
+    }
+
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
         let session = event.stream.id();
         match decode(event)? {

@@ -103,7 +103,10 @@ async fn every_route_is_in_the_table_and_the_other_way_round() {
         ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
 
     let unlisted: Vec<_> = documented.difference(&listed).collect();
-    assert!(unlisted.is_empty(), "say in ROUTES and docs/access.md who may call these: {unlisted:?}");
+    assert!(
+        unlisted.is_empty(),
+        "say in ROUTES and docs/access.md who may call these: {unlisted:?}"
+    );
     let gone: Vec<_> = listed.difference(&documented).collect();
     assert!(gone.is_empty(), "the server has none of these (any more): {gone:?}");
 }
@@ -113,7 +116,9 @@ fn the_page_about_access_says_what_the_code_does() {
     let page = fs::read_to_string(workspace().join("docs/access.md")).unwrap();
     let rows = |start: &str| -> Vec<Vec<String>> {
         let table = page.split(start).nth(1).unwrap().split("\n\n").nth(1).unwrap();
-        let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
+        let cells = |line: &str| {
+            line.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect()
+        };
         table.lines().skip(2).map(cells).collect()
     };
 
@@ -165,7 +170,8 @@ async fn nobody_reaches_what_is_not_public() {
         }
     }
     for credential in ["nonsense", "a.b.c", "prodgy_nonsense", "prodgy_"] {
-        for (method, path, needs) in ROUTES.iter().filter(|(.., needs)| !matches!(needs, Everybody)) {
+        for (method, path, needs) in ROUTES.iter().filter(|(.., needs)| !matches!(needs, Everybody))
+        {
             let status = call(&app.bearer(credential), method, &fill(path, &fixture.ids)).await;
             assert_eq!(status, 401, "{method} {path} ({needs:?}) with {credential}");
         }
@@ -247,7 +253,10 @@ async fn what_is_of_another_product_is_not_found() {
         ("/api/agent-base/install", json!({ "product_id": id, "agent": "prodgy.search" })),
         ("/api/knowledge-base", json!({ "product_id": id, "name": "Mine now" })),
         ("/api/knowledge-base/embeddings", json!({ "product_id": id, "query": "secret" })),
-        ("/api/knowledge-base/embeddings", json!({ "knowledge_base_id": knowledge_base, "query": "secret" })),
+        (
+            "/api/knowledge-base/embeddings",
+            json!({ "knowledge_base_id": knowledge_base, "query": "secret" }),
+        ),
     ];
     for (path, body) in bodies {
         let reply = stranger.post(path, body).await;
@@ -257,14 +266,21 @@ async fn what_is_of_another_product_is_not_found() {
     assert_eq!(reply.status, 404, "{reply:?}");
 
     for path in ["/api/audit-logs", "/api/events"] {
-        let reply = stranger.get(&format!("{path}?limit=1000&product_id={id}")).await.expect_status(200);
+        let reply =
+            stranger.get(&format!("{path}?limit=1000&product_id={id}")).await.expect_status(200);
         // What a stranger tried is in its own product's log.
-        let of = |entry: &Value| entry["product_id"].as_str().or(entry["product"].as_str()).map(str::to_owned);
+        let of = |entry: &Value| {
+            entry["product_id"].as_str().or(entry["product"].as_str()).map(str::to_owned)
+        };
         let is_own = |entry: &Value| of(entry).as_ref() == Some(&elsewhere.id);
-        assert!(reply.data().as_array().unwrap().iter().all(is_own), "{path} shows another product: {reply:?}");
+        assert!(
+            reply.data().as_array().unwrap().iter().all(is_own),
+            "{path} shows another product: {reply:?}"
+        );
     }
     let own = stranger.get("/api/products").await.expect_status(200);
-    let ids: Vec<&Value> = own.data().as_array().unwrap().iter().map(|product| &product["id"]).collect();
+    let ids: Vec<&Value> =
+        own.data().as_array().unwrap().iter().map(|product| &product["id"]).collect();
     assert_eq!(ids, [&elsewhere.id]);
 
     assert_eq!(everything(&app, &fixture).await, before, "a stranger changed something");
@@ -315,7 +331,8 @@ impl Fixture {
         let token = app.token(&product, &[]).await;
         let agent = app.agent(&product).await;
         let file = app.text_file(&product, "secret.txt", "a secret of this product").await;
-        let body = json!({ "email": "somebody@example.com", "role": "viewer", "password": PASSWORD });
+        let body =
+            json!({ "email": "somebody@example.com", "role": "viewer", "password": PASSWORD });
         let user = app.post("/api/users", body).await.expect_status(201);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let ids = BTreeMap::from([
@@ -373,9 +390,13 @@ async fn call(client: &Client, method: &str, path: &str) -> u16 {
 fn body(method: &str, path: &str) -> Option<Value> {
     let verb = path.rsplit('/').next().unwrap();
     let body = match (method, path) {
-        ("POST", "/api/auth/login") => json!({ "email": "nobody@example.com", "password": PASSWORD }),
+        ("POST", "/api/auth/login") => {
+            json!({ "email": "nobody@example.com", "password": PASSWORD })
+        }
         ("POST", "/api/auth/refresh") => json!({ "refresh_token": "nonsense" }),
-        ("POST", "/api/auth/password") => json!({ "current_password": "wrong one", "new_password": PASSWORD }),
+        ("POST", "/api/auth/password") => {
+            json!({ "current_password": "wrong one", "new_password": PASSWORD })
+        }
         ("POST", "/api/users") => {
             let email = format!("{}@example.com", uuid::Uuid::now_v7().simple());
             json!({ "email": email, "role": "viewer", "password": PASSWORD })
@@ -383,8 +404,12 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("POST", "/api/products") => json!({ "name": "Another" }),
         ("POST", "/api/api-tokens") => json!({ "product_id": NOTHING, "name": "Another" }),
         ("POST", "/api/knowledge-base") => json!({ "product_id": NOTHING, "name": "Another" }),
-        ("POST", "/api/knowledge-base/embeddings") => json!({ "product_id": NOTHING, "query": "anything" }),
-        ("POST", "/api/agent-base/install") => json!({ "product_id": NOTHING, "agent": "prodgy.search" }),
+        ("POST", "/api/knowledge-base/embeddings") => {
+            json!({ "product_id": NOTHING, "query": "anything" })
+        }
+        ("POST", "/api/agent-base/install") => {
+            json!({ "product_id": NOTHING, "agent": "prodgy.search" })
+        }
         ("POST", _) if verb == "renew" => json!({ "expires_at": "2099-01-01T00:00:00Z" }),
         ("POST", _) if verb == "execute" => json!({ "input": { "query": "anything" } }),
         ("PUT", _) if path.starts_with("/api/agent-base/") => json!({ "title": "Another" }),
@@ -410,7 +435,10 @@ async fn everything(app: &TestApp, fixture: &Fixture) -> Vec<Value> {
         let reply: Reply = app.get(path).await.expect_status(200);
         seen.push(reply.body);
     }
-    let files = app.get(&fill("/api/knowledge-base/storage/{knowledgeBaseId}", ids)).await.expect_status(200);
+    let files = app
+        .get(&fill("/api/knowledge-base/storage/{knowledgeBaseId}", ids))
+        .await
+        .expect_status(200);
     seen.push(files.body["pagination"].clone());
     seen
 }

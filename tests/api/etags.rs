@@ -10,13 +10,23 @@ async fn changeable(app: &TestApp) -> Vec<(String, Value)> {
     let product = app.product().await;
     let token = app.token(&product, &[]).await;
     let agent = app.agent(&product).await;
-    let user = json!({ "email": "ada@example.com", "role": "viewer", "password": "a long password" });
+    let user =
+        json!({ "email": "ada@example.com", "role": "viewer", "password": "a long password" });
     let user = app.post("/api/users", user).await.expect_status(201);
     vec![
         (format!("/api/api-tokens/{}", token.id), json!({ "name": "Renamed" })),
-        (format!("/api/agent-base/{}", agent["id"].as_str().unwrap()), json!({ "title": "Renamed" })),
-        (format!("/api/knowledge-base/base/{}", product.knowledge_base), json!({ "name": "Renamed" })),
-        (format!("/api/users/{}", user.data()["id"].as_str().unwrap()), json!({ "name": "Renamed" })),
+        (
+            format!("/api/agent-base/{}", agent["id"].as_str().unwrap()),
+            json!({ "title": "Renamed" }),
+        ),
+        (
+            format!("/api/knowledge-base/base/{}", product.knowledge_base),
+            json!({ "name": "Renamed" }),
+        ),
+        (
+            format!("/api/users/{}", user.data()["id"].as_str().unwrap()),
+            json!({ "name": "Renamed" }),
+        ),
         // The last: what is inside is gone with it.
         (format!("/api/products/{}", product.id), json!({ "name": "Renamed" })),
     ]
@@ -49,7 +59,8 @@ async fn a_stale_change_is_refused_and_changes_nothing() {
 
     for (path, change) in changeable(&app).await {
         let etag = app.get(&path).await.header("etag").to_owned();
-        let changed = app.put_with(&path, change.clone(), "If-Match", &etag).await.expect_status(200);
+        let changed =
+            app.put_with(&path, change.clone(), "If-Match", &etag).await.expect_status(200);
         let now = changed.header("etag").to_owned();
         assert_ne!(now, etag, "{path}");
         let before = app.get(&path).await.body;
@@ -57,9 +68,15 @@ async fn a_stale_change_is_refused_and_changes_nothing() {
         let field = change.as_object().unwrap().keys().next().unwrap();
         let other = json!({ field.clone(): "Too late" });
         app.put_with(&path, other.clone(), "If-Match", &etag).await.expect_problem(412, "stale");
-        app.put_with(&path, other.clone(), "If-Match", "\"99999\"").await.expect_problem(412, "stale");
-        app.put_with(&path, other.clone(), "If-Match", format!("W/{now}")).await.expect_problem(412, "stale");
-        app.put_with(&path, other, "If-Match", "no quotes").await.expect_problem(400, "malformed_etag");
+        app.put_with(&path, other.clone(), "If-Match", "\"99999\"")
+            .await
+            .expect_problem(412, "stale");
+        app.put_with(&path, other.clone(), "If-Match", format!("W/{now}"))
+            .await
+            .expect_problem(412, "stale");
+        app.put_with(&path, other, "If-Match", "no quotes")
+            .await
+            .expect_problem(400, "malformed_etag");
         assert_eq!(app.get(&path).await.body, before, "{path}");
 
         app.put_with(&path, change, "If-Match", "*").await.expect_status(200);

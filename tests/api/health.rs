@@ -60,7 +60,11 @@ async fn the_document_and_its_pages_come_from_the_binary() {
     let app = TestApp::spawn().await;
 
     let document = app.nobody().get("/swagger.json").await.expect_status(200);
-    assert!(document.body["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document.body["openapi"]);
+    assert!(
+        document.body["openapi"].as_str().unwrap().starts_with("3.1"),
+        "{}",
+        document.body["openapi"]
+    );
     let page = app.nobody().get("/swagger/").await.expect_status(200).text();
     assert!(page.contains("swagger-ui"), "{page}");
     assert!(!page.contains("https://"), "nothing is loaded from elsewhere: {page}");

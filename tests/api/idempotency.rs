@@ -56,7 +56,8 @@ async fn a_key_with_another_body_is_refused() {
 
     product(&app, "once", "Another").await.expect_problem(422, "idempotency_key_reused");
 
-    let names: Vec<Value> = products(&app).await.iter().map(|product| product["name"].clone()).collect();
+    let names: Vec<Value> =
+        products(&app).await.iter().map(|product| product["name"].clone()).collect();
     assert_eq!(names, ["Handbook"]);
 }
 
@@ -91,7 +92,8 @@ async fn a_secret_is_shown_once_even_to_who_asks_again() {
     let id = app.product().await.id;
     let body = json!({ "product_id": id, "name": "Program" });
 
-    let first = app.post_with("/api/api-tokens", body.clone(), KEY, "once").await.expect_status(201);
+    let first =
+        app.post_with("/api/api-tokens", body.clone(), KEY, "once").await.expect_status(201);
     let second = app.post_with("/api/api-tokens", body, KEY, "once").await.expect_status(201);
 
     let secret = first.data()["token"].as_str().unwrap();
@@ -131,6 +133,8 @@ async fn a_key_that_is_none_is_refused() {
         product(&app, &key, "Handbook").await.expect_problem(400, "malformed_idempotency_key");
     }
     let twice = app.request(Method::POST, "/api/products").header(KEY, "a").header(KEY, "b");
-    app.send(twice.json(&json!({ "name": "Handbook" }))).await.expect_problem(400, "malformed_idempotency_key");
+    app.send(twice.json(&json!({ "name": "Handbook" })))
+        .await
+        .expect_problem(400, "malformed_idempotency_key");
     assert_eq!(products(&app).await.len(), 0);
 }

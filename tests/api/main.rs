@@ -3,4 +3,22 @@
 
 use tests::support;
 
+mod agent;
+mod api_token;
+mod audit;
+mod authorization;
+mod bad_input;
+mod etags;
+mod execution;
+mod file;
 mod health;
+mod idempotency;
+mod knowledge_base;
+mod pagination;
+mod read_your_writes;
+mod search;
+mod secrets;
+mod session;
+mod shutdown;
+mod trigger;
+mod user;

@@ -7,7 +7,9 @@ use super::support::{Reply, TestApp};
 async fn with_products(count: usize) -> TestApp {
     let app = TestApp::spawn().await;
     for number in 1..=count {
-        app.post("/api/products", json!({ "name": format!("Product {number}") })).await.expect_status(201);
+        app.post("/api/products", json!({ "name": format!("Product {number}") }))
+            .await
+            .expect_status(201);
     }
     app
 }
@@ -20,7 +22,8 @@ fn names(reply: &Reply) -> Vec<&str> {
 fn link<'a>(reply: &'a Reply, relation: &str) -> Option<&'a str> {
     reply.header("link").split(", ").find_map(|link| {
         let (target, name) = link.split_once("; ").unwrap();
-        (name == format!("rel=\"{relation}\"")).then(|| target.trim_start_matches('<').trim_end_matches('>'))
+        (name == format!("rel=\"{relation}\""))
+            .then(|| target.trim_start_matches('<').trim_end_matches('>'))
     })
 }
 
@@ -30,7 +33,10 @@ async fn pages_follow_each_other_newest_first() {
 
     let first = app.get("/api/products?pageSize=3").await.expect_status(200);
     assert_eq!(names(&first), ["Product 7", "Product 6", "Product 5"]);
-    assert_eq!(first.body["pagination"], json!({ "page": 1, "page_size": 3, "total": 7, "total_pages": 3 }));
+    assert_eq!(
+        first.body["pagination"],
+        json!({ "page": 1, "page_size": 3, "total": 7, "total_pages": 3 })
+    );
     assert_eq!(link(&first, "prev"), None);
 
     let second = app.get(link(&first, "next").unwrap()).await.expect_status(200);
@@ -82,7 +88,8 @@ async fn bad_paging_is_refused_on_every_list_and_so_is_an_unknown_parameter() {
         .iter()
         .filter(|(_, item)| {
             let parameters = item["get"]["parameters"].as_array();
-            parameters.is_some_and(|list| list.iter().any(|parameter| parameter["name"] == "pageSize"))
+            parameters
+                .is_some_and(|list| list.iter().any(|parameter| parameter["name"] == "pageSize"))
         })
         .map(|(path, _)| path)
         .collect();
@@ -126,8 +133,12 @@ async fn bad_paging_is_refused_on_every_list_and_so_is_an_unknown_parameter() {
 async fn a_bad_parameter_is_named() {
     let app = TestApp::spawn().await;
 
-    let reply = app.get("/api/products?pageSize=201&unknown=1").await.expect_problem(400, "invalid_parameters");
+    let reply = app
+        .get("/api/products?pageSize=201&unknown=1")
+        .await
+        .expect_problem(400, "invalid_parameters");
     assert_eq!(reply.body["errors"][0]["field"], "/unknown", "{reply:?}");
-    let reply = app.get("/api/products?pageSize=201").await.expect_problem(400, "invalid_parameters");
+    let reply =
+        app.get("/api/products?pageSize=201").await.expect_problem(400, "invalid_parameters");
     assert_eq!(reply.body["errors"][0]["field"], "/pageSize", "{reply:?}");
 }

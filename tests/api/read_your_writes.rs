@@ -11,8 +11,12 @@ async fn every_answer_to_a_write_says_where_it_is_and_positions_only_grow() {
     let mut last = 0;
 
     for number in 0..5 {
-        let made = app.post("/api/products", json!({ "name": format!("Product {number}") })).await.expect_status(201);
-        let changed = app.put(made.header("location"), json!({ "name": "Renamed" })).await.expect_status(200);
+        let made = app
+            .post("/api/products", json!({ "name": format!("Product {number}") }))
+            .await
+            .expect_status(201);
+        let changed =
+            app.put(made.header("location"), json!({ "name": "Renamed" })).await.expect_status(200);
         let deleted = app.delete(made.header("location")).await.expect_status(200);
         for position in [made.position(), changed.position(), deleted.position()] {
             assert!(position > last, "{position} after {last}");
@@ -38,7 +42,8 @@ async fn write_and_read(client: &Client, writer: u32) {
         let made = client.post("/api/products", json!({ "name": name })).await.expect_status(201);
         let id = &made.data()["id"];
         let listed = client.get("/api/products?limit=1000").await.expect_status(200);
-        let is_listed = listed.data().as_array().unwrap().iter().any(|product| product["id"] == *id);
+        let is_listed =
+            listed.data().as_array().unwrap().iter().any(|product| product["id"] == *id);
         assert!(is_listed, "{name} is not listed after it was made");
 
         let name = format!("Renamed {writer}/{round}");
@@ -53,7 +58,8 @@ async fn a_read_waits_for_the_position_that_it_asks_for() {
     let app = TestApp::spawn().await;
     let made = app.post("/api/products", json!({ "name": "Handbook" })).await.expect_status(201);
 
-    let reply = app.get_with("/api/products", "X-Min-Position", made.position()).await.expect_status(200);
+    let reply =
+        app.get_with("/api/products", "X-Min-Position", made.position()).await.expect_status(200);
     assert_eq!(reply.data()[0]["id"], made.data()["id"]);
 
     // A read that asks for the next position is answered as soon as somebody writes it.
@@ -62,7 +68,8 @@ async fn a_read_waits_for_the_position_that_it_asks_for() {
         app.get_with("/api/products", "X-Min-Position", next),
         app.post("/api/products", json!({ "name": "Another" })),
     );
-    let names: Vec<&Value> = read.data().as_array().unwrap().iter().map(|product| &product["name"]).collect();
+    let names: Vec<&Value> =
+        read.data().as_array().unwrap().iter().map(|product| &product["name"]).collect();
     assert_eq!(read.status, 200, "{read:?}");
     assert!(names.contains(&&json!("Another")), "{names:?}");
 }
@@ -92,6 +99,8 @@ async fn what_was_deleted_is_gone_at_the_very_next_read() {
     app.get(&format!("/api/agent-base/{agent}")).await.expect_status(404);
     app.delete(&format!("/api/products/{}", product.id)).await.expect_status(200);
     app.get(&format!("/api/products/{}", product.id)).await.expect_status(404);
-    app.get(&format!("/api/knowledge-base/base/{}", product.knowledge_base)).await.expect_status(404);
+    app.get(&format!("/api/knowledge-base/base/{}", product.knowledge_base))
+        .await
+        .expect_status(404);
     app.with_token(&token.secret).get("/api/products").await.expect_status(401);
 }

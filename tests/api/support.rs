@@ -5,19 +5,22 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot talk to its server should stop there")]
 
 use std::ffi::OsString;
-use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use reqwest::Method;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+pub use client::{Client, Reply};
+use process::{Process, data_dir, log_file};
+pub use process::{prodgy, prodgy_path, workspace};
+
+#[path = "support/client.rs"]
+mod client;
+#[path = "support/process.rs"]
+mod process;
 
 /// The first owner's address.
 pub const OWNER: &str = "owner@example.com";
@@ -66,9 +69,7 @@ impl TestApp {
         let settings: Vec<(OsString, OsString)> =
             settings.iter().map(|(name, value)| (name.into(), value.into())).collect();
         let (process, address) = Process::start(folder.path(), &settings).unwrap();
-        let base = Arc::new(Mutex::new(address));
-        let nobody = Client { base, http: reqwest::Client::new(), credential: None };
-        let mut app = TestApp { process, folder, settings, owner: nobody };
+        let mut app = TestApp { process, folder, settings, owner: Client::new(address) };
         app.owner = app.login(OWNER, PASSWORD).await;
         app
     }
@@ -90,23 +91,17 @@ impl TestApp {
 
     /// A client without a credential.
     pub fn nobody(&self) -> Client {
-        Client { credential: None, ..self.owner.clone() }
+        self.owner.without_credential()
     }
 
     /// A client that sends this as its bearer credential: a session's access token, or anything else.
     pub fn bearer(&self, credential: &str) -> Client {
-        self.with_credential("authorization", &format!("Bearer {credential}"))
+        self.owner.with_credential("authorization", &format!("Bearer {credential}"))
     }
 
     /// A client that sends this API token.
     pub fn with_token(&self, secret: &str) -> Client {
-        self.with_credential("x-api-token", secret)
-    }
-
-    fn with_credential(&self, header: &'static str, value: &str) -> Client {
-        let mut value = HeaderValue::try_from(value).unwrap();
-        value.set_sensitive(true);
-        Client { credential: Some((HeaderName::from_static(header), value)), ..self.owner.clone() }
+        self.owner.with_credential("x-api-token", secret)
     }
 
     /// Signs in.
@@ -126,7 +121,8 @@ impl TestApp {
 
     /// Makes a product.
     pub async fn product(&self) -> Product {
-        let reply = self.post("/api/products", json!({ "name": "Handbook" })).await.expect_status(201);
+        let reply =
+            self.post("/api/products", json!({ "name": "Handbook" })).await.expect_status(201);
         let id = reply.data()["id"].as_str().unwrap().to_owned();
         let knowledge_base = reply.data()["default_knowledge_base_id"].as_str().unwrap().to_owned();
         Product { id, knowledge_base }
@@ -189,7 +185,10 @@ impl TestApp {
     pub async fn head(&self) -> u64 {
         let reply = self.get("/api/projections").await.expect_status(200);
         let positions = reply.data().as_array().unwrap().iter();
-        positions.map(|view| view["position"].as_u64().unwrap() + view["lag"].as_u64().unwrap()).max().unwrap()
+        positions
+            .map(|view| view["position"].as_u64().unwrap() + view["lag"].as_u64().unwrap())
+            .max()
+            .unwrap()
     }
 
     /// Asks the server to stop, as an operator does, and waits for its end.
@@ -208,7 +207,7 @@ impl TestApp {
     pub fn start(&mut self) {
         let (process, address) = Process::start(self.folder.path(), &self.settings).unwrap();
         self.process = process;
-        *self.owner.base.lock().unwrap() = address;
+        self.owner.call_at(address);
     }
 
     /// Stops the server as an operator does, and starts it again.
@@ -238,188 +237,6 @@ impl Drop for TestApp {
     }
 }
 
-/// Somebody who calls the server. Stays good when the server is started again.
-#[derive(Clone, Debug)]
-pub struct Client {
-    base: Arc<Mutex<String>>,
-    http: reqwest::Client,
-    credential: Option<(HeaderName, HeaderValue)>,
-}
-
-impl Client {
-    /// Where the server listens: `http://127.0.0.1:…`.
-    pub fn base(&self) -> String {
-        self.base.lock().unwrap().clone()
-    }
-
-    /// The credential as it is sent, without `Bearer`.
-    pub fn credential(&self) -> &str {
-        let (_, value) = self.credential.as_ref().unwrap();
-        let text = value.to_str().unwrap();
-        text.strip_prefix("Bearer ").unwrap_or(text)
-    }
-
-    /// A request with the credential, to be added to and given to [`Client::send`].
-    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base()));
-        match &self.credential {
-            Some((name, value)) => request.header(name, value.clone()),
-            None => request,
-        }
-    }
-
-    /// Sends a request and reads its whole answer.
-    pub async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
-        self.try_send(request).await.unwrap()
-    }
-
-    /// As [`Client::send`], where the server may be gone.
-    ///
-    /// # Errors
-    /// No answer came.
-    pub async fn try_send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<Reply> {
-        let response = request.timeout(PATIENCE).send().await?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let bytes = response.bytes().await?.to_vec();
-        let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-        Ok(Reply { status, headers, bytes, body })
-    }
-
-    /// `GET`.
-    pub async fn get(&self, path: &str) -> Reply {
-        self.send(self.request(Method::GET, path)).await
-    }
-
-    /// `GET` with a header.
-    pub async fn get_with(&self, path: &str, header: &str, value: impl ToString) -> Reply {
-        self.send(self.request(Method::GET, path).header(header, value.to_string())).await
-    }
-
-    /// `POST` of JSON.
-    pub async fn post(&self, path: &str, body: Value) -> Reply {
-        self.send(self.request(Method::POST, path).json(&body)).await
-    }
-
-    /// `POST` of JSON with a header.
-    pub async fn post_with(&self, path: &str, body: Value, header: &str, value: impl ToString) -> Reply {
-        self.send(self.request(Method::POST, path).header(header, value.to_string()).json(&body)).await
-    }
-
-    /// `POST` without a body.
-    pub async fn post_empty(&self, path: &str) -> Reply {
-        self.send(self.request(Method::POST, path)).await
-    }
-
-    /// `PUT` of JSON.
-    pub async fn put(&self, path: &str, body: Value) -> Reply {
-        self.send(self.request(Method::PUT, path).json(&body)).await
-    }
-
-    /// `PUT` of JSON with a header.
-    pub async fn put_with(&self, path: &str, body: Value, header: &str, value: impl ToString) -> Reply {
-        self.send(self.request(Method::PUT, path).header(header, value.to_string()).json(&body)).await
-    }
-
-    /// `DELETE`.
-    pub async fn delete(&self, path: &str) -> Reply {
-        self.send(self.request(Method::DELETE, path)).await
-    }
-
-    /// `DELETE` with a header.
-    pub async fn delete_with(&self, path: &str, header: &str, value: impl ToString) -> Reply {
-        self.send(self.request(Method::DELETE, path).header(header, value.to_string())).await
-    }
-
-    /// Uploads files, each a name, a media type and its bytes.
-    pub async fn upload(&self, knowledge_base: &str, files: &[(&str, &str, &[u8])]) -> Reply {
-        let mut form = Form::new().text("knowledge_base_id", knowledge_base.to_owned());
-        for (name, media_type, bytes) in files {
-            let part = Part::bytes(bytes.to_vec()).file_name((*name).to_owned()).mime_str(media_type).unwrap();
-            form = form.part("file", part);
-        }
-        let path = "/api/knowledge-base/storage/upload";
-        self.send(self.request(Method::POST, path).multipart(form)).await
-    }
-}
-
-/// A whole answer.
-#[derive(Clone)]
-pub struct Reply {
-    /// Its status.
-    pub status: u16,
-    /// Its headers.
-    pub headers: HeaderMap,
-    /// Its body as it came.
-    pub bytes: Vec<u8>,
-    /// Its body as JSON; null where it is none.
-    pub body: Value,
-}
-
-impl Reply {
-    /// It is of the 200s.
-    pub fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
-    }
-
-    /// Stops the test unless the answer has this status.
-    #[track_caller]
-    pub fn expect_status(self, status: u16) -> Reply {
-        assert_eq!(self.status, status, "{self:?}");
-        self
-    }
-
-    /// Stops the test unless this is a whole problem document with this status and code.
-    #[track_caller]
-    pub fn expect_problem(self, status: u16, code: &str) -> Reply {
-        assert_eq!(self.status, status, "{self:?}");
-        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
-        assert_eq!(self.body["success"], false, "{self:?}");
-        assert_eq!(self.body["error"], code, "{self:?}");
-        assert_eq!(self.body["status"], status, "{self:?}");
-        assert_eq!(self.body["request_id"], self.header("x-request-id"), "{self:?}");
-        let says_something = |name: &str| self.body[name].as_str().is_some_and(|text| !text.is_empty());
-        assert!(says_something("message") && says_something("title") && says_something("detail"), "{self:?}");
-        self
-    }
-
-    /// `data` of the envelope.
-    pub fn data(&self) -> &Value {
-        &self.body["data"]
-    }
-
-    /// The code of a failure; empty where there is none.
-    pub fn error(&self) -> &str {
-        self.body["error"].as_str().unwrap_or_default()
-    }
-
-    /// A header, or nothing.
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
-    }
-
-    /// The answer's `X-Event-Position`.
-    #[track_caller]
-    pub fn position(&self) -> u64 {
-        self.header("x-event-position").parse().unwrap_or_else(|_| panic!("no position: {self:?}"))
-    }
-
-    /// The body as text.
-    pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes).into_owned()
-    }
-}
-
-impl std::fmt::Debug for Reply {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(formatter, "{}", self.status)?;
-        for (name, value) in &self.headers {
-            writeln!(formatter, "{name}: {value:?}")?;
-        }
-        formatter.write_char('\n')?;
-        formatter.write_str(&self.text())
-    }
-}
-
 /// Asks again and again until there is an answer, and stops the test if there is none in [`PATIENCE`].
 pub async fn eventually<T>(what_is_missing: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -429,98 +246,5 @@ pub async fn eventually<T>(what_is_missing: &str, mut ask: impl AsyncFnMut() -> 
         }
         assert!(Instant::now() < deadline, "after {PATIENCE:?}: {what_is_missing}");
         tokio::time::sleep(AGAIN).await;
-    }
-}
-
-/// The data directory of the test that has this folder.
-pub fn data_dir(folder: &Path) -> PathBuf {
-    folder.join("data")
-}
-
-fn log_file(folder: &Path) -> PathBuf {
-    folder.join("stderr.log")
-}
-
-/// The workspace.
-pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
-/// The `prodgy` binary that was built beside this test.
-pub fn prodgy_path() -> PathBuf {
-    // <target>/<profile>/deps/<this test>
-    let test = std::env::current_exe().unwrap();
-    let prodgy = test.parent().and_then(Path::parent).unwrap().join("prodgy");
-    assert!(prodgy.is_file(), "{} is missing: run `cargo build -p api --bin prodgy` first", prodgy.display());
-    prodgy
-}
-
-/// `prodgy` with these arguments on the data directory in `folder`, with nothing of this process's
-/// configuration.
-pub fn prodgy(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(prodgy_path());
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PRODGY_") {
-            command.env_remove(name);
-        }
-    }
-    command
-        .args(arguments)
-        .current_dir(folder)
-        .env("PRODGY_DATA_DIR", data_dir(folder))
-        .env("PRODGY_MODEL_DIR", workspace().join("models/all-MiniLM-L6-v2"))
-        .env("PRODGY_ADMIN_EMAIL", OWNER)
-        .env("PRODGY_ADMIN_PASSWORD", PASSWORD)
-        .env("PRODGY_RATE_LIMIT_PER_SECOND", "0")
-        .env("PRODGY_SIGN_IN_LIMIT_PER_MINUTE", "0")
-        .env("PRODGY_EMBEDDING_WORKERS", "1");
-    command
-}
-
-/// A server process, ended with the test.
-struct Process {
-    child: Child,
-    /// Kept open: a server whose stdout is gone could not print to it.
-    _stdout: BufReader<ChildStdout>,
-}
-
-impl Process {
-    /// Starts a server in `folder` and waits until it listens. Answers its address too.
-    fn start(folder: &Path, settings: &[(OsString, OsString)]) -> Result<(Process, String), String> {
-        let log = File::options().create(true).append(true).open(log_file(folder)).unwrap();
-        let mut child = prodgy(folder, &["serve", "--listen", "127.0.0.1:0"])
-            .envs(settings.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let process = |stdout| Process { child, _stdout: stdout };
-        let mut line = String::new();
-        while stdout.read_line(&mut line).unwrap() > 0 {
-            if let Some(address) = line.trim().strip_prefix("listening on ") {
-                return Ok((process(stdout), address.to_owned()));
-            }
-            line.clear();
-        }
-        let status = process(stdout).wait();
-        Err(format!("the server ended with {status}: {}", fs::read_to_string(log_file(folder)).unwrap()))
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-    }
-
-    fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

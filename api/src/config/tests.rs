@@ -1,5 +1,4 @@
 //! Which word counts, and what is said of bad ones.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -1,5 +1,4 @@
 //! Lines on stderr: what they hold, and what they never hold.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::process::Command;
 

@@ -173,7 +173,8 @@ impl Ingestion {
     /// Takes the file for this worker.
     async fn claim(&self, file: Uuid) -> Result<Claimed, Failure> {
         let stream = StreamId::new("file", file);
-        let (state, sequence) = self.commands.load::<File>(&stream).await?;
+        // From the log itself: the state in memory may lag behind the event that led here.
+        let (state, sequence) = self.commands.replay::<File>(&stream).await?;
         let File::Processing { upload, .. } = state else { return Err(Failure::NotOurs) };
         let last =
             self.commands.log().read_stream(&stream, sequence - 1, 1).await.map_err(Error::from)?;

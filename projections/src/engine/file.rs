@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use eventlog::{Position, RecordedEvent};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
@@ -57,6 +58,24 @@ impl File {
             Mode::Filling => "PRAGMA journal_mode = off; PRAGMA synchronous = off; PRAGMA locking_mode = exclusive;",
         })?;
         File::prepare(connection, models)
+    }
+
+    /// Takes away the indexes that only readers use, and answers the SQL that makes them again.
+    pub(crate) fn put_off_indexes(&self) -> Result<Vec<String>, Error> {
+        let mut put_off = Vec::new();
+        for name in self.models.iter().flat_map(|model| model.reader_indexes()) {
+            let sql = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1";
+            put_off.push(self.connection.query_row(sql, [name], |row| row.get(0))?);
+            self.connection.execute_batch(&format!("DROP INDEX {name}"))?;
+        }
+        Ok(put_off)
+    }
+
+    /// Makes indexes that were put off. Many rows are sorted on disk and by a second thread.
+    pub(crate) fn make_indexes(&self, put_off: &[String]) -> Result<(), Error> {
+        self.connection.execute_batch("PRAGMA temp_store = default; PRAGMA threads = 2;")?;
+        put_off.iter().try_for_each(|sql| self.connection.execute_batch(sql))?;
+        Ok(())
     }
 
     pub(crate) fn in_memory(models: &Models) -> Result<File, Error> {
@@ -205,7 +224,8 @@ pub fn dump(db: &Connection) -> Result<String, Error> {
         while let Some(row) = rows.next()? {
             let mut line = String::new();
             for column in 0..columns {
-                let _ = write!(line, "{:?}|", row.get_ref(column)?);
+                line.push_str(&readable(row.get_ref(column)?));
+                line.push('|');
             }
             lines.push(line);
         }
@@ -213,6 +233,17 @@ pub fn dump(db: &Connection) -> Result<String, Error> {
         let _ = writeln!(text, "{table}\n{}", lines.join("\n"));
     }
     Ok(text)
+}
+
+/// A value as a person reads it; values of two types never read the same.
+fn readable(value: ValueRef<'_>) -> String {
+    match value {
+        ValueRef::Null => "null".to_owned(),
+        ValueRef::Integer(number) => number.to_string(),
+        ValueRef::Real(number) => format!("{number:?}"),
+        ValueRef::Text(text) => format!("{:?}", String::from_utf8_lossy(text)),
+        ValueRef::Blob(bytes) => format!("x'{}'", hex::encode(bytes)),
+    }
 }
 
 /// Removes a views file and what SQLite keeps beside it.

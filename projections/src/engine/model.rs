@@ -23,6 +23,12 @@ pub trait ReadModel: Send + Sync {
     /// The categories of streams that it listens to; none means every one.
     fn categories(&self) -> &'static [&'static str];
 
+    /// Those of its indexes that only readers use. A file that is filled from nothing gets them at
+    /// its end: sorting once takes a fraction of keeping sorted.
+    fn reader_indexes(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Takes one event in. Events come in the order of the log, each once.
     ///
     /// # Errors

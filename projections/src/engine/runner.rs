@@ -228,6 +228,7 @@ impl Runner {
         let unfinished = path.with_extension("filling");
         file::remove(&unfinished)?;
         let mut file = File::open(&unfinished, &self.models, Mode::Filling)?;
+        let put_off = file.put_off_indexes()?;
         let started = Instant::now();
         let mut taken = 0;
         let mut next = self.runtime.block_on(self.log.read_after(Position::START, BATCH))?;
@@ -238,6 +239,7 @@ impl Runner {
             report(file.position(), taken as f64 / started.elapsed().as_secs_f64().max(1e-6));
             next = self.runtime.block_on(ahead).map_err(|_| eventlog::Error::Closed)??;
         }
+        file.make_indexes(&put_off)?;
         drop(file);
         std::fs::File::open(&unfinished)?.sync_all()?;
         std::fs::rename(&unfinished, path)?;

@@ -225,6 +225,8 @@ impl Follower {
         // The full text may be behind the vectors or ahead of them: each takes in what it lacks.
         let words_from = self.shared.full_text.position();
         let position = vectors_from.min(words_from);
+        // There may be nothing to catch up with, and what was ready before is ready now.
+        self.publish(position, 0, Instant::now());
         Ok(Place { position, vectors_from, words_from, committed: words_from })
     }
 

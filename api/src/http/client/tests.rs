@@ -1,5 +1,4 @@
 //! Whose word about an address is believed.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use axum::http::HeaderValue;
 use axum::routing::get;

@@ -1,5 +1,4 @@
 //! Which requests are one change.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use axum::Router;
 use axum::body::Body;

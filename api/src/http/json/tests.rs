@@ -1,5 +1,4 @@
 //! Good bodies are read; each kind of bad one has its own answer.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use axum::Router;
 use axum::body::Body;

@@ -1,5 +1,4 @@
 //! The layers around every route.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use axum::body::{Body, Bytes};
 use axum::http::Request;

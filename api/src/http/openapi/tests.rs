@@ -1,5 +1,4 @@
 //! The document and its pages, for a small API.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;

@@ -1,5 +1,4 @@
 //! Every failure leaves as a problem, whoever wrote it.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use axum::Router;
 use axum::body::Body;

@@ -1,5 +1,4 @@
 //! Counting, refusing, refilling and forgetting.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use axum::Router;
 use axum::http::header::RETRY_AFTER;

@@ -1,5 +1,4 @@
 //! Streams: what is written, and how they end.
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;

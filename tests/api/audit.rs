@@ -1,0 +1,176 @@
+//! The audit log: who did what, and who was not let.
+
+use serde_json::{Value, json};
+
+use super::support::{Client, PASSWORD, TestApp};
+
+async fn entries(client: &Client, query: &str) -> Vec<Value> {
+    let reply = client.get(&format!("/api/audit-logs?limit=1000&{query}")).await.expect_status(200);
+    reply.data().as_array().unwrap().clone()
+}
+
+fn column<'a>(entries: &'a [Value], name: &str) -> Vec<&'a str> {
+    entries.iter().map(|entry| entry[name].as_str().unwrap_or_default()).collect()
+}
+
+#[tokio::test]
+async fn every_change_names_who_made_it_from_where_and_in_which_request() {
+    let app = TestApp::spawn().await;
+    let me = app.get("/api/auth/me").await.data()["user"]["id"].as_str().unwrap().to_owned();
+    let request =
+        app.request(reqwest::Method::POST, "/api/products").json(&json!({ "name": "Handbook" }));
+    let request =
+        request.header("x-request-id", "request-of-mine").header("user-agent", "tester/1.0");
+    let made = app.send(request).await.expect_status(201);
+    assert_eq!(made.header("x-request-id"), "request-of-mine");
+    let id = made.data()["id"].as_str().unwrap();
+    app.put(made.header("location"), json!({ "name": "Renamed" })).await.expect_status(200);
+    app.delete(made.header("location")).await.expect_status(200);
+
+    let of_product = entries(&app, &format!("resource_type=product&resource_id={id}")).await;
+    assert_eq!(column(&of_product, "action"), ["deleted", "changed", "created"]);
+    for entry in &of_product {
+        assert_eq!(entry["actor"], format!("user:{me}"));
+        assert_eq!(entry["outcome"], "success");
+        assert_eq!(entry["address"], "127.0.0.1");
+    }
+    assert_eq!(of_product[2]["user_agent"], "tester/1.0");
+
+    let of_request = entries(&app, "request_id=request-of-mine").await;
+    let kinds = column(&of_request, "event_type");
+    assert!(
+        kinds.contains(&"product.created.v1") && kinds.contains(&"knowledge_base.created.v1"),
+        "{kinds:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_refused_is_there_too() {
+    let app = TestApp::spawn().await;
+    let viewer = app.user("viewer").await;
+    let product = app.product().await;
+
+    app.nobody().get("/api/products").await.expect_status(401);
+    viewer.delete(&format!("/api/products/{}", product.id)).await.expect_status(403);
+    let wrong = json!({ "email": super::support::OWNER, "password": "wrong password" });
+    app.nobody().post("/api/auth/login", wrong).await.expect_status(401);
+    app.post("/api/products", json!({ "name": "" })).await.expect_status(422);
+    for _ in 0..3 {
+        app.bearer("a.b.c").get("/api/users").await.expect_status(401);
+    }
+
+    let rejected = entries(&app, "action=rejected").await;
+    let find = |path: &str, status: u16| {
+        let found = rejected
+            .iter()
+            .find(|entry| entry["details"]["path"] == path && entry["details"]["status"] == status);
+        found.unwrap_or_else(|| panic!("no {status} of {path}: {rejected:#?}")).clone()
+    };
+    let anonymous = find("/api/products", 401);
+    assert_eq!(
+        (&anonymous["actor"], &anonymous["outcome"]),
+        (&json!("anonymous"), &json!("denied"))
+    );
+    assert_eq!(anonymous["address"], "127.0.0.1");
+    let denied = find(&format!("/api/products/{}", product.id), 403);
+    assert!(denied["actor"].as_str().unwrap().starts_with("user:"), "{denied}");
+    assert_eq!(
+        (&denied["resource_type"], &denied["resource_id"]),
+        (&json!("product"), &json!(product.id))
+    );
+    assert_eq!(find("/api/auth/login", 401)["outcome"], "denied");
+    assert_eq!(find("/api/products", 422)["outcome"], "failed");
+    assert_eq!(
+        find("/api/users", 401)["details"]["count"],
+        3,
+        "the same attempt again is one line"
+    );
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_refused_at_the_very_next_request_and_its_story_is_whole() {
+    let app = TestApp::spawn().await;
+    let product = app.product().await;
+    let token = app.token(&product, &[]).await;
+    let program = app.with_token(&token.secret);
+    let path = format!("/api/api-tokens/{}", token.id);
+
+    program.get("/api/products").await.expect_status(200);
+    app.post_empty(&format!("{path}/revoke")).await.expect_status(200);
+    program.get("/api/products").await.expect_problem(401, "token_revoked");
+
+    let reply = app.get(&format!("{path}/audit-logs")).await.expect_status(200);
+    let story: Vec<&str> = reply
+        .data()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["action"].as_str().unwrap())
+        .collect();
+    for action in ["created", "used", "revoked", "rejected"] {
+        assert!(story.contains(&action), "{action} is missing: {story:?}");
+    }
+    let shown = app.get(&path).await;
+    assert_eq!(
+        (&shown.data()["status"], &shown.data()["usage_count"]),
+        (&json!("revoked"), &json!(1))
+    );
+}
+
+#[tokio::test]
+async fn a_change_of_password_ends_every_session_at_once() {
+    let app = TestApp::spawn().await;
+    let body = json!({ "email": "ada@example.com", "role": "admin", "password": PASSWORD });
+    app.post("/api/users", body).await.expect_status(201);
+    let (first, second) = (
+        app.login("ada@example.com", PASSWORD).await,
+        app.login("ada@example.com", PASSWORD).await,
+    );
+
+    let change = json!({ "current_password": PASSWORD, "new_password": "another long password" });
+    first.post("/api/auth/password", change).await.expect_status(200);
+
+    first.get("/api/auth/me").await.expect_status(401);
+    second.get("/api/auth/me").await.expect_status(401);
+    let old = json!({ "email": "ada@example.com", "password": PASSWORD });
+    app.nobody().post("/api/auth/login", old).await.expect_status(401);
+    app.login("ada@example.com", "another long password")
+        .await
+        .get("/api/auth/me")
+        .await
+        .expect_status(200);
+}
+
+#[tokio::test]
+async fn filters_narrow_and_the_export_says_the_same() {
+    let app = TestApp::spawn().await;
+    let (one, other) = (app.product().await, app.product().await);
+    app.agent(&one).await;
+
+    let of_one = entries(&app, &format!("product_id={}", one.id)).await;
+    assert!(column(&of_one, "product_id").iter().all(|id| *id == one.id), "{of_one:#?}");
+    assert!(column(&of_one, "event_type").contains(&"agent.installed.v1"), "{of_one:#?}");
+    let of_other = entries(&app, &format!("product_id={}&action=installed", other.id)).await;
+    assert!(of_other.is_empty(), "{of_other:#?}");
+    assert_eq!(entries(&app, "from=2999-01-01T00:00:00Z").await.len(), 0);
+    assert_eq!(entries(&app, "to=2000-01-01T00:00:00Z").await.len(), 0);
+    assert!(!entries(&app, "q=installed").await.is_empty());
+
+    let export =
+        app.get(&format!("/api/audit-logs/export?product_id={}", one.id)).await.expect_status(200);
+    let lines: Vec<Value> =
+        export.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, of_one);
+    let csv = app
+        .get(&format!("/api/audit-logs/export?format=csv&product_id={}", one.id))
+        .await
+        .expect_status(200);
+    assert!(csv.header("content-type").starts_with("text/csv"), "{csv:?}");
+    assert!(csv.text().contains("agent.installed.v1"), "{csv:?}");
+
+    for query in ["outcome=perhaps", "from=yesterday", "product_id=7", "nonsense=1"] {
+        app.get(&format!("/api/audit-logs?{query}"))
+            .await
+            .expect_problem(400, "invalid_parameters");
+    }
+}

@@ -1,0 +1,194 @@
+//! Canaries: secrets and personal data, looked for in every file, every log line, every answer.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::support::{Client, TestApp, eventually};
+
+const PASSWORD: &str = "canary-password-7Xk2";
+const NEW_PASSWORD: &str = "canary-password-9Qm4";
+const CONFIG_SECRET: &str = "canary-config-secret-4Tz8";
+const EMAIL: &str = "canary-ada@example.com";
+const NAME: &str = "Canary Lovelace";
+const FILE_TEXT: &str = "canaryfiletext5Rw1";
+const INPUT: &str = "canaryinput8Lp3";
+const USER_AGENT: &str = "canary-agent/6Vb9";
+
+/// The files under a folder that hold this text, with it in the clear.
+fn files_with(folder: &Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files_with(&path, text));
+        } else {
+            // A file may be gone again: read models make and drop some.
+            let bytes = fs::read(&path).unwrap_or_default();
+            if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
+                found.push(path.display().to_string());
+            }
+        }
+    }
+    found
+}
+
+/// What every kind of read answers.
+async fn all_answers(
+    client: &Client,
+    product: &str,
+    agent: &str,
+    token: &str,
+    file: &str,
+) -> String {
+    let mut text = String::new();
+    for path in [
+        "/api/users".to_owned(),
+        "/api/auth/me".to_owned(),
+        "/api/products".to_owned(),
+        "/api/audit-logs?limit=1000".to_owned(),
+        "/api/audit-logs/export".to_owned(),
+        "/api/events?limit=1000".to_owned(),
+        "/api/projections".to_owned(),
+        "/metrics".to_owned(),
+        "/readyz".to_owned(),
+        format!("/api/api-tokens/product/{product}"),
+        format!("/api/api-tokens/{token}"),
+        format!("/api/api-tokens/{token}/audit-logs"),
+        format!("/api/agent-base/product/{product}"),
+        format!("/api/agent-base/{agent}"),
+        format!("/api/agent-base/{agent}/executions"),
+        format!("/api/knowledge-base/storage/file/{file}"),
+    ] {
+        let reply = client.get(&path).await;
+        assert!(reply.is_success() || path == "/readyz", "{path}: {reply:?}");
+        text.push_str(&reply.text());
+    }
+    text
+}
+
+#[tokio::test]
+async fn no_secret_is_in_a_file_a_log_line_or_an_answer() {
+    let mut app = TestApp::spawn_with(&[("PRODGY_LOG", "trace")]).await;
+    let secrets_and_facts = live_a_little(&app).await;
+    let Lived { secrets, product, agent, token, file } = &secrets_and_facts;
+    let answers = all_answers(&app, product, agent, token, file).await;
+    app.restart();
+    app.stop();
+
+    let stderr = app.stderr();
+    let folder = app.data_dir();
+    // The search must be able to find something.
+    assert!(
+        !files_with(&folder, product).is_empty() && stderr.contains("/api/products"),
+        "the canaries prove nothing"
+    );
+
+    for secret in secrets {
+        assert!(!answers.contains(secret), "{secret} is in an answer");
+        assert!(!stderr.contains(secret), "{secret} is in the log output");
+        assert_eq!(files_with(&folder, secret), [""; 0], "{secret} is in the clear");
+    }
+
+    for personal in [EMAIL, NAME, FILE_TEXT, INPUT, USER_AGENT] {
+        assert!(!stderr.contains(personal), "{personal} is in the log output");
+        let in_log: Vec<String> = files_with(&folder, personal)
+            .into_iter()
+            .filter(|path| path.contains("events.db"))
+            .collect();
+        assert_eq!(in_log, [""; 0], "{personal} is in the event log for ever");
+    }
+}
+
+struct Lived {
+    secrets: Vec<String>,
+    product: String,
+    agent: String,
+    token: String,
+    file: String,
+}
+
+/// Uses everything that takes or makes a secret.
+async fn live_a_little(app: &TestApp) -> Lived {
+    let nobody = app.nobody();
+    let mut secrets = vec![PASSWORD.to_owned(), NEW_PASSWORD.to_owned(), CONFIG_SECRET.to_owned()];
+    secrets.push(super::support::PASSWORD.to_owned());
+
+    let user = json!({ "email": EMAIL, "name": NAME, "role": "admin", "password": PASSWORD });
+    app.post("/api/users", user).await.expect_status(201);
+    let login = nobody
+        .post("/api/auth/login", json!({ "email": EMAIL, "password": PASSWORD }))
+        .await
+        .expect_status(200);
+    let refresh = login.data()["refresh_token"].as_str().unwrap().to_owned();
+    let again = nobody
+        .post("/api/auth/refresh", json!({ "refresh_token": refresh }))
+        .await
+        .expect_status(200);
+    let change = json!({ "current_password": PASSWORD, "new_password": NEW_PASSWORD });
+    let ada = app.bearer(again.data()["access_token"].as_str().unwrap());
+    ada.post("/api/auth/password", change).await.expect_status(200);
+    for reply in [&login, &again] {
+        secrets.extend(
+            ["access_token", "refresh_token"]
+                .map(|name| reply.data()[name].as_str().unwrap().to_owned()),
+        );
+    }
+    // Refused attempts hold secrets as well.
+    let typed_wrong = "canary-typed-wrong-2Hd6";
+    secrets.push(typed_wrong.to_owned());
+    nobody
+        .post("/api/auth/login", json!({ "email": EMAIL, "password": typed_wrong }))
+        .await
+        .expect_status(401);
+    nobody
+        .post("/api/auth/login", json!({ "email": EMAIL, "passwort": typed_wrong }))
+        .await
+        .expect_status(422);
+    app.with_token(&format!("prodgy_{typed_wrong}")).get("/api/products").await.expect_status(401);
+    app.bearer(typed_wrong).get("/api/products").await.expect_status(401);
+
+    let product = app.product().await;
+    let token = app.token(&product, &[]).await;
+    let program = app.with_token(&token.secret);
+    let request =
+        program.request(reqwest::Method::GET, "/api/products").header("user-agent", USER_AGENT);
+    program.send(request).await.expect_status(200);
+    let regenerated = app
+        .post_empty(&format!("/api/api-tokens/{}/regenerate", token.id))
+        .await
+        .expect_status(200);
+    secrets
+        .extend([token.secret.clone(), regenerated.data()["token"].as_str().unwrap().to_owned()]);
+
+    let file = app.text_file(&product, "note.txt", &format!("A note about {FILE_TEXT}.")).await;
+    app.wait_ready(&file).await;
+    let agent = app.post("/api/agent-base/install", agent(&product.id)).await.expect_status(201);
+    let trigger = agent.data()["triggers"][0]["id"].as_str().unwrap();
+    let execute = format!("/api/agent-base/triggers/{trigger}/execute?wait_seconds=60");
+    let run = app.post(&execute, json!({ "input": { "text": INPUT } })).await.expect_status(200);
+    assert_eq!(run.data()["output"], INPUT, "{run:?}");
+    let search = json!({ "query": FILE_TEXT, "product_id": product.id });
+    eventually("the note is not found", async || {
+        let reply = app.post("/api/knowledge-base/embeddings", search.clone()).await;
+        reply.text().contains(FILE_TEXT).then_some(())
+    })
+    .await;
+    let agent = agent.data()["id"].as_str().unwrap().to_owned();
+    Lived { secrets, product: product.id, agent, token: token.id, file }
+}
+
+fn agent(product: &str) -> Value {
+    json!({
+        "product_id": product,
+        "config": { "password": CONFIG_SECRET },
+        "manifest": {
+            "manifest": "prodgy.agent/1", "name": "acme.echo", "version": "1.0.0", "title": "Echo", "summary": "Says it again",
+            "config": { "type": "object", "properties": { "password": { "type": "string", "writeOnly": true } } },
+            "inputs": { "type": "object", "properties": { "text": { "type": "string" } }, "required": ["text"] },
+            "steps": [{ "id": "echo", "type": "transform", "with": { "text": { "cel": "input.text" } } }],
+            "output": { "cel": "steps.echo.output.text" }
+        }
+    })
+}
