@@ -35,7 +35,7 @@ impl Server {
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
             // The limiter counts every request, and lets every one through.
-            .args(["--rate-limit-per-second", "100000000"])
+            .args(["--rate-limit-per-second", "1000000"])
             .env("PRODGY_ADMIN_EMAIL", EMAIL)
             .env("PRODGY_ADMIN_PASSWORD", PASSWORD);
         Server::start(command)
