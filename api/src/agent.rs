@@ -266,14 +266,6 @@ async fn details_after(app: &App, done: &Done, id: Uuid) -> Result<(AgentDetails
     Ok((details(app, agent, last).await?, etag))
 }
 
-/// Waits until the read models show what a command did, its agent's triggers included: they are
-/// events of their own, made by whoever came first.
-async fn applied_with_triggers(app: &App, done: &Done) -> Result<u64, Problem> {
-    let head = app.log.head().await.map_err(commands::Error::from)?;
-    app.caught_up(head).await?;
-    app.applied(done).await
-}
-
 fn title(text: &str) -> Result<Name, Problem> {
     Name::parse(text).map_err(|error| bad_value("title", &error))
 }
@@ -360,7 +352,7 @@ async fn install_agent(
     check_bindings(&app, product, &manifest, &bindings)?;
     let new = NewAgent { manifest, title, config: body.config.map(Value::Object), bindings };
     let done = app.commands.install_agent(new, &ask).await?;
-    let position = applied_with_triggers(&app, &done).await?;
+    let position = app.applied_with_the_rest(&done).await?;
     let id = done.stream_id().unwrap_or_default();
     let (agent, etag) = details_after(&app, &done, id).await?;
     let location = format!("/api/agent-base/{id}");
@@ -455,6 +447,6 @@ async fn uninstall_agent(
     let agent = find(&app, &caller, id)?;
     let ask = circumstances.ask(&app, &caller, Some(agent.product), &[]).await?;
     let done = app.commands.uninstall_agent(id, &ask).await?;
-    let position = applied_with_triggers(&app, &done).await?;
+    let position = app.applied_with_the_rest(&done).await?;
     Ok(Reply::ok("Agent uninstalled", Deleted { id }).position(position))
 }

@@ -109,6 +109,17 @@ impl App {
         Ok(position.max(self.views.position()).0)
     }
 
+    /// As [`App::applied`], for a command that made other streams before it was done, whoever
+    /// appended them first: a product's knowledge base, an agent's triggers.
+    ///
+    /// # Errors
+    /// 503 when that takes longer than [`PATIENCE`]; the change is stored all the same.
+    pub async fn applied_with_the_rest(&self, done: &Done) -> Result<u64, Problem> {
+        let head = self.log.head().await.map_err(commands::Error::from)?;
+        self.caught_up(head).await?;
+        self.applied(done).await
+    }
+
     /// Reads what a command made: from the read models, or, where the command had been carried out
     /// before, as it was right after it.
     ///
