@@ -3,7 +3,7 @@
 //!
 //! The one rule: a setting is one row of [`table::SETTINGS`], from which come its flag, its
 //! variable, its key in the file, its default and its line in `docs/configuration.md`; and it is
-//! read in one place, [`Config::resolve`].
+//! read in one place, `Config::resolve`.
 //!
 //! Faults name the place that the value came from and never the value: some hold secrets.
 

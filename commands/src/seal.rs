@@ -78,7 +78,7 @@ impl Commands {
         Ok(Payload::Blob { key_id: key, name: blob.name, size: blob.size })
     }
 
-    /// Opens what [`Commands::seal_payload`] sealed; `None` when its key was shredded.
+    /// Opens free text of any length; `None` when its key was shredded.
     ///
     /// # Errors
     /// The vault fails, or the payload was sealed for another place.

@@ -1,6 +1,6 @@
 //! Text into vectors: extraction, chunking, the candle model, the nearest ones. Knows nothing of events.
 //!
-//! The way of a file: [`extract`] makes a [`Document`] of its bytes, [`Model::chunk`] cuts it, [`Embedder`] turns the chunks into
+//! The way of a file: [`extract()`] makes a [`Document`] of its bytes, [`Model::chunk`] cuts it, [`Embedder`] turns the chunks into
 //! vectors of unit length, an [`Artifact`] keeps all of it in one piece, and [`VectorIndex`] finds the nearest to a question.
 
 mod artifact;

@@ -6,7 +6,7 @@
 //! `type` is always `about:blank` and `title` the name of the status, as RFC 9457 asks of problems
 //! that have no page of their own; what a program tells apart is `error`. `detail` and `message`
 //! are the same sentence, which says what to do next. `request_id` comes from the request being
-//! answered (see [`request_id`](super::request_id)), so no handler passes it along.
+//! answered (see [`request_id`]), so no handler passes it along.
 
 use std::any::Any;
 use std::borrow::Cow;
