@@ -16,7 +16,7 @@ use commands::{Ask, Commands};
 use domain::Name;
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseCommand, KnowledgeBaseEvent};
 use eventlog::{EventStore, Metadata, SqliteOptions, SqliteStore};
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 use vault::{MasterKey, Vault};
 
@@ -199,11 +199,9 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
             let seconds = round.as_secs_f64().max(0.5);
             let arguments = [callers.to_string(), seconds.to_string()];
             let said = peers::run_binary("sqlite-es-peer", &arguments)?;
-            rates[2].push(said["commands_per_s"].as_f64().context("no rate")?);
-            match peers::run("append_umadb.py", &arguments)? {
-                Some(said) => rates[3].push(said["appends_per_s"].as_f64().context("no rate")?),
-                None => rates[3].push(f64::NAN),
-            }
+            rates[2].push(rate_of(said, "commands_per_s")?);
+            let said = peers::run("append_umadb.py", &arguments)?;
+            rates[3].push(rate_of(said, "appends_per_s")?);
         }
         let [own, bare, sqlite_es, umadb] = rates.each_ref().map(|rates| median(rates));
         let sync = median(&syncs);
@@ -230,6 +228,11 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
         });
     }
     Ok(rows)
+}
+
+/// What a peer said; not a number where it was left out.
+fn rate_of(said: Option<Value>, name: &str) -> anyhow::Result<f64> {
+    said.map_or(Ok(f64::NAN), |said| said[name].as_f64().context("the peer said no rate"))
 }
 
 /// How long the disk takes to make one page durable, in milliseconds.

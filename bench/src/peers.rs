@@ -23,11 +23,15 @@ pub fn run(script: &str, arguments: &[String]) -> anyhow::Result<Option<Value>> 
     said(script, command).map(Some)
 }
 
-/// Runs a peer that was built beside this program.
-pub fn run_binary(name: &str, arguments: &[String]) -> anyhow::Result<Value> {
-    let mut command = Command::new(binary(name)?);
+/// Runs a peer that is built beside this program; nothing where it was not.
+pub fn run_binary(name: &str, arguments: &[String]) -> anyhow::Result<Option<Value>> {
+    let Ok(path) = binary(name) else {
+        eprintln!("{name} is left out: it was not built");
+        return Ok(None);
+    };
+    let mut command = Command::new(path);
     command.args(arguments);
-    said(name, command)
+    said(name, command).map(Some)
 }
 
 fn said(name: &str, mut command: Command) -> anyhow::Result<Value> {
