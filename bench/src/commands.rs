@@ -181,8 +181,8 @@ async fn count_for<C: Contender>(
 }
 
 pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
-    let round = Duration::from_millis(scale.pick(2_000, 100));
-    let rounds = scale.pick(5, 1);
+    let round = Duration::from_millis(scale.pick(1_000, 100));
+    let rounds = scale.pick(3, 1);
     let folder = tempfile::tempdir()?;
     let ours = Arc::new(CommandPath::open(&folder.path().join("ours")).await?);
     let bare = Arc::new(BareInsert::open(&folder.path().join("bare.db"))?);

@@ -71,7 +71,7 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
         Default::default();
     stock.embed(&passages[0])?;
     ours.embed_passages(passages[..4].to_vec()).await?;
-    for _ in 0..scale.pick(5, 1) {
+    for _ in 0..scale.pick(3, 1) {
         let few = &passages[..passages.len() / 4];
         let started = Instant::now();
         for passage in few {

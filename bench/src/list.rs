@@ -18,7 +18,7 @@ use crate::server::{EMAIL, PASSWORD, Server, binary};
 const ROWS: usize = 50;
 
 pub fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
-    let seconds = scale.pick(4, 1);
+    let seconds = scale.pick(3, 1);
     let data = tempfile::tempdir()?;
     let ours = Server::prodgy(data.path())?;
     let (product, token) = fill(&ours)?;
@@ -38,7 +38,7 @@ pub fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     wrk(&own_url, &header, 1)?;
     wrk(&bare_url, &header, 1)?;
     let (mut own_rates, mut bare_rates) = (Vec::new(), Vec::new());
-    for _ in 0..scale.pick(5, 1) {
+    for _ in 0..scale.pick(3, 1) {
         own_rates.push(wrk(&own_url, &header, seconds)?);
         bare_rates.push(wrk(&bare_url, &header, seconds)?);
     }
