@@ -140,7 +140,7 @@ async fn change(
     let description = body.value.description.as_deref().map(description).transpose()?;
     let ask = circumstances.ask(&app, &caller, Some(id), &[&body.bytes]).await?;
     let done = app.commands.change_product(id, name, description, &ask).await?;
-    let position = app.applied_with_the_rest(&done).await?;
+    let position = app.applied(&done).await?;
     let product = app.read_after(&done, |db| product::get(db, id)).await?.ok_or_else(gone)?;
     let etag = ETag::of_sequence(product.sequence);
     Ok(Reply::ok("Product changed", product).etag(&etag).position(position).replayed(done.replayed))
