@@ -79,8 +79,8 @@ fn text(value: &Value) -> anyhow::Result<String> {
 
 fn views_file(data: &Path) -> anyhow::Result<PathBuf> {
     for entry in std::fs::read_dir(data.join("views"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "db") {
+        let path = entry?.path().join("views.db");
+        if path.exists() {
             return Ok(path);
         }
     }

@@ -52,6 +52,11 @@ impl StreamId {
         self.0.split_once('-').map_or(&self.0, |(category, _)| category)
     }
 
+    /// Whether it is of that category. Cheaper than to look for the dash first.
+    pub fn is_of(&self, category: &str) -> bool {
+        self.0.strip_prefix(category).is_some_and(|rest| rest.starts_with('-'))
+    }
+
     /// What stands behind the first dash.
     pub fn id(&self) -> &str {
         self.0.split_once('-').map_or("", |(_, id)| id)

@@ -1,7 +1,8 @@
--- `input`, `output` and `error` stay sealed here.
+-- A row here is small and changes often; what people and agents wrote is large, never changes, and lies
+-- in `execution_text`.
 CREATE TABLE execution (
-    id           TEXT PRIMARY KEY,
-    position     INTEGER NOT NULL UNIQUE,
+    position     INTEGER PRIMARY KEY,
+    id           TEXT NOT NULL UNIQUE,
     organization TEXT NOT NULL,
     product      TEXT NOT NULL,
     agent        TEXT NOT NULL,
@@ -10,28 +11,32 @@ CREATE TABLE execution (
     trigger_id   TEXT,
     requested_by TEXT NOT NULL,
     status       TEXT NOT NULL,
-    input        TEXT NOT NULL,
-    output       TEXT,
+    output_at    INTEGER,
     error_code   TEXT,
     error_step   TEXT,
-    error        TEXT,
+    error_at     INTEGER,
     created_at   TEXT NOT NULL,
     started_at   TEXT,
-    ended_at     TEXT,
-    sequence     INTEGER NOT NULL
-) WITHOUT ROWID;
+    ended_at     TEXT
+);
 CREATE INDEX execution_of ON execution (agent, position);
 CREATE INDEX execution_by_status ON execution (agent, status, position);
 CREATE TABLE execution_attempt (
-    execution  TEXT NOT NULL,
+    -- The position of the execution, and that of the attempt's own beginning.
+    execution  INTEGER NOT NULL,
     position   INTEGER NOT NULL,
     step_id    TEXT NOT NULL,
     attempt    INTEGER NOT NULL,
     status     TEXT NOT NULL,
-    output     TEXT,
+    output_at  INTEGER,
     error_code TEXT,
-    error      TEXT,
+    error_at   INTEGER,
     started_at TEXT NOT NULL,
     ended_at   TEXT,
     PRIMARY KEY (execution, position)
 ) WITHOUT ROWID;
+-- Inputs, outputs and errors, by the position of the event that carries them. They stay sealed here.
+CREATE TABLE execution_text (
+    position INTEGER PRIMARY KEY,
+    text     TEXT NOT NULL
+);

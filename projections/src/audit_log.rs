@@ -3,10 +3,15 @@
 //! The rule of this file: every event of the log is one row, except those that report several facts
 //! (uses of a token, refused attempts), which are one row for each.
 
+use std::borrow::Cow;
+
 use domain::access_log::AccessLogEvent;
 use domain::token_usage::TokenUsageEvent;
 use eventlog::RecordedEvent;
 use rusqlite::{Connection, Row, params};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -94,7 +99,7 @@ impl ReadModel for AuditLog {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn schema(&self) -> &'static str {
@@ -103,6 +108,10 @@ impl ReadModel for AuditLog {
 
     fn categories(&self) -> &'static [&'static str] {
         &[]
+    }
+
+    fn file(&self) -> &'static str {
+        "audit"
     }
 
     fn reader_indexes(&self) -> &'static [&'static str] {
@@ -203,28 +212,70 @@ fn action(event: &RecordedEvent) -> &str {
 /// documents.
 fn details(event: &RecordedEvent) -> Result<String, Error> {
     let data = event.data.get();
-    let is_plain = event.keys.is_empty() && !data.contains("_hash\"");
-    if data.len() > DETAILS {
-        let members: serde_json::Map<String, Value> = serde_json::from_str(data)?;
-        let short =
-            members.into_iter().filter(|(name, value)| is_shown(name, value) && !value.is_object());
-        return Ok(Value::Object(short.collect()).to_string());
-    }
-    if is_plain {
+    let is_long = data.len() > DETAILS;
+    if !is_long && event.keys.is_empty() && !data.contains("_hash\"") {
         return Ok(data.to_owned());
     }
-    let members: serde_json::Map<String, Value> = serde_json::from_str(data)?;
-    let shown = members.into_iter().filter(|(name, value)| is_shown(name, value));
-    Ok(Value::Object(shown.collect()).to_string())
+    let Members(members) = serde_json::from_str(data)?;
+    let mut shown = String::from("{");
+    for (name, value) in members {
+        let value = value.get();
+        if !is_shown(&name, value)? || (is_long && value.starts_with('{')) {
+            continue;
+        }
+        if shown.len() > 1 {
+            shown.push(',');
+        }
+        shown.push_str(&serde_json::to_string(&name)?);
+        shown.push(':');
+        shown.push_str(value);
+    }
+    shown.push('}');
+    Ok(shown)
 }
 
-fn is_shown(name: &str, value: &Value) -> bool {
-    let is_sealed = match value {
-        Value::String(text) => vault::Sealed::parse(text.as_str()).is_ok(),
-        Value::Object(members) => members.contains_key("sealed") || members.contains_key("blob"),
-        _ => false,
-    };
-    !is_sealed && !name.ends_with("_hash") && name != "private_key"
+fn is_shown(name: &str, value: &str) -> Result<bool, Error> {
+    if name.ends_with("_hash") || name == "private_key" {
+        return Ok(false);
+    }
+    Ok(match value.as_bytes().first() {
+        Some(b'"') => {
+            let text: Cow<'_, str> = serde_json::from_str(value)?;
+            vault::Sealed::parse(text.as_ref()).is_err()
+        }
+        Some(b'{') => {
+            let Members(members) = serde_json::from_str(value)?;
+            !members.iter().any(|(name, _)| name == "sealed" || name == "blob")
+        }
+        _ => true,
+    })
+}
+
+/// The members of a JSON object, their values as they stand.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(InOrder)
+    }
 }
 
 /// Uses of an API token: each is a row of the token.

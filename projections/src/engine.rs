@@ -1,14 +1,20 @@
-//! What keeps read models: the file they live in, the runner that fills it, and rebuilding it
+//! What keeps read models: the files they live in, the runner that fills it, and rebuilding it
 //! beside the one in use.
 
 mod file;
+mod generation;
 mod model;
 mod pool;
 mod runner;
 mod status;
 mod views;
 
-pub use file::dump;
 pub use model::{ReadModel, stored_time};
 pub use status::{State, Status, Stopped};
 pub use views::{Verdict, Views, discard, standings, verify};
+
+/// How many events are taken in in one transaction.
+const BATCH: usize = 2_000;
+
+#[cfg(test)]
+mod tests;

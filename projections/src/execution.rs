@@ -113,7 +113,7 @@ impl ReadModel for Executions {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn schema(&self) -> &'static str {
@@ -130,22 +130,20 @@ impl ReadModel for Executions {
 
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
         let (execution, at) = (event.stream.id(), stored_time(event.time));
-        let sealed = |payload: Payload| {
-            serde_json::to_string(&SealedPayload { event_type: event.event_type.clone(), payload })
-        };
+        let position = event.position.0;
         match decode(event)? {
             ExecutionEvent::Requested { agent, version_id, digest, trigger, input } => {
                 let product = event
                     .product
                     .ok_or_else(|| Error::Unfit("an execution belongs to a product".into()))?;
                 db.prepare_cached(
-                    "INSERT INTO execution (id, position, organization, product, agent, version_id, digest, trigger_id,
-                     requested_by, status, input, created_at, sequence)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'queued', ?10, ?11, ?12)",
+                    "INSERT INTO execution (position, id, organization, product, agent, version_id, digest, trigger_id,
+                     requested_by, status, created_at)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 'queued', ?10)",
                 )?
                 .execute(params![
+                    position,
                     execution,
-                    event.position.0,
                     event.organization.to_string(),
                     product.to_string(),
                     agent.to_string(),
@@ -153,10 +151,9 @@ impl ReadModel for Executions {
                     digest.as_str(),
                     trigger.map(|trigger| trigger.to_string()),
                     event.actor,
-                    sealed(input)?,
                     at,
-                    event.sequence,
                 ])?;
+                keep(db, event, input)?;
             }
             ExecutionEvent::Started { .. } => {
                 db.prepare_cached(
@@ -168,42 +165,40 @@ impl ReadModel for Executions {
                 cut_off(db, execution, Some(&step_id), &at)?;
                 db.prepare_cached(
                     "INSERT INTO execution_attempt (execution, position, step_id, attempt, status, started_at)
-                     VALUES (?1, ?2, ?3, ?4, 'running', ?5)",
+                     SELECT position, ?2, ?3, ?4, 'running', ?5 FROM execution WHERE id = ?1",
                 )?
-                .execute(params![execution, event.position.0, step_id, attempt, at])?;
+                .execute(params![execution, position, step_id, attempt, at])?;
             }
             ExecutionEvent::StepSucceeded { step_id, attempt, output, .. } => {
                 db.prepare_cached(
-                    "UPDATE execution_attempt SET status = 'succeeded', output = ?4, ended_at = ?5
-                     WHERE execution = ?1 AND step_id = ?2 AND attempt = ?3",
+                    "UPDATE execution_attempt SET status = 'succeeded', output_at = ?4, ended_at = ?5
+                     WHERE execution = (SELECT position FROM execution WHERE id = ?1) AND step_id = ?2 AND attempt = ?3",
                 )?
-                .execute(params![
-                    execution,
-                    step_id,
-                    attempt,
-                    sealed(output)?,
-                    at
-                ])?;
+                .execute(params![execution, step_id, attempt, position, at])?;
+                keep(db, event, output)?;
             }
             ExecutionEvent::StepFailed { step_id, attempt, code, error, .. } => {
                 db.prepare_cached(
-                    "UPDATE execution_attempt SET status = 'failed', error_code = ?4, error = ?5, ended_at = ?6
-                     WHERE execution = ?1 AND step_id = ?2 AND attempt = ?3",
+                    "UPDATE execution_attempt SET status = 'failed', error_code = ?4, error_at = ?5, ended_at = ?6
+                     WHERE execution = (SELECT position FROM execution WHERE id = ?1) AND step_id = ?2 AND attempt = ?3",
                 )?
-                .execute(params![execution, step_id, attempt, code, sealed(error)?, at])?;
+                .execute(params![execution, step_id, attempt, code, position, at])?;
+                keep(db, event, error)?;
             }
             ExecutionEvent::Succeeded { output, .. } => {
                 db.prepare_cached(
-                    "UPDATE execution SET status = 'succeeded', output = ?2, ended_at = ?3 WHERE id = ?1",
+                    "UPDATE execution SET status = 'succeeded', output_at = ?2, ended_at = ?3 WHERE id = ?1",
                 )?
-                .execute(params![execution, sealed(output)?, at])?;
+                .execute(params![execution, position, at])?;
+                keep(db, event, output)?;
             }
             ExecutionEvent::Failed { step_id, code, error, .. } => {
                 db.prepare_cached(
-                    "UPDATE execution SET status = 'failed', error_step = ?2, error_code = ?3, error = ?4, ended_at = ?5
+                    "UPDATE execution SET status = 'failed', error_step = ?2, error_code = ?3, error_at = ?4, ended_at = ?5
                      WHERE id = ?1",
                 )?
-                .execute(params![execution, step_id, code, sealed(error)?, at])?;
+                .execute(params![execution, step_id, code, position, at])?;
+                keep(db, event, error)?;
                 cut_off(db, execution, None, &at)?;
             }
             ExecutionEvent::Cancelled { .. } => {
@@ -218,18 +213,30 @@ impl ReadModel for Executions {
     }
 }
 
+/// Keeps the text that an event carries.
+fn keep(db: &Connection, event: &RecordedEvent, payload: Payload) -> Result<(), Error> {
+    let text = SealedPayload { event_type: event.event_type.clone(), payload };
+    db.prepare_cached("INSERT INTO execution_text VALUES (?1, ?2)")?
+        .execute(params![event.position.0, serde_json::to_string(&text)?])?;
+    Ok(())
+}
+
 /// An attempt that a crash cut off never reported: what comes after it says that it failed.
 fn cut_off(db: &Connection, execution: &str, step: Option<&str>, at: &str) -> Result<(), Error> {
     db.prepare_cached(
         "UPDATE execution_attempt SET status = 'failed', error_code = 'interrupted', ended_at = ?3
-         WHERE execution = ?1 AND step_id = coalesce(?2, step_id) AND status = 'running'",
+         WHERE execution = (SELECT position FROM execution WHERE id = ?1)
+         AND step_id = coalesce(?2, step_id) AND status = 'running'",
     )?
     .execute(params![execution, step, at])?;
     Ok(())
 }
 
-const COLUMNS: &str = "id, organization, product, agent, version_id, digest, trigger_id, requested_by, status, input, output, \
-                       error_code, error_step, error, created_at, started_at, ended_at, position";
+const COLUMNS: &str = "id, organization, product, agent, version_id, digest, trigger_id, requested_by, status,
+                       (SELECT text FROM execution_text WHERE position = execution.position),
+                       (SELECT text FROM execution_text WHERE position = output_at),
+                       error_code, error_step, (SELECT text FROM execution_text WHERE position = error_at),
+                       created_at, started_at, ended_at, position";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Execution> {
     let code: Option<String> = row.get(11)?;
@@ -300,8 +307,9 @@ pub fn latest(db: &Connection, agent: Uuid) -> Result<Option<Execution>, Error> 
 /// The file cannot be read.
 pub fn attempts(db: &Connection, execution: Uuid) -> Result<Vec<Attempt>, Error> {
     let mut statement = db.prepare_cached(
-        "SELECT step_id, attempt, status, output, error_code, error, started_at, ended_at
-         FROM execution_attempt WHERE execution = ?1 ORDER BY position",
+        "SELECT step_id, attempt, status, (SELECT text FROM execution_text WHERE position = output_at), error_code,
+         (SELECT text FROM execution_text WHERE position = error_at), started_at, ended_at
+         FROM execution_attempt WHERE execution = (SELECT position FROM execution WHERE id = ?1) ORDER BY position",
     )?;
     let rows = statement.query_map([execution.to_string()], |row| {
         let code: Option<String> = row.get(4)?;

@@ -23,8 +23,7 @@ mod unfinished;
 pub mod user;
 
 pub use engine::{
-    ReadModel, State, Status, Stopped, Verdict, Views, discard, dump, standings, stored_time,
-    verify,
+    ReadModel, State, Status, Stopped, Verdict, Views, discard, standings, stored_time, verify,
 };
 pub use error::{Error, chain};
 pub use listing::{Listing, TOTAL_CAP, Window};

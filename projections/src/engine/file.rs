@@ -1,35 +1,36 @@
-//! One views file: the tables of all read models, and where each of them stands.
+//! One file of read models: the tables of some of them, and where each of those stands.
 //!
 //! The rule of this file: rows and checkpoint commit in one transaction, so that a crash repeats
 //! nothing and skips nothing. An event that a model cannot take in stops that model alone, before
 //! that event.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use eventlog::{Position, RecordedEvent};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, params};
-use sha2::{Digest, Sha256};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 
 use super::model::ReadModel;
 use super::status::Stopped;
 use crate::Error;
 
-/// The models that live in one file.
+/// Some read models.
 pub(crate) type Models = Arc<[Box<dyn ReadModel>]>;
 
-/// The writing side of a views file.
+/// The writing side of a file.
 pub(crate) struct File {
     pub(crate) connection: Connection,
-    pub(crate) models: Models,
-    /// Where each model stands, in the order of `models`.
+    models: Models,
+    /// Those of `models` that are in this file, and where each stands.
     pub(crate) standings: Vec<Standing>,
 }
 
 /// Where one model stands.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Standing {
+    /// Which of the models.
+    pub(crate) model: usize,
     pub(crate) position: Position,
     pub(crate) stopped: Option<Stopped>,
 }
@@ -42,74 +43,54 @@ pub(crate) enum Mode {
 }
 
 impl File {
-    /// The name of the file that holds just these versions of just these models.
-    pub(crate) fn name(models: &Models) -> String {
-        let mut hash = Sha256::new();
-        for model in models.iter() {
-            hash.update(format!("{} {}\n{}\n", model.name(), model.version(), model.schema()));
-        }
-        format!("views-{}.db", hex::encode(&hash.finalize()[..8]))
-    }
-
-    pub(crate) fn open(path: &Path, models: &Models, mode: Mode) -> Result<File, Error> {
+    /// Opens or makes the file that holds the models at `own`.
+    pub(crate) fn open(
+        path: &Path,
+        models: &Models,
+        own: Vec<usize>,
+        mode: Mode,
+    ) -> Result<File, Error> {
         let connection = Connection::open(path)?;
         connection.execute_batch(match mode {
             Mode::Serving => "PRAGMA journal_mode = wal; PRAGMA synchronous = normal; PRAGMA wal_autocheckpoint = 4000;",
-            Mode::Filling => "PRAGMA journal_mode = off; PRAGMA synchronous = off; PRAGMA locking_mode = exclusive;",
+            Mode::Filling => {
+                "PRAGMA page_size = 8192; PRAGMA journal_mode = off; PRAGMA synchronous = off; PRAGMA locking_mode = exclusive;"
+            }
         })?;
-        File::prepare(connection, models)
+        File::prepare(connection, models, own)
     }
 
-    /// Takes away the indexes that only readers use, and answers the SQL that makes them again.
-    pub(crate) fn put_off_indexes(&self) -> Result<Vec<String>, Error> {
-        let mut put_off = Vec::new();
-        for name in self.models.iter().flat_map(|model| model.reader_indexes()) {
-            let sql = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1";
-            put_off.push(self.connection.query_row(sql, [name], |row| row.get(0))?);
-            self.connection.execute_batch(&format!("DROP INDEX {name}"))?;
-        }
-        Ok(put_off)
+    /// A file in memory that holds all models.
+    pub(crate) fn in_memory(models: &Models, own: Vec<usize>) -> Result<File, Error> {
+        File::prepare(Connection::open_in_memory()?, models, own)
     }
 
-    /// Makes indexes that were put off. Many rows are sorted on disk and by a second thread.
-    pub(crate) fn make_indexes(&self, put_off: &[String]) -> Result<(), Error> {
-        self.connection.execute_batch("PRAGMA temp_store = default; PRAGMA threads = 2;")?;
-        put_off.iter().try_for_each(|sql| self.connection.execute_batch(sql))?;
-        Ok(())
-    }
-
-    pub(crate) fn in_memory(models: &Models) -> Result<File, Error> {
-        File::prepare(Connection::open_in_memory()?, models)
-    }
-
-    fn prepare(connection: Connection, models: &Models) -> Result<File, Error> {
+    fn prepare(connection: Connection, models: &Models, own: Vec<usize>) -> Result<File, Error> {
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         connection.set_prepared_statement_cache_capacity(256);
         connection.execute_batch("PRAGMA cache_size = -65536; PRAGMA temp_store = memory;")?;
         let transaction = connection.unchecked_transaction()?;
         transaction.execute_batch(include_str!("../../../migrations/views/checkpoint.sql"))?;
-        let mut standings = Vec::with_capacity(models.len());
-        for model in models.iter() {
+        let mut standings = Vec::with_capacity(own.len());
+        for index in own {
+            let model = &models[index];
             let known = transaction
                 .query_row(
-                    "SELECT position, stopped FROM checkpoint WHERE model = ?1",
+                    "SELECT position FROM checkpoint WHERE model = ?1",
                     [model.name()],
-                    |row| Ok((row.get::<_, u64>(0)?, row.get::<_, Option<String>>(1)?)),
+                    |row| row.get::<_, u64>(0),
                 )
                 .optional()?;
+            if known.is_none() {
+                transaction.execute_batch(model.schema())?;
+                transaction.execute(
+                    "INSERT INTO checkpoint (model, position) VALUES (?1, 0)",
+                    [model.name()],
+                )?;
+            }
             // Whether it was stopped is found out again: the repair may be this very build.
-            let standing = match known {
-                Some((position, _)) => Standing { position: Position(position), stopped: None },
-                None => {
-                    transaction.execute_batch(model.schema())?;
-                    transaction.execute(
-                        "INSERT INTO checkpoint (model, position) VALUES (?1, 0)",
-                        [model.name()],
-                    )?;
-                    Standing::default()
-                }
-            };
-            standings.push(standing);
+            let position = Position(known.unwrap_or(0));
+            standings.push(Standing { model: index, position, stopped: None });
         }
         transaction.commit()?;
         Ok(File { connection, models: models.clone(), standings })
@@ -117,23 +98,124 @@ impl File {
 
     /// The position that every model which is not stopped has taken in.
     pub(crate) fn position(&self) -> Position {
-        let running = self.standings.iter().filter(|standing| standing.stopped.is_none());
-        running.map(|standing| standing.position).min().unwrap_or_else(|| {
-            self.standings.iter().map(|standing| standing.position).max().unwrap_or_default()
-        })
+        reached(&self.standings)
     }
 
     /// Takes a batch in, which follows on what was taken in before.
+    ///
+    /// # Errors
+    /// The file failed; nothing of the batch was taken in.
     pub(crate) fn apply(&mut self, events: &[Arc<RecordedEvent>]) -> Result<(), Error> {
+        let Some(last) = events.last() else { return Ok(()) };
+        let before = self.standings.clone();
+        let outcome = self.apply_in_transaction(events, last.position);
+        if outcome.is_err() {
+            self.standings = before;
+        }
+        outcome
+    }
+
+    fn apply_in_transaction(
+        &mut self,
+        events: &[Arc<RecordedEvent>],
+        last: Position,
+    ) -> Result<(), Error> {
         let transaction = self.connection.unchecked_transaction()?;
-        for (model, standing) in self.models.iter().zip(&mut self.standings) {
-            if standing.stopped.is_none() {
-                take_in(&transaction, model.as_ref(), standing, events)?;
+        for standing in &mut self.standings {
+            if standing.stopped.is_some() {
+                continue;
             }
+            let model = self.models[standing.model].as_ref();
+            take_in(&transaction, model, standing, events, last)?;
+            save(&transaction, model, standing)?;
         }
         transaction.commit()?;
         Ok(())
     }
+
+    /// Fills a file that nobody reads yet with batches as they come, and then makes the indexes that
+    /// only readers use. There is no way back from an event that a model cannot take in: see
+    /// [`Unfilled::Poisoned`].
+    ///
+    /// A model in `known` stops where it says.
+    pub(crate) fn fill(
+        mut self,
+        batches: impl Iterator<Item = Arc<[Arc<RecordedEvent>]>>,
+        known: &[Standing],
+    ) -> Result<(), Unfilled> {
+        for standing in &mut self.standings {
+            let stop = known.iter().find(|stop| stop.model == standing.model);
+            standing.stopped = stop.and_then(|stop| stop.stopped.clone());
+        }
+        let put_off = self.put_off_indexes()?;
+        for (number, batch) in batches.enumerate() {
+            if number % BATCHES == 0 {
+                self.connection.execute_batch("BEGIN")?;
+            }
+            for standing in &mut self.standings {
+                fill_one(&self.connection, &self.models, standing, &batch)?;
+            }
+            if number % BATCHES == BATCHES - 1 {
+                self.connection.execute_batch("COMMIT")?;
+            }
+        }
+        for standing in &self.standings {
+            save(&self.connection, self.models[standing.model].as_ref(), standing)?;
+        }
+        if !self.connection.is_autocommit() {
+            self.connection.execute_batch("COMMIT")?;
+        }
+        self.make_indexes(&put_off)?;
+        Ok(())
+    }
+
+    /// Takes away the indexes that only readers use, and answers the SQL that makes them again.
+    fn put_off_indexes(&self) -> Result<Vec<String>, Error> {
+        let mut put_off = Vec::new();
+        let own = self.standings.iter().map(|standing| &self.models[standing.model]);
+        for name in own.flat_map(|model| model.reader_indexes()) {
+            let sql = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1";
+            put_off.push(self.connection.query_row(sql, [name], |row| row.get(0))?);
+            self.connection.execute_batch(&format!("DROP INDEX {name}"))?;
+        }
+        Ok(put_off)
+    }
+
+    /// Makes indexes that were put off. Many rows are sorted on disk, and by a second thread.
+    fn make_indexes(&self, put_off: &[String]) -> Result<(), Error> {
+        self.connection.execute_batch(
+            "PRAGMA temp_store = default; PRAGMA threads = 2; PRAGMA cache_size = -131072;",
+        )?;
+        put_off.iter().try_for_each(|sql| self.connection.execute_batch(sql))?;
+        Ok(())
+    }
+}
+
+/// How many batches one transaction holds while a file is filled: a page that many of them touch is
+/// written once.
+const BATCHES: usize = 16;
+
+/// Why a file could not be filled.
+pub(crate) enum Unfilled {
+    /// A model cannot take an event in. The file holds half of that event: it must be filled anew,
+    /// with this model stopping before.
+    Poisoned(Standing),
+    /// File or log failed.
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for Unfilled {
+    fn from(error: E) -> Self {
+        Unfilled::Failed(error.into())
+    }
+}
+
+/// The position that every model which is not stopped has taken in.
+pub(crate) fn reached(standings: &[Standing]) -> Position {
+    let running = standings.iter().filter(|standing| standing.stopped.is_none());
+    running.map(|standing| standing.position).min().unwrap_or_else(|| {
+        standings.iter().map(|standing| standing.position).max().unwrap_or_default()
+    })
 }
 
 /// Lets one model take a batch in, behind a savepoint. Where it fails it keeps what came before.
@@ -142,44 +224,43 @@ fn take_in(
     model: &dyn ReadModel,
     standing: &mut Standing,
     events: &[Arc<RecordedEvent>],
+    last: Position,
 ) -> Result<(), Error> {
-    let Some(last) = events.last() else { return Ok(()) };
     db.prepare_cached("SAVEPOINT model")?.execute([])?;
-    let mut outcome = run(db, model, standing.position, events);
-    if let Err((index, _)) = &outcome {
-        db.prepare_cached("ROLLBACK TO model")?.execute([])?;
-        let before = *index;
-        if let Err((_, error)) = run(db, model, standing.position, &events[..before]) {
+    if let Err((index, error)) = run(db, model, standing.position, events) {
+        if is_of_the_file(&error) {
             return Err(error);
         }
+        db.prepare_cached("ROLLBACK TO model")?.execute([])?;
+        let before = &events[..index];
+        run(db, model, standing.position, before).map_err(|(_, error)| error)?;
+        stop(model, standing, before.last(), &events[index], &error);
+    } else {
+        standing.position = standing.position.max(last);
     }
     db.prepare_cached("RELEASE model")?.execute([])?;
-    match &mut outcome {
-        Ok(()) => standing.position = standing.position.max(last.position),
-        Err((index, error)) => {
-            let event = &events[*index];
-            if let Some(taken) = index.checked_sub(1).map(|before| events[before].position) {
-                standing.position = standing.position.max(taken);
-            }
-            let chain = crate::error::chain(error);
-            tracing::error!(
-                model = model.name(),
-                position = event.position.0,
-                event_type = event.event_type,
-                error = chain,
-                "read model stopped"
-            );
-            standing.stopped = Some(Stopped {
-                position: event.position.0,
-                event_type: event.event_type.clone(),
-                error: chain,
-            });
+    Ok(())
+}
+
+/// Lets one model take a batch in, without a way back.
+fn fill_one(
+    db: &Connection,
+    models: &Models,
+    standing: &mut Standing,
+    events: &[Arc<RecordedEvent>],
+) -> Result<(), Unfilled> {
+    let end = standing.stopped.as_ref().map_or(Position(u64::MAX), |stop| Position(stop.position));
+    let events = &events[..events.partition_point(|event| event.position < end)];
+    let Some(last) = events.last() else { return Ok(()) };
+    let model = models[standing.model].as_ref();
+    if let Err((index, error)) = run(db, model, standing.position, events) {
+        if is_of_the_file(&error) {
+            return Err(error.into());
         }
+        stop(model, standing, events[..index].last(), &events[index], &error);
+        return Err(Unfilled::Poisoned(standing.clone()));
     }
-    let stopped =
-        standing.stopped.as_ref().map(|stopped| format!("{}: {}", stopped.position, stopped.error));
-    db.prepare_cached("UPDATE checkpoint SET position = ?2, stopped = ?3 WHERE model = ?1")?
-        .execute(params![model.name(), standing.position.0, stopped])?;
+    standing.position = standing.position.max(last.position);
     Ok(())
 }
 
@@ -191,11 +272,59 @@ fn run(
 ) -> Result<(), (usize, Error)> {
     let categories = model.categories();
     for (index, event) in events.iter().enumerate() {
-        let is_its_own = categories.is_empty() || categories.contains(&event.stream.category());
+        let is_its_own =
+            categories.is_empty() || categories.iter().any(|category| event.stream.is_of(category));
         if is_its_own && event.position > after {
             model.apply(db, event).map_err(|error| (index, error))?;
         }
     }
+    Ok(())
+}
+
+/// Whether an error says something of the disk rather than of the event: then it is tried again.
+fn is_of_the_file(error: &Error) -> bool {
+    let Error::Sqlite(error) = error else {
+        return !matches!(error, Error::Payload(_) | Error::Unfit(_));
+    };
+    // What the event itself can bring about is a broken constraint, or a value of the wrong type.
+    error.sqlite_error_code().is_some_and(|code| {
+        !matches!(
+            code,
+            ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::TooBig
+                | ErrorCode::Unknown
+        )
+    })
+}
+
+fn stop(
+    model: &dyn ReadModel,
+    standing: &mut Standing,
+    before: Option<&Arc<RecordedEvent>>,
+    event: &RecordedEvent,
+    error: &Error,
+) {
+    if let Some(before) = before {
+        standing.position = standing.position.max(before.position);
+    }
+    let error = crate::error::chain(error);
+    tracing::error!(
+        model = model.name(),
+        position = event.position.0,
+        event_type = event.event_type,
+        error,
+        "read model stopped"
+    );
+    standing.stopped =
+        Some(Stopped { position: event.position.0, event_type: event.event_type.clone(), error });
+}
+
+fn save(db: &Connection, model: &dyn ReadModel, standing: &Standing) -> Result<(), Error> {
+    let stopped =
+        standing.stopped.as_ref().map(|stopped| format!("{}: {}", stopped.position, stopped.error));
+    db.prepare_cached("UPDATE checkpoint SET position = ?2, stopped = ?3 WHERE model = ?1")?
+        .execute(params![model.name(), standing.position.0, stopped])?;
     Ok(())
 }
 
@@ -204,7 +333,7 @@ fn run(
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn dump(db: &Connection) -> Result<String, Error> {
+pub(crate) fn dump(db: &Connection) -> Result<String, Error> {
     use std::fmt::Write;
     let mut text = String::new();
     let mut tables = db.prepare(
@@ -212,11 +341,7 @@ pub fn dump(db: &Connection) -> Result<String, Error> {
     )?;
     let tables =
         tables.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
-    // The tables that FTS5 keeps for itself depend on how rows were batched; its rows do not.
-    let own = |name: &String| {
-        !["_data", "_idx", "_docsize", "_config"].iter().any(|end| name.ends_with(end))
-    };
-    for table in tables.iter().filter(|name| own(name)) {
+    for table in tables {
         let mut rows = db.prepare(&format!("SELECT * FROM \"{table}\""))?;
         let columns = rows.column_count();
         let mut rows = rows.query([])?;
@@ -244,17 +369,4 @@ fn readable(value: ValueRef<'_>) -> String {
         ValueRef::Text(text) => format!("{:?}", String::from_utf8_lossy(text)),
         ValueRef::Blob(bytes) => format!("x'{}'", hex::encode(bytes)),
     }
-}
-
-/// Removes a views file and what SQLite keeps beside it.
-pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
-    for end in ["", "-wal", "-shm", "-journal"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(end);
-        match std::fs::remove_file(PathBuf::from(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(())
 }

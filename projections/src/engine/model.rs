@@ -9,6 +9,9 @@ use rusqlite::Connection;
 
 use crate::Error;
 
+/// The file of most models.
+pub(crate) const MAIN: &str = "views";
+
 /// A few tables that are derived from the log.
 pub trait ReadModel: Send + Sync {
     /// Its name, as `agent`.
@@ -22,6 +25,12 @@ pub trait ReadModel: Send + Sync {
 
     /// The categories of streams that it listens to; none means every one.
     fn categories(&self) -> &'static [&'static str];
+
+    /// The file of a generation that its tables are in, without an ending. Files are filled side by
+    /// side, a thread for each: a model that takes in every event has one of its own.
+    fn file(&self) -> &'static str {
+        MAIN
+    }
 
     /// Those of its indexes that only readers use. A file that is filled from nothing gets them at
     /// its end: sorting once takes a fraction of keeping sorted.

@@ -1,10 +1,12 @@
-//! Read-only connections to the views file, handed out one at a time.
+//! Read-only connections to a generation of read models, handed out one at a time.
 
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
+use super::file::Models;
+use super::generation;
 use crate::Error;
 
 /// How many idle connections are kept.
@@ -13,20 +15,16 @@ const IDLE: usize = 16;
 /// How many prepared statements each connection keeps.
 const STATEMENTS: usize = 128;
 
-/// Read-only connections to one file.
+/// Read-only connections to one generation.
 pub(crate) struct Pool {
-    path: PathBuf,
+    folder: PathBuf,
+    models: Models,
     idle: Mutex<Vec<Connection>>,
 }
 
 impl Pool {
-    pub(crate) fn new(path: &Path) -> Pool {
-        Pool { path: path.to_owned(), idle: Mutex::new(Vec::new()) }
-    }
-
-    /// The file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    pub(crate) fn new(folder: &Path, models: &Models) -> Pool {
+        Pool { folder: folder.to_owned(), models: models.clone(), idle: Mutex::new(Vec::new()) }
     }
 
     /// Runs a query. Queries here are look-ups of microseconds in a file that is in the page cache;
@@ -49,10 +47,7 @@ impl Pool {
     }
 
     fn open(&self) -> Result<Connection, Error> {
-        let connection = Connection::open_with_flags(
-            &self.path,
-            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
+        let connection = generation::open_reader(&self.folder, &self.models)?;
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         connection.execute_batch(
             "PRAGMA query_only = on; PRAGMA mmap_size = 268435456; PRAGMA cache_size = -8192;",

@@ -10,14 +10,13 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, watch};
 
+use super::BATCH;
 use super::file::{File, Models, dump};
+use super::generation::{self, Generation};
 use super::pool::Pool;
 use super::runner::{Message, Runner};
 use super::status::{State, Status};
 use crate::Error;
-
-/// How many events one read of the log brings while verifying.
-const BATCH: usize = 2_000;
 
 /// What readers and the runner share.
 pub(crate) struct Shared {
@@ -119,7 +118,7 @@ impl Views {
         events: &[Arc<RecordedEvent>],
         query: impl FnOnce(&Connection) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut file = File::in_memory(&self.models)?;
+        let mut file = File::in_memory(&self.models, (0..self.models.len()).collect())?;
         file.apply(events)?;
         query(&file.connection)
     }
@@ -165,8 +164,8 @@ impl Views {
         ))
     }
 
-    /// Builds all read models anew beside those in use, then swaps. They share one file, so one
-    /// model is rebuilt by rebuilding the file. Answers whether there is a model of that name.
+    /// Builds all read models anew beside those in use, then swaps. They are swapped
+    /// together, so rebuilding one is rebuilding all. Answers whether there is a model of that name.
     pub fn rebuild(&self, name: &str) -> bool {
         let known = self.models.iter().any(|model| model.name() == name);
         if known {
@@ -188,57 +187,63 @@ impl Views {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
     }
-
-    /// Every row that is served now, as text.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn dump(&self) -> Result<String, Error> {
-        self.read(dump)
-    }
 }
 
-/// Rebuilds the read models of a folder in memory and compares. Runs beside a server.
+/// Rebuilds the read models of a folder in memory and compares, file by file. Runs beside a server.
 ///
 /// # Errors
-/// There is no views file of this version, or file or log cannot be read.
+/// There are no read models of this version, or they or the log cannot be read.
 pub async fn verify(folder: &Path, log: &dyn EventStore) -> Result<Verdict, Error> {
     let models: Models = crate::read_models().into();
-    let stored = open_newest(folder, &models)?;
-    let snapshot = stored.unchecked_transaction()?;
-    let position =
-        Position(snapshot.query_row("SELECT min(position) FROM checkpoint", [], |row| row.get(0))?);
-    let mut rebuilt = File::in_memory(&models)?;
-    while rebuilt.position() < position {
-        let mut events = log.read_after(rebuilt.position(), BATCH).await?;
-        events.retain(|event| event.position <= position);
-        if events.is_empty() {
+    let newest = newest(folder, &models)?;
+    let mut verdict = Verdict { position: Position::START, difference: None };
+    for (name, own) in generation::files(&models) {
+        let stored = open_file(&newest, name)?;
+        let snapshot = stored.unchecked_transaction()?;
+        let position = snapshot.query_row("SELECT min(position) FROM checkpoint", [], |row| {
+            row.get(0).map(Position)
+        })?;
+        let mut rebuilt = File::in_memory(&models, own)?;
+        while rebuilt.position() < position {
+            let mut events = log.read_after(rebuilt.position(), BATCH).await?;
+            events.retain(|event| event.position <= position);
+            if events.is_empty() {
+                break;
+            }
+            rebuilt.apply(&events)?;
+        }
+        verdict.position = verdict.position.max(position);
+        verdict.difference = difference(&dump(&snapshot)?, &dump(&rebuilt.connection)?);
+        if verdict.difference.is_some() {
             break;
         }
-        rebuilt.apply(&events)?;
     }
-    let (stored, rebuilt) = (dump(&snapshot)?, dump(&rebuilt.connection)?);
+    Ok(verdict)
+}
+
+/// The first row that differs.
+fn difference(stored: &str, rebuilt: &str) -> Option<(String, String)> {
     let differing = stored.lines().zip(rebuilt.lines()).find(|(stored, rebuilt)| stored != rebuilt);
-    let difference = match differing {
+    match differing {
         Some((stored, rebuilt)) => Some((stored.to_owned(), rebuilt.to_owned())),
         None if stored.len() != rebuilt.len() => Some((
             format!("{} rows", stored.lines().count()),
             format!("{} rows", rebuilt.lines().count()),
         )),
         None => None,
-    };
-    Ok(Verdict { position, difference })
+    }
 }
 
 /// Where each read model of a folder stands. Runs beside a server.
 ///
 /// # Errors
-/// There is no views file of this version, or it cannot be read.
+/// There are no read models of this version, or they cannot be read.
 pub fn standings(folder: &Path, head: Position) -> Result<Vec<Status>, Error> {
     let models: Models = crate::read_models().into();
-    let stored = open_newest(folder, &models)?;
+    let newest = newest(folder, &models)?;
     let mut statuses = Vec::new();
     for model in models.iter() {
+        let stored = open_file(&newest, model.file())?;
         let (position, stopped): (u64, Option<String>) = stored.query_row(
             "SELECT position, stopped FROM checkpoint WHERE model = ?1",
             [model.name()],
@@ -264,23 +269,18 @@ pub fn discard(folder: &Path) -> Result<(), Error> {
         let is_views =
             path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("views-"));
         if is_views {
-            std::fs::remove_file(path)?;
+            generation::remove(&path)?;
         }
     }
     Ok(())
 }
 
-fn open_newest(folder: &Path, models: &Models) -> Result<Connection, Error> {
-    let wanted = File::name(models);
-    let prefix = wanted.trim_end_matches(".db");
-    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.starts_with(prefix) && name.ends_with(".db")
-        })
-        .collect();
-    found.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
-    let path = found.pop().ok_or(Error::NotReady)?;
+fn newest(folder: &Path, models: &Models) -> Result<PathBuf, Error> {
+    let newest = Generation::find(folder, models)?.own.pop();
+    newest.map(|(_, path)| path).ok_or(Error::NotReady)
+}
+
+fn open_file(generation: &Path, name: &str) -> Result<Connection, Error> {
+    let path = generation::path_of(generation, name);
     Ok(Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
 }
