@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     // Two providers of TLS are in the graph; one must be chosen before the first connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -21,7 +21,12 @@ mod texts;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use mimalloc::MiMalloc;
 use report::{Clock, HEAD, Row, Scale};
+
+/// The server's own.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Every measurement: those of the table in its order, and one that explains another.
 const NAMES: [&str; 8] =
