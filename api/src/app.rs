@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::http::Problem;
+use crate::known_tokens::KnownTokens;
 
 /// How long the answer to a write, or a read with `X-Min-Position`, waits for the read models.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,6 +45,8 @@ pub struct Parts {
     pub embedder: watch::Receiver<Option<Embedder>>,
     /// Uses of tokens that were not written yet.
     pub uses: PendingUses,
+    /// Tokens that were looked up lately.
+    pub known_tokens: KnownTokens,
     /// Refused attempts that were not written yet.
     pub rejections: PendingRejections,
     /// Cancelled when the server stops.

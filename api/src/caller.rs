@@ -18,12 +18,14 @@ use ipnet::IpNet;
 use projections::api_token::ApiToken;
 use projections::product::Product;
 use projections::{api_token, product, session};
+use rusqlite::Connection;
 use uuid::Uuid;
 
 use crate::access::Right;
 use crate::app::App;
 use crate::http::header::X_API_TOKEN;
 use crate::http::{ClientAddress, Idempotency, IfMatch, Problem, RequestContext};
+use crate::known_tokens::Known;
 
 /// The longest user agent that is kept.
 const USER_AGENT_LENGTH: usize = 512;
@@ -241,17 +243,17 @@ async fn by_token(
     let hash = app.commands.token_hash(secret);
     let now = Utc::now();
     let now_text = projections::stored_time(now);
-    let found = app.read(|db| api_token::by_secret(db, &hash, &now_text))?;
-    let Some(token) = found else {
+    let Some(known) = look_up(app, hash, &now_text)? else {
         return refused("token_invalid", "no API token is like this: check it, or make a new one");
     };
+    let token = &known.token;
     let seen = |is_let_in| Seen {
         actor: Actor::Token(token.id),
         organization: token.organization,
         product: Some(token.product_id),
         is_let_in,
     };
-    let product = match check_token(app, &token, &now_text, address).await {
+    let product = match check_token(app, &known, &now_text, address).await {
         Ok(product) => Box::new(product),
         Err(problem) => {
             witness.saw(seen(false));
@@ -259,14 +261,39 @@ async fn by_token(
         }
     };
     witness.saw(seen(true));
-    let credential = Credential::Token { token: token.id, product, scopes: token.scopes };
+    let scopes = token.scopes.clone();
+    let credential = Credential::Token { token: token.id, product, scopes };
     Ok(Caller { organization: token.organization, credential })
+}
+
+/// A token by the keyed hash of its secret, with its product.
+fn look_up(app: &App, hash: String, now: &str) -> Result<Option<Arc<Known>>, Problem> {
+    let position = app.views.position();
+    if let Some(known) = app.known_tokens.get(position, &hash) {
+        return Ok(Some(known));
+    }
+    let with_product = |db: &Connection, token: ApiToken| {
+        let product = product::get(db, token.product_id)?;
+        Ok(Arc::new(Known { token, product }))
+    };
+    let current = app.read(|db| {
+        api_token::by_secret(db, &hash)?.map(|token| with_product(db, token)).transpose()
+    })?;
+    if let Some(known) = current {
+        app.known_tokens.keep(position, hash, known.clone());
+        return Ok(Some(known));
+    }
+    // A secret that was replaced is good for a time only, so it is looked up every time.
+    app.read(|db| {
+        let previous = api_token::by_previous_secret(db, &hash, now)?;
+        previous.map(|token| with_product(db, token)).transpose()
+    })
 }
 
 /// Lets a token in that is good, now and from there. Answers its product.
 async fn check_token(
     app: &App,
-    token: &ApiToken,
+    Known { token, product }: &Known,
     now: &str,
     address: Option<IpAddr>,
 ) -> Result<Product, Problem> {
@@ -294,7 +321,7 @@ async fn check_token(
         }
         _ => {}
     }
-    let Some(product) = app.read(|db| product::get(db, token.product_id))? else {
+    let Some(product) = product else {
         return refused(
             "product_deleted",
             "the product of this API token was deleted: use a token of another one",
@@ -309,7 +336,7 @@ async fn check_token(
             "this API token may not be used from this address: add it to the token's allowed_ips",
         ));
     }
-    Ok(product)
+    Ok(product.clone())
 }
 
 fn by_jwt(app: &App, jwt: &str, witness: &Witness) -> Result<Caller, Problem> {

@@ -21,6 +21,7 @@ pub mod health;
 pub mod http;
 mod knowledge;
 mod knowledge_base;
+mod known_tokens;
 mod lists;
 pub mod logs;
 pub mod metrics;

@@ -146,6 +146,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         organization: boot.organization,
         embedder: embedder.clone(),
         uses: Default::default(),
+        known_tokens: Default::default(),
         rejections: Default::default(),
         shutdown: shutdown.clone(),
         access_ttl: TimeDelta::from_std(config.access_token_ttl)?,

@@ -201,16 +201,24 @@ pub fn get(db: &Connection, token: Uuid) -> Result<Option<ApiToken>, Error> {
     Ok(db.prepare_cached(&sql)?.query_row([token.to_string()], read).optional()?)
 }
 
-/// A token by the keyed hash of its secret, or of the one before while that is still good.
+/// A token by the keyed hash of its secret.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn by_secret(db: &Connection, secret_hash: &str, now: &str) -> Result<Option<ApiToken>, Error> {
+pub fn by_secret(db: &Connection, secret_hash: &str) -> Result<Option<ApiToken>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM api_token WHERE secret_hash = ?1");
-    let current = db.prepare_cached(&sql)?.query_row([secret_hash], read).optional()?;
-    if current.is_some() {
-        return Ok(current);
-    }
+    Ok(db.prepare_cached(&sql)?.query_row([secret_hash], read).optional()?)
+}
+
+/// A token by the keyed hash of the secret before its present one, while that is still good.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn by_previous_secret(
+    db: &Connection,
+    secret_hash: &str,
+    now: &str,
+) -> Result<Option<ApiToken>, Error> {
     let sql = format!(
         "SELECT {COLUMNS} FROM api_token WHERE previous_hash = ?1 AND previous_valid_until > ?2"
     );

@@ -7,16 +7,17 @@ use uuid::Uuid;
 
 /// A column that holds an id.
 pub(crate) fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
-    let text = row.get_ref(column)?.as_str()?;
-    text.parse().map_err(|error| unreadable(column, error))
+    parse_id(row.get_ref(column)?.as_bytes()?, column)
 }
 
 /// A column that may hold an id.
 pub(crate) fn optional_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Uuid>> {
-    match row.get_ref(column)?.as_str_or_null()? {
-        Some(text) => text.parse().map(Some).map_err(|error| unreadable(column, error)),
-        None => Ok(None),
-    }
+    let text = row.get_ref(column)?.as_bytes_or_null()?;
+    text.map(|text| parse_id(text, column)).transpose()
+}
+
+fn parse_id(text: &[u8], column: usize) -> rusqlite::Result<Uuid> {
+    Uuid::try_parse_ascii(text).map_err(|error| unreadable(column, error))
 }
 
 /// A column that holds JSON.

@@ -152,7 +152,7 @@ impl<T: Serialize> IntoResponse for ListReply<T> {
 }
 
 fn respond(status: StatusCode, mut headers: HeaderMap, body: &impl Serialize) -> Response {
-    let mut bytes = Vec::with_capacity(1024);
+    let mut bytes = Vec::with_capacity(8 * 1024);
     match serde_json::to_writer(&mut bytes, body) {
         Ok(()) => {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
