@@ -1,12 +1,28 @@
 //! Who may do what: the matrix of roles and scopes, written once.
 //!
-//! The rule of this file: a route names one [`Right`], and everything that decides on it stands in
-//! one table. `docs/access.md` shows the table, and a test compares the two.
+//! The rule of this file: a route names what it asks of its caller in the OpenAPI document, as
+//! `x-access`, and everything that decides on a [`Right`] stands in one table. `docs/access.md` shows
+//! the table, and a test compares the two.
 
 use domain::{Role, Scope};
+use serde::{Deserialize, Serialize};
 
-/// What a route asks of its caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a route asks of its caller; written as its name, or as that of its right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// Nothing, not even a credential.
+    Everybody,
+    /// A user's session, whatever the user may do.
+    Session,
+    /// An API token, whatever it may do.
+    ApiToken,
+    /// A right.
+    #[serde(untagged)]
+    Has(Right),
+}
+
+/// What a caller may be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Right {
     /// See products.
     ReadProducts,

@@ -1,13 +1,18 @@
 //! The read models, for those who look after the server: `/api/projections`.
 
+use std::collections::HashMap;
+
 use axum::extract::State;
+use parking_lot::Mutex;
 use projections::Status;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use uuid::Uuid;
 
 use crate::access::Right;
+use crate::answers::Nothing;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::http::openapi::{
@@ -15,7 +20,10 @@ use crate::http::openapi::{
 };
 use crate::http::page::NoFilters;
 use crate::http::reply::{Envelope, ListEnvelope};
-use crate::http::{Idempotency, ListQuery, ListReply, Path, Problem, Reply, Total};
+use crate::http::{Idempotency, ListQuery, ListReply, OptionalJson, Path, Problem, Reply, Total};
+
+/// How many rebuilds are remembered.
+const REMEMBERED: usize = 1_000;
 
 /// The routes of the read models.
 pub fn router() -> OpenApiRouter<App> {
@@ -26,20 +34,59 @@ pub fn router() -> OpenApiRouter<App> {
 ///
 /// In the order in which they were made, the search index last.
 #[utoipa::path(get, path = "/api/projections", tag = "Log and audit",
+    extensions(("x-access" = json!(Right::ReadProjections))),
     params(PageParams, MinPositionParam),
     responses((status = 200, description = "Where each stands", body = ListEnvelope<Status>), ReadFailures))]
 async fn list_projections(
     State(app): State<App>,
-    caller: Caller,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<Status>, Problem> {
-    caller.need(Right::ReadProjections)?;
-    let mut statuses = app.views.statuses();
-    statuses.push(app.search.status());
+    let statuses = statuses(&app);
     let total = Total::exact(statuses.len() as u64);
     let offset = usize::try_from(query.offset()).unwrap_or(usize::MAX);
     let page = statuses.into_iter().skip(offset).take(query.size() as usize).collect();
     Ok(query.reply("Read models", page, total))
+}
+
+fn statuses(app: &App) -> Vec<Status> {
+    let mut statuses = app.views.statuses();
+    statuses.push(app.search.status());
+    statuses
+}
+
+/// The rebuilds that were asked for under an `Idempotency-Key` since the server started: a rebuild is no
+/// event, so the log does not remember them.
+#[derive(Debug, Default)]
+pub struct Rebuilds(Mutex<HashMap<Uuid, Remembered>>);
+
+/// What was asked for, and the position that was answered.
+#[derive(Clone, Copy, Debug)]
+struct Remembered {
+    digest: [u8; 32],
+    position: u64,
+}
+
+impl Rebuilds {
+    /// The position that was answered to this very request before.
+    ///
+    /// # Errors
+    /// 422 where the key came with another request.
+    fn before(&self, command: Uuid, digest: [u8; 32]) -> Result<Option<u64>, Problem> {
+        match self.0.lock().get(&command) {
+            None => Ok(None),
+            Some(known) if known.digest == digest => Ok(Some(known.position)),
+            Some(_) => Err(commands::Error::CommandReused.into()),
+        }
+    }
+
+    fn remember(&self, command: Uuid, remembered: Remembered) {
+        let mut known = self.0.lock();
+        // Whoever asks so often has not lost an answer.
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.insert(command, remembered);
+    }
 }
 
 /// A rebuild that goes on.
@@ -56,22 +103,37 @@ struct Rebuild {
 /// It is built anew from the log beside the one in use, and swapped in when it has caught up. The
 /// listings share one file: rebuilding one of them rebuilds the file.
 #[utoipa::path(post, path = "/api/projections/{name}/rebuild", tag = "Log and audit",
+    extensions(("x-access" = json!(Right::RebuildProjections))),
     params(("name" = String, Path, description = "As in the list"), IdempotencyKeyParam),
+    request_body = Option<Nothing>,
     responses((status = 202, description = "It is being rebuilt", body = Envelope<Rebuild>), WriteFailures))]
 async fn rebuild_projection(
     State(app): State<App>,
     caller: Caller,
-    _: Idempotency,
+    idempotency: Idempotency,
     Path(name): Path<String>,
+    body: OptionalJson<Nothing>,
 ) -> Result<Reply<Rebuild>, Problem> {
-    caller.need(Right::RebuildProjections)?;
-    if !app.views.rebuild(&name) && !app.search.rebuild(&name) {
+    let accepted = |name: String, position: u64| {
+        let rebuild = Rebuild { name, progress: "/api/projections".into() };
+        Reply::accepted("The read model is being rebuilt", rebuild).position(position)
+    };
+    let command = idempotency.command_id(caller.organization, &caller.actor().to_string());
+    let digest = idempotency.digest(&[body.bytes()]);
+    if let Some(position) = app.rebuilds.before(command, digest)? {
+        return Ok(accepted(name, position).replayed(true));
+    }
+    if !statuses(&app).iter().any(|status| status.name == name) {
         return Err(Problem::not_found(
             "projection_not_found",
             "there is no such read model: GET /api/projections lists them",
         ));
     }
+    let Nothing {} = body.read()?;
+    let _ = app.views.rebuild(&name) || app.search.rebuild(&name);
     let position = app.views.position().0;
-    let rebuild = Rebuild { name, progress: "/api/projections".into() };
-    Ok(Reply::accepted("The read model is being rebuilt", rebuild).position(position))
+    if idempotency.key().is_some() {
+        app.rebuilds.remember(command, Remembered { digest, position });
+    }
+    Ok(accepted(name, position))
 }

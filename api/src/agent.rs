@@ -30,7 +30,7 @@ use crate::http::openapi::{
 use crate::http::page::NoFilters;
 use crate::http::reply::{Envelope, ListEnvelope};
 use crate::http::{
-    ETag, FieldError, IfNoneMatch, Json, ListQuery, ListReply, Path, Problem, Query, Reply,
+    ETag, FieldError, IfNoneMatch, Json, ListQuery, ListReply, Path, Problem, Reply,
 };
 use crate::knowledge_base::meant_product;
 use crate::lists::{total, window};
@@ -332,7 +332,8 @@ fn check_bindings(
 /// Install an agent
 ///
 /// By the name of a catalogue entry, or with a manifest of one's own. The answer names its triggers.
-#[utoipa::path(post, path = "/api/agent-base/install", tag = "Agents", params(IdempotencyKeyParam),
+#[utoipa::path(post, path = "/api/agent-base/install", tag = "Agents",
+    extensions(("x-access" = json!(Right::WriteAgents))), params(IdempotencyKeyParam),
     request_body = AgentInstallation,
     responses((status = 201, description = "The new agent", body = Envelope<AgentDetails>), WriteFailures))]
 async fn install_agent(
@@ -341,8 +342,7 @@ async fn install_agent(
     circumstances: Circumstances,
     body: Json<AgentInstallation>,
 ) -> Result<Reply<AgentDetails>, Problem> {
-    caller.need(Right::WriteAgents)?;
-    let Json { value: body, bytes } = body;
+    let (body, bytes) = (body.read()?, body.bytes);
     let product = meant_product(&caller, body.product_id)?;
     caller.product(&app, product)?;
     let manifest = manifest(&body)?;
@@ -366,6 +366,7 @@ async fn install_agent(
 ///
 /// Newest first.
 #[utoipa::path(get, path = "/api/agent-base/product/{productId}", tag = "Agents",
+    extensions(("x-access" = json!(Right::ReadAgents))),
     params(("productId" = Uuid, Path), PageParams, MinPositionParam),
     responses((status = 200, description = "The agents", body = ListEnvelope<AgentSummary>), ReadFailures))]
 async fn list_agents(
@@ -374,7 +375,6 @@ async fn list_agents(
     Path(product): Path<Uuid>,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<AgentSummary>, Problem> {
-    caller.need(Right::ReadAgents)?;
     caller.product(&app, product)?;
     let window = window(&query)?;
     let listing = app.read(|db| agent::list(db, product, window))?;
@@ -387,6 +387,7 @@ async fn list_agents(
 /// With its manifest, its configuration (secrets masked), its versions, its triggers and its last
 /// execution.
 #[utoipa::path(get, path = "/api/agent-base/{id}", tag = "Agents",
+    extensions(("x-access" = json!(Right::ReadAgents))),
     params(("id" = Uuid, Path), MinPositionParam, IfNoneMatchParam),
     responses((status = 200, description = "The agent", body = Envelope<AgentDetails>),
               (status = 304, description = "The client has it already"), ReadFailures))]
@@ -395,9 +396,7 @@ async fn get_agent(
     caller: Caller,
     known: IfNoneMatch,
     Path(id): Path<Uuid>,
-    _: Query<NoFilters>,
 ) -> Result<Reply<AgentDetails>, Problem> {
-    caller.need(Right::ReadAgents)?;
     let agent = find(&app, &caller, id)?;
     let last = app.read(|db| execution::latest(db, id))?;
     let etag = ETag::of_sequence(agent.sequence);
@@ -408,6 +407,7 @@ async fn get_agent(
 ///
 /// Configures it, renames it, switches it on or off.
 #[utoipa::path(put, path = "/api/agent-base/{id}", tag = "Agents",
+    extensions(("x-access" = json!(Right::WriteAgents))),
     params(("id" = Uuid, Path), IfMatchParam), request_body = ChangedAgent,
     responses((status = 200, description = "The agent as it is now", body = Envelope<AgentDetails>), WriteFailures))]
 async fn change_agent(
@@ -417,9 +417,8 @@ async fn change_agent(
     Path(id): Path<Uuid>,
     body: Json<ChangedAgent>,
 ) -> Result<Reply<AgentDetails>, Problem> {
-    caller.need(Right::WriteAgents)?;
     let agent = find(&app, &caller, id)?;
-    let Json { value: body, bytes } = body;
+    let (body, bytes) = (body.read()?, body.bytes);
     let title = body.title.as_deref().map(title).transpose()?;
     let change =
         AgentChange { title, config: body.config.map(Value::Object), enabled: body.enabled };
@@ -435,6 +434,7 @@ async fn change_agent(
 /// Its triggers go with it, and executions that have not ended are cancelled. Its history stays: its
 /// executions can still be read.
 #[utoipa::path(delete, path = "/api/agent-base/{id}", tag = "Agents",
+    extensions(("x-access" = json!(Right::WriteAgents))),
     params(("id" = Uuid, Path), IfMatchParam),
     responses((status = 200, description = "It is gone", body = Envelope<Deleted>), WriteFailures))]
 async fn uninstall_agent(
@@ -443,7 +443,6 @@ async fn uninstall_agent(
     circumstances: Circumstances,
     Path(id): Path<Uuid>,
 ) -> Result<Reply<Deleted>, Problem> {
-    caller.need(Right::WriteAgents)?;
     let agent = find(&app, &caller, id)?;
     let ask = circumstances.ask(&app, &caller, Some(agent.product), &[]).await?;
     let done = app.commands.uninstall_agent(id, &ask).await?;

@@ -21,8 +21,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::access::Right;
-use crate::answers::Deleted;
+use crate::access::{Access, Right};
+use crate::answers::{Deleted, Nothing};
 use crate::app::App;
 use crate::audit_log::{AuditEntry, shown};
 use crate::caller::{Caller, Circumstances, Credential, now};
@@ -123,11 +123,6 @@ struct Renewal {
     expires_at: Option<Moment>,
 }
 
-/// This takes nothing.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
-
 /// How a token gets another secret.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -208,7 +203,8 @@ struct Validity {
 /// Make an API token
 ///
 /// The answer holds the whole token, this once: only a hash of it is kept.
-#[utoipa::path(post, path = "/api/api-tokens", tag = "API tokens", params(IdempotencyKeyParam),
+#[utoipa::path(post, path = "/api/api-tokens", tag = "API tokens",
+    extensions(("x-access" = json!(Right::WriteTokens))), params(IdempotencyKeyParam),
     responses((status = 201, description = "The new token", body = Envelope<WithSecret>), WriteFailures))]
 async fn create_api_token(
     State(app): State<App>,
@@ -216,8 +212,8 @@ async fn create_api_token(
     circumstances: Circumstances,
     body: Json<NewApiTokenBody>,
 ) -> Result<Reply<WithSecret>, Problem> {
-    caller.need(Right::WriteTokens)?;
-    let NewApiTokenBody { product_id, name: called, expires_at, scopes, allowed_ips } = body.value;
+    let NewApiTokenBody { product_id, name: called, expires_at, scopes, allowed_ips } =
+        body.read()?;
     caller.product(&app, product_id)?;
     let new = NewApiToken {
         name: name(&called)?,
@@ -243,6 +239,7 @@ async fn create_api_token(
 ///
 /// Newest first, without their secrets.
 #[utoipa::path(get, path = "/api/api-tokens/product/{productId}", tag = "API tokens",
+    extensions(("x-access" = json!(Right::ReadTokens))),
     params(("productId" = Uuid, Path), PageParams, MinPositionParam),
     responses((status = 200, description = "The tokens", body = ListEnvelope<ApiToken>), ReadFailures))]
 async fn list_api_tokens(
@@ -251,7 +248,6 @@ async fn list_api_tokens(
     Path(product): Path<Uuid>,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<ApiToken>, Problem> {
-    caller.need(Right::ReadTokens)?;
     caller.product(&app, product)?;
     let window = window(&query)?;
     app.write_uses(None).await?;
@@ -265,6 +261,7 @@ async fn list_api_tokens(
 ///
 /// Without its secret. What it was used for until now is counted.
 #[utoipa::path(get, path = "/api/api-tokens/{id}", tag = "API tokens",
+    extensions(("x-access" = json!(Right::ReadTokens))),
     params(("id" = Uuid, Path), MinPositionParam, IfNoneMatchParam),
     responses((status = 200, description = "The token", body = Envelope<ApiToken>),
               (status = 304, description = "The client has it already"), ReadFailures))]
@@ -273,9 +270,7 @@ async fn get_api_token(
     caller: Caller,
     known: IfNoneMatch,
     Path(id): Path<Uuid>,
-    _: Query<NoFilters>,
 ) -> Result<Reply<ApiToken>, Problem> {
-    caller.need(Right::ReadTokens)?;
     place_of(&app, &caller, id)?.must_exist()?;
     app.write_uses(Some(id)).await?;
     notice_expiry(&app).await?;
@@ -288,7 +283,8 @@ async fn get_api_token(
 ///
 /// Its name, what it may do, from where it may come, and whether it can be used. When it runs out is
 /// changed by renewing it.
-#[utoipa::path(put, path = "/api/api-tokens/{id}", tag = "API tokens", params(("id" = Uuid, Path), IfMatchParam),
+#[utoipa::path(put, path = "/api/api-tokens/{id}", tag = "API tokens",
+    extensions(("x-access" = json!(Right::WriteTokens))), params(("id" = Uuid, Path), IfMatchParam),
     responses((status = 200, description = "The token as it is now", body = Envelope<ApiToken>), WriteFailures))]
 async fn change_api_token(
     State(app): State<App>,
@@ -298,7 +294,7 @@ async fn change_api_token(
     body: Json<ApiTokenChangeBody>,
 ) -> Result<Reply<ApiToken>, Problem> {
     let ask = may_change(&app, &caller, &circumstances, id, &body.bytes).await?;
-    let ApiTokenChangeBody { name: called, scopes, allowed_ips, active } = body.value;
+    let ApiTokenChangeBody { name: called, scopes, allowed_ips, active } = body.read()?;
     let change = ApiTokenChange {
         name: called.as_deref().map(name).transpose()?,
         scopes,
@@ -313,6 +309,7 @@ async fn change_api_token(
 ///
 /// For good: from the very next request on it is refused, and nothing brings it back.
 #[utoipa::path(post, path = "/api/api-tokens/{id}/revoke", tag = "API tokens",
+    extensions(("x-access" = json!(Right::WriteTokens))),
     params(("id" = Uuid, Path), IfMatchParam, IdempotencyKeyParam), request_body = Option<Nothing>,
     responses((status = 200, description = "The token as it is now", body = Envelope<ApiToken>), WriteFailures))]
 async fn revoke_api_token(
@@ -322,7 +319,8 @@ async fn revoke_api_token(
     Path(id): Path<Uuid>,
     body: OptionalJson<Nothing>,
 ) -> Result<Reply<ApiToken>, Problem> {
-    let ask = may_change(&app, &caller, &circumstances, id, &body.bytes).await?;
+    let ask = may_change(&app, &caller, &circumstances, id, body.bytes()).await?;
+    let Nothing {} = body.read()?;
     let done = app.commands.revoke_api_token(id, &ask).await?;
     changed(&app, id, &done, "API token revoked").await
 }
@@ -331,6 +329,7 @@ async fn revoke_api_token(
 ///
 /// It runs out at another time, or never. One that has expired can be used again.
 #[utoipa::path(post, path = "/api/api-tokens/{id}/renew", tag = "API tokens",
+    extensions(("x-access" = json!(Right::WriteTokens))),
     params(("id" = Uuid, Path), IfMatchParam, IdempotencyKeyParam),
     responses((status = 200, description = "The token as it is now", body = Envelope<ApiToken>), WriteFailures))]
 async fn renew_api_token(
@@ -341,7 +340,7 @@ async fn renew_api_token(
     body: Json<Renewal>,
 ) -> Result<Reply<ApiToken>, Problem> {
     let ask = may_change(&app, &caller, &circumstances, id, &body.bytes).await?;
-    let expires_at = body.value.expires_at.map(|moment| moment.0);
+    let expires_at = body.read()?.expires_at.map(|moment| moment.0);
     let done = app.commands.renew_api_token(id, expires_at, &ask).await?;
     changed(&app, id, &done, "API token renewed").await
 }
@@ -351,6 +350,7 @@ async fn renew_api_token(
 /// The answer holds the whole new token, this once. The old secret stops at once, or after
 /// `grace_seconds`.
 #[utoipa::path(post, path = "/api/api-tokens/{id}/regenerate", tag = "API tokens",
+    extensions(("x-access" = json!(Right::WriteTokens))),
     params(("id" = Uuid, Path), Grace, IfMatchParam, IdempotencyKeyParam), request_body = Option<Nothing>,
     responses((status = 200, description = "The token with its new secret", body = Envelope<WithSecret>), WriteFailures))]
 async fn regenerate_api_token(
@@ -361,7 +361,8 @@ async fn regenerate_api_token(
     Query(Grace { grace_seconds }): Query<Grace>,
     body: OptionalJson<Nothing>,
 ) -> Result<Reply<WithSecret>, Problem> {
-    let ask = may_change(&app, &caller, &circumstances, id, &body.bytes).await?;
+    let ask = may_change(&app, &caller, &circumstances, id, body.bytes()).await?;
+    let Nothing {} = body.read()?;
     let previous_valid_until = grace_seconds.map(grace).transpose()?;
     let made = app.commands.regenerate_api_token(id, previous_valid_until, &ask).await?;
     let position = app.applied(&made.done).await?;
@@ -377,7 +378,8 @@ async fn regenerate_api_token(
 /// Delete an API token
 ///
 /// From the very next request on it is refused. Its audit log stays readable.
-#[utoipa::path(delete, path = "/api/api-tokens/{id}", tag = "API tokens", params(("id" = Uuid, Path), IfMatchParam),
+#[utoipa::path(delete, path = "/api/api-tokens/{id}", tag = "API tokens",
+    extensions(("x-access" = json!(Right::WriteTokens))), params(("id" = Uuid, Path), IfMatchParam),
     responses((status = 200, description = "It is gone", body = Envelope<Deleted>), WriteFailures))]
 async fn delete_api_token(
     State(app): State<App>,
@@ -397,6 +399,7 @@ async fn delete_api_token(
 /// too. Actions are `created`, `used`, `updated`, `revoked`, `expired`, `renewed`, `regenerated`,
 /// `deleted` and, for attempts that were refused, `rejected`.
 #[utoipa::path(get, path = "/api/api-tokens/{id}/audit-logs", tag = "API tokens",
+    extensions(("x-access" = json!(Right::ReadTokens))),
     params(("id" = Uuid, Path), PageParams, MinPositionParam),
     responses((status = 200, description = "What was done", body = ListEnvelope<AuditEntry>), ReadFailures))]
 async fn list_api_token_audit_logs(
@@ -405,7 +408,6 @@ async fn list_api_token_audit_logs(
     Path(id): Path<Uuid>,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<AuditEntry>, Problem> {
-    caller.need(Right::ReadTokens)?;
     place_of(&app, &caller, id)?;
     let window = window(&query)?;
     app.write_uses(Some(id)).await?;
@@ -426,18 +428,15 @@ async fn list_api_token_audit_logs(
 /// Sent with the token itself, says what it is and what it may do. A token that is not good (any
 /// more) is answered with 401.
 #[utoipa::path(get, path = "/api/api-token/auth/validate", tag = "API tokens", security(("api_token" = [])),
+    extensions(("x-access" = json!(Access::ApiToken))),
     params(MinPositionParam),
     responses((status = 200, description = "The token is good", body = Envelope<Validity>), ReadFailures))]
 async fn validate_api_token(
     State(app): State<App>,
     caller: Caller,
-    _: Query<NoFilters>,
 ) -> Result<Reply<Validity>, Problem> {
     let Credential::Token { token: id, .. } = caller.credential else {
-        return Err(Problem::unauthenticated(
-            "token_required",
-            "this takes an API token: send it in X-API-Token, or as Authorization: Bearer",
-        ));
+        return Err(Problem::bug("something else than an API token was let in"));
     };
     let token = app.read(|db| api_token::get(db, id))?.ok_or_else(not_found)?;
     let validity = Validity {
@@ -527,7 +526,6 @@ async fn may_change(
     id: Uuid,
     body: &[u8],
 ) -> Result<Ask, Problem> {
-    caller.need(Right::WriteTokens)?;
     let place = place_of(app, caller, id)?;
     let ask = circumstances.ask(app, caller, Some(place.product), &[body]).await?;
     if !ask.repeatable {

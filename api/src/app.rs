@@ -3,6 +3,7 @@
 //! The rule of this file: the answer to a write is sent only after this node's read models have taken
 //! the write in.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::admin::Rebuilds;
 use crate::http::Problem;
 use crate::known_tokens::KnownTokens;
+use crate::model::Trouble;
 
 /// How long the answer to a write, or a read with `X-Min-Position`, waits for the read models.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,12 +46,16 @@ pub struct Parts {
     pub organization: Uuid,
     /// The embedding model, as soon as there is one.
     pub embedder: watch::Receiver<Option<Embedder>>,
+    /// What stands in its way.
+    pub model_trouble: watch::Receiver<Option<Trouble>>,
     /// Uses of tokens that were not written yet.
     pub uses: PendingUses,
     /// Tokens that were looked up lately.
     pub known_tokens: KnownTokens,
     /// Refused attempts that were not written yet.
     pub rejections: PendingRejections,
+    /// Rebuilds of read models that were asked for.
+    pub rebuilds: Rebuilds,
     /// Cancelled when the server stops.
     pub shutdown: CancellationToken,
     /// How long an access token is good.
@@ -57,6 +64,8 @@ pub struct Parts {
     pub refresh_ttl: TimeDelta,
     /// The largest upload, in bytes.
     pub upload_limit: u64,
+    /// Where bytes wait until it is known that they are wanted.
+    pub spool: PathBuf,
 }
 
 impl std::ops::Deref for App {

@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::http::openapi::{MinPositionParam, PageParams, ReadFailures};
 use crate::http::reply::ListEnvelope;
-use crate::http::{ListQuery, ListReply, Problem, Query};
+use crate::http::{ListQuery, ListReply, Problem, Queries};
 use crate::lists::{total, window};
 
 /// How many rows an export reads at once.
@@ -117,24 +117,27 @@ enum Outcome {
 
 impl AuditFilters {
     /// The filter of the read model; an API token sees its own product alone.
-    fn into_filter(self, caller: &Caller) -> Filter {
+    ///
+    /// # Errors
+    /// 404 for the product of somebody else.
+    fn into_filter(self, caller: &Caller) -> Result<Filter, Problem> {
         let outcome = self.outcome.map(|outcome| match outcome {
             Outcome::Success => "success".to_owned(),
             Outcome::Denied => "denied".to_owned(),
             Outcome::Failed => "failed".to_owned(),
         });
-        Filter {
+        Ok(Filter {
             actor: self.actor,
             action: self.action,
             resource_type: self.resource_type,
             resource_id: self.resource_id,
-            product: caller.bound_product().or(self.product_id),
+            product: caller.narrowed(self.product_id)?,
             outcome,
             from: self.from.map(stored_time),
             to: self.to.map(stored_time),
             request_id: self.request_id,
             q: self.q,
-        }
+        })
     }
 }
 
@@ -175,6 +178,7 @@ pub async fn shown(app: &App, entry: Entry) -> Result<AuditEntry, Problem> {
 /// Who did what to which resource, when, from where, with what outcome; refused and failed attempts
 /// included. Newest first.
 #[utoipa::path(get, path = "/api/audit-logs", tag = "Log and audit",
+    extensions(("x-access" = json!(Right::ReadAudit))),
     params(PageParams, AuditFilters, MinPositionParam),
     responses((status = 200, description = "The facts", body = ListEnvelope<AuditEntry>), ReadFailures))]
 async fn list_audit_logs(
@@ -182,11 +186,10 @@ async fn list_audit_logs(
     caller: Caller,
     query: ListQuery<AuditFilters>,
 ) -> Result<ListReply<AuditEntry>, Problem> {
-    caller.need(Right::ReadAudit)?;
+    let filter = query.filters.clone().into_filter(&caller)?;
+    let window = window(&query)?;
     app.write_uses(None).await?;
     app.write_rejections().await?;
-    let window = window(&query)?;
-    let filter = query.filters.clone().into_filter(&caller);
     let listing = app.read(|db| audit_log::list(db, caller.organization, &filter, window))?;
     let total = total(&query, &listing);
     let mut entries = Vec::with_capacity(listing.items.len());
@@ -207,67 +210,34 @@ enum ExportFormat {
     Csv,
 }
 
-/// Which facts are exported, and how.
-#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+/// How facts are exported.
+#[derive(Clone, Copy, Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
-struct ExportQuery {
-    /// How it is written.
+struct ExportOptions {
+    /// How they are written.
     #[serde(default)]
     #[param(inline, required = false)]
     format: ExportFormat,
-    /// Who: `user:<id>`, `token:<id>`, or the id alone.
-    actor: Option<String>,
-    /// What was done, as `created`.
-    action: Option<String>,
-    /// To what kind of resource, as `api_token`.
-    resource_type: Option<String>,
-    /// To which resource.
-    resource_id: Option<String>,
-    /// In which product.
-    product_id: Option<Uuid>,
-    /// With what outcome.
-    #[param(inline)]
-    outcome: Option<Outcome>,
-    /// Not before this time (RFC 3339).
-    from: Option<DateTime<Utc>>,
-    /// Before this time (RFC 3339).
-    to: Option<DateTime<Utc>>,
-    /// In which request.
-    request_id: Option<String>,
-    /// Every one of these words stands somewhere in it.
-    q: Option<String>,
 }
 
 /// Export the audit log
 ///
 /// As a stream, newest first: JSON lines, or comma-separated values.
 #[utoipa::path(get, path = "/api/audit-logs/export", tag = "Log and audit",
-    params(ExportQuery, MinPositionParam),
+    extensions(("x-access" = json!(Right::ReadAudit))),
+    params(ExportOptions, AuditFilters, MinPositionParam),
     responses((status = 200, description = "The facts",
                content((String = "application/x-ndjson"), (String = "text/csv"))), ReadFailures))]
 async fn export_audit_logs(
     State(app): State<App>,
     caller: Caller,
-    Query(query): Query<ExportQuery>,
+    Queries(options, filters): Queries<ExportOptions, AuditFilters>,
 ) -> Result<Response, Problem> {
-    caller.need(Right::ReadAudit)?;
+    let filter = Arc::new(filters.into_filter(&caller)?);
     app.write_uses(None).await?;
     app.write_rejections().await?;
-    let format = query.format;
-    let filters = AuditFilters {
-        actor: query.actor,
-        action: query.action,
-        resource_type: query.resource_type,
-        resource_id: query.resource_id,
-        product_id: query.product_id,
-        outcome: query.outcome,
-        from: query.from,
-        to: query.to,
-        request_id: query.request_id,
-        q: query.q,
-    };
-    let filter = Arc::new(filters.into_filter(&caller));
+    let ExportOptions { format } = options;
     let organization = caller.organization;
     let lines = async_stream::try_stream! {
         if format == ExportFormat::Csv {

@@ -1,12 +1,13 @@
 //! Who calls: credentials, rights, and the circumstances that a command carries.
 //!
-//! The rule of this file: a handler gets a [`Caller`] and must ask it for a right before anything
-//! else; what belongs to another tenant or product is not found.
+//! The rule of this file: a handler gets a [`Caller`] that the gate has let in, with the right that the
+//! route asks for; what belongs to another tenant or product is not found.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, USER_AGENT};
 use axum::http::request::Parts;
@@ -21,7 +22,7 @@ use projections::{api_token, product, session};
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use crate::access::Right;
+use crate::access::Access;
 use crate::app::App;
 use crate::http::header::X_API_TOKEN;
 use crate::http::{ClientAddress, Idempotency, IfMatch, Problem, RequestContext};
@@ -29,6 +30,9 @@ use crate::known_tokens::Known;
 
 /// The longest user agent that is kept.
 const USER_AGENT_LENGTH: usize = 512;
+
+/// How often at most it is looked whether a caller may go on.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Who calls.
 #[derive(Clone, Debug)]
@@ -59,6 +63,10 @@ pub enum Credential {
         product: Box<Product>,
         /// What it may do.
         scopes: Vec<Scope>,
+        /// The keyed hash of what was presented.
+        hash: String,
+        /// From where it was presented.
+        address: Option<IpAddr>,
     },
 }
 
@@ -101,19 +109,86 @@ impl Caller {
         }
     }
 
-    /// Lets the caller go on if it has the right.
+    /// Reads the credential of a request, and finds who presents it.
     ///
     /// # Errors
-    /// 403 otherwise.
-    pub fn need(&self, right: Right) -> Result<(), Problem> {
-        let rule = right.rule();
-        match &self.credential {
-            Credential::Session { role, .. } if *role >= rule.role => Ok(()),
-            Credential::Session { .. } => Err(Problem::forbidden(
-                "role_insufficient",
-                format!("this takes the role {}: ask an admin of your organization", rule.role),
+    /// 401 for no credential, or one that is not good; 403 for an API token from where it may not come.
+    pub async fn authenticate(app: &App, parts: &Parts) -> Result<Caller, Problem> {
+        let witness = parts.extensions.get::<Witness>().cloned().unwrap_or_default();
+        match presented(&parts.headers)? {
+            None => Err(Problem::unauthenticated(
+                "credential_missing",
+                "send an API token in X-API-Token, or an API token or access token as Authorization: Bearer",
             )),
-            Credential::Token { scopes, .. } => match rule.scope {
+            Some(Presented::Token(token)) => {
+                let address = parts.extensions.get::<ClientAddress>().map(|address| address.0);
+                by_token(app, token, address, &witness).await
+            }
+            Some(Presented::Jwt(jwt)) => by_jwt(app, jwt, &witness),
+        }
+    }
+
+    /// Waits until the caller may no longer do what it was let in for, in this product if there is one,
+    /// and says why: for answers that go on for as long as it may.
+    pub async fn refused(self, app: App, access: Access, product: Option<Uuid>) -> Problem {
+        let mut applied = app.views.watch();
+        loop {
+            // Before the look: what is applied in between is then seen as a change.
+            applied.mark_unchanged();
+            let may = self.again(&app).await.and_then(|now| {
+                now.need(access)?;
+                product.map_or(Ok(()), |product| now.product(&app, product).map(|_| ()))
+            });
+            if let Err(problem) = may {
+                return problem;
+            }
+            // A busy log must not make every open stream look at every event.
+            tokio::time::sleep(LOOK).await;
+            if applied.changed().await.is_err() {
+                // The read models end with the server, and so does what waits here.
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// The same caller as it is now.
+    async fn again(&self, app: &App) -> Result<Caller, Problem> {
+        let nobody_looks = Witness::default();
+        match &self.credential {
+            Credential::Session { user, session, .. } => {
+                by_session(app, *session, *user, self.organization, &nobody_looks)
+            }
+            Credential::Token { hash, address, .. } => {
+                by_hash(app, hash.clone(), *address, &nobody_looks).await
+            }
+        }
+    }
+
+    /// Lets the caller go on if it may do what a route asks.
+    ///
+    /// # Errors
+    /// 403 otherwise; 401 where only an API token will do.
+    pub fn need(&self, access: Access) -> Result<(), Problem> {
+        match (access, &self.credential) {
+            (Access::Everybody, _)
+            | (Access::Session, Credential::Session { .. })
+            | (Access::ApiToken, Credential::Token { .. }) => Ok(()),
+            (Access::Session, Credential::Token { .. }) => Err(session_required()),
+            (Access::ApiToken, Credential::Session { .. }) => Err(Problem::unauthenticated(
+                "token_required",
+                "this takes an API token: send it in X-API-Token, or as Authorization: Bearer",
+            )),
+            (Access::Has(right), Credential::Session { role, .. }) => {
+                let least = right.rule().role;
+                if *role >= least {
+                    return Ok(());
+                }
+                Err(Problem::forbidden(
+                    "role_insufficient",
+                    format!("this takes the role {least}: ask an admin of your organization"),
+                ))
+            }
+            (Access::Has(right), Credential::Token { scopes, .. }) => match right.rule().scope {
                 Some(scope) if scopes.contains(&scope) => Ok(()),
                 Some(scope) => Err(Problem::forbidden(
                     "scope_missing",
@@ -121,10 +196,7 @@ impl Caller {
                         "this takes the scope {scope}: give it to the token, or use another token"
                     ),
                 )),
-                None => Err(Problem::forbidden(
-                    "session_required",
-                    "this takes a user session: sign in at /api/auth/login and send the access token",
-                )),
+                None => Err(session_required()),
             },
         }
     }
@@ -136,10 +208,7 @@ impl Caller {
     pub fn session(&self) -> Result<(Uuid, Uuid, Role), Problem> {
         match &self.credential {
             Credential::Session { user, session, role } => Ok((*user, *session, *role)),
-            Credential::Token { .. } => Err(Problem::forbidden(
-                "session_required",
-                "this takes a user session: sign in at /api/auth/login and send the access token",
-            )),
+            Credential::Token { .. } => Err(session_required()),
         }
     }
 
@@ -148,6 +217,18 @@ impl Caller {
         match &self.credential {
             Credential::Token { product, .. } => Some(product.id),
             Credential::Session { .. } => None,
+        }
+    }
+
+    /// The product that a log is narrowed to: the one that a request names, and an API token's own in any
+    /// case. A session may name one that was deleted: its history stays.
+    ///
+    /// # Errors
+    /// 404 where an API token names another product than its own.
+    pub fn narrowed(&self, named: Option<Uuid>) -> Result<Option<Uuid>, Problem> {
+        match (self.bound_product(), named) {
+            (Some(own), Some(named)) if own != named => Err(product_not_found()),
+            (own, named) => Ok(own.or(named)),
         }
     }
 
@@ -162,45 +243,25 @@ impl Caller {
             }
             Credential::Session { .. } => app.read(|db| product::get(db, id))?,
         };
-        found.filter(|product| product.organization == self.organization).ok_or_else(|| {
-            Problem::not_found(
-                "product_not_found",
-                "there is no such product: list the products to see which there are",
-            )
-        })
+        found
+            .filter(|product| product.organization == self.organization)
+            .ok_or_else(product_not_found)
     }
 }
 
-impl FromRequestParts<App> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Caller, Problem> {
-        let witness = parts.extensions.get::<Witness>().cloned().unwrap_or_default();
-        match presented(&parts.headers)? {
-            None => Err(Problem::unauthenticated(
-                "credential_missing",
-                "send an API token in X-API-Token, or an API token or access token as Authorization: Bearer",
-            )),
-            Some(Presented::Token(token)) => {
-                let address = parts.extensions.get::<ClientAddress>().map(|address| address.0);
-                by_token(app, token, address, &witness).await
-            }
-            Some(Presented::Jwt(jwt)) => by_jwt(app, jwt, &witness),
-        }
-    }
+/// There is no such product, or it is not the caller's.
+pub fn product_not_found() -> Problem {
+    Problem::not_found(
+        "product_not_found",
+        "there is no such product: list the products to see which there are",
+    )
 }
 
-impl OptionalFromRequestParts<App> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Caller>, Problem> {
-        match presented(&parts.headers)? {
-            None => Ok(None),
-            Some(_) => {
-                <Caller as FromRequestParts<App>>::from_request_parts(parts, app).await.map(Some)
-            }
-        }
-    }
+fn session_required() -> Problem {
+    Problem::forbidden(
+        "session_required",
+        "this takes a user session: sign in at /api/auth/login and send the access token",
+    )
 }
 
 enum Presented<'a> {
@@ -239,11 +300,19 @@ async fn by_token(
     address: Option<IpAddr>,
     witness: &Witness,
 ) -> Result<Caller, Problem> {
+    by_hash(app, app.commands.token_hash(secret), address, witness).await
+}
+
+async fn by_hash(
+    app: &App,
+    hash: String,
+    address: Option<IpAddr>,
+    witness: &Witness,
+) -> Result<Caller, Problem> {
     let refused = |code, detail| Err(Problem::unauthenticated(code, detail));
-    let hash = app.commands.token_hash(secret);
     let now = Utc::now();
     let now_text = projections::stored_time(now);
-    let Some(known) = look_up(app, hash, &now_text)? else {
+    let Some(known) = look_up(app, &hash, &now_text)? else {
         return refused("token_invalid", "no API token is like this: check it, or make a new one");
     };
     let token = &known.token;
@@ -262,14 +331,14 @@ async fn by_token(
     };
     witness.saw(seen(true));
     let scopes = token.scopes.clone();
-    let credential = Credential::Token { token: token.id, product, scopes };
+    let credential = Credential::Token { token: token.id, product, scopes, hash, address };
     Ok(Caller { organization: token.organization, credential })
 }
 
 /// A token by the keyed hash of its secret, with its product.
-fn look_up(app: &App, hash: String, now: &str) -> Result<Option<Arc<Known>>, Problem> {
+fn look_up(app: &App, hash: &str, now: &str) -> Result<Option<Arc<Known>>, Problem> {
     let position = app.views.position();
-    if let Some(known) = app.known_tokens.get(position, &hash) {
+    if let Some(known) = app.known_tokens.get(position, hash) {
         return Ok(Some(known));
     }
     let with_product = |db: &Connection, token: ApiToken| {
@@ -277,15 +346,15 @@ fn look_up(app: &App, hash: String, now: &str) -> Result<Option<Arc<Known>>, Pro
         Ok(Arc::new(Known { token, product }))
     };
     let current = app.read(|db| {
-        api_token::by_secret(db, &hash)?.map(|token| with_product(db, token)).transpose()
+        api_token::by_secret(db, hash)?.map(|token| with_product(db, token)).transpose()
     })?;
     if let Some(known) = current {
-        app.known_tokens.keep(position, hash, known.clone());
+        app.known_tokens.keep(position, hash.to_owned(), known.clone());
         return Ok(Some(known));
     }
     // A secret that was replaced is good for a time only, so it is looked up every time.
     app.read(|db| {
-        let previous = api_token::by_previous_secret(db, &hash, now)?;
+        let previous = api_token::by_previous_secret(db, hash, now)?;
         previous.map(|token| with_product(db, token)).transpose()
     })
 }
@@ -340,30 +409,37 @@ async fn check_token(
 }
 
 fn by_jwt(app: &App, jwt: &str, witness: &Witness) -> Result<Caller, Problem> {
-    let refused = || {
-        Problem::unauthenticated(
-            "session_invalid",
-            "the access token is not good (any more): refresh it, or sign in again",
-        )
-    };
-    let claims = app.session_keys.verify(jwt).ok_or_else(refused)?;
-    let seen = |is_let_in| Seen {
-        actor: Actor::User(claims.sub),
-        organization: claims.org,
-        product: None,
-        is_let_in,
-    };
-    let found = app.read(|db| session::active(db, claims.sid))?;
-    let Some(active) =
-        found.filter(|active| active.user == claims.sub && active.organization == claims.org)
-    else {
+    let claims = app.session_keys.verify(jwt).ok_or_else(session_invalid)?;
+    by_session(app, claims.sid, claims.sub, claims.org, witness)
+}
+
+fn by_session(
+    app: &App,
+    session: Uuid,
+    user: Uuid,
+    organization: Uuid,
+    witness: &Witness,
+) -> Result<Caller, Problem> {
+    let actor = Actor::User(user);
+    let seen = |is_let_in| Seen { actor, organization, product: None, is_let_in };
+    let found = app.read(|db| session::active(db, session))?;
+    let found = found.filter(|active| active.user == user && active.organization == organization);
+    let Some(active) = found else {
         witness.saw(seen(false));
-        return Err(refused());
+        return Err(session_invalid());
     };
     witness.saw(seen(true));
-    let credential =
-        Credential::Session { user: active.user, session: claims.sid, role: active.role };
-    Ok(Caller { organization: active.organization, credential })
+    Ok(Caller {
+        organization,
+        credential: Credential::Session { user, session, role: active.role },
+    })
+}
+
+fn session_invalid() -> Problem {
+    Problem::unauthenticated(
+        "session_invalid",
+        "the access token is not good (any more): refresh it, or sign in again",
+    )
 }
 
 /// The circumstances of a request that changes something.

@@ -13,6 +13,7 @@ use commands::{Ask, Commands, NewUser};
 use domain::user::Asker;
 use domain::{Email, Name, Role};
 use eventlog::Position;
+use indicatif::{ProgressBar, ProgressStyle};
 use projections::{Status, Views};
 use secrecy::SecretString;
 
@@ -23,6 +24,12 @@ use crate::{demo, logs};
 
 /// How many events one read of the log brings.
 const BATCH: usize = 1_000;
+
+/// How often a line says how far long work is.
+const LINE: Duration = Duration::from_secs(1);
+
+/// How often a spinner turns.
+const TURN: Duration = Duration::from_millis(100);
 
 /// How often `events tail` looks for more.
 const LOOK: Duration = Duration::from_millis(250);
@@ -68,14 +75,14 @@ enum UsersCommand {
     /// Make a user. Not while a server runs on the same data directory: use POST /api/users there.
     Create {
         /// The address that the user signs in with.
-        #[arg(long)]
-        email: String,
+        #[arg(long, value_parser = Email::parse)]
+        email: Email,
         /// What the user may do: owner, admin, member or viewer.
         #[arg(long)]
         role: Role,
         /// The user's name.
-        #[arg(long)]
-        name: Option<String>,
+        #[arg(long, value_parser = Name::parse)]
+        name: Option<Name>,
         /// Read the password from standard input instead of asking for it.
         #[arg(long)]
         password_stdin: bool,
@@ -172,7 +179,7 @@ async fn carry_out(command: Command, config: Config) -> anyhow::Result<ExitCode>
             print_line(&folder.display().to_string())?;
         }
         Command::Users(UsersCommand::Create { email, role, name, password_stdin, .. }) => {
-            create_user(&config, &email, role, name.as_deref(), password_stdin).await?;
+            create_user(&config, email, role, name, password_stdin).await?;
         }
         Command::Projections(ProjectionsCommand::List(_)) => list_projections(&config).await?,
         Command::Projections(ProjectionsCommand::Rebuild { name, .. }) => {
@@ -195,13 +202,11 @@ fn print_line(text: &str) -> std::io::Result<()> {
 
 async fn create_user(
     config: &Config,
-    email: &str,
+    email: Email,
     role: Role,
-    name: Option<&str>,
+    name: Option<Name>,
     from_stdin: bool,
 ) -> anyhow::Result<()> {
-    let email = Email::parse(email).map_err(|error| anyhow!(error))?;
-    let name = name.map(Name::parse).transpose().map_err(|error| anyhow!(error))?;
     let password = read_password(from_stdin)?;
     let log = open_log(config, false).await?;
     let commands = Commands::open(log.clone(), open_vault(config).await?).await?;
@@ -271,14 +276,36 @@ async fn rebuild(config: &Config, name: &str) -> anyhow::Result<()> {
     let head = log.head().await?;
     let views = Views::open(&folder, log.clone())?;
     let mut applied = views.watch();
+    let bar = bar(head)?;
+    let mut clock = tokio::time::interval(LINE);
     while views.position() < head {
-        report(&views.statuses(), head)?;
-        let _ = tokio::time::timeout(Duration::from_secs(1), applied.changed()).await;
+        tokio::select! {
+            _ = applied.changed() => {}
+            _ = clock.tick() => if bar.is_none() { report(&views.statuses(), head)? },
+        }
+        if let Some(bar) = &bar {
+            bar.set_position(views.position().0);
+        }
+        if views.statuses().iter().any(|status| status.stopped.is_some()) {
+            bail!("{}", views.trouble().unwrap_or_default());
+        }
+    }
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
     }
     report(&views.statuses(), head)?;
     views.close().await;
     log.close().await;
     Ok(())
+}
+
+/// Shows long work to a person; elsewhere plain lines do.
+fn bar(head: Position) -> anyhow::Result<Option<ProgressBar>> {
+    if !std::io::stderr().is_terminal() {
+        return Ok(None);
+    }
+    let style = ProgressStyle::with_template("{bar:30} position {pos} of {len} {per_sec} {eta}")?;
+    Ok(Some(ProgressBar::new(head.0).with_style(style)))
 }
 
 fn report(statuses: &[Status], head: Position) -> std::io::Result<()> {
@@ -292,7 +319,12 @@ fn report(statuses: &[Status], head: Position) -> std::io::Result<()> {
 async fn verify(config: &Config) -> anyhow::Result<ExitCode> {
     let log = open_log(config, true).await?;
     let folder = DataDir::new(&config.data_dir).views();
-    let verdict = projections::verify(&folder, log.as_ref()).await.map_err(no_views)?;
+    // How far it is nobody can see; that it goes on is shown to a person.
+    let turning = ProgressBar::new_spinner().with_message("rebuilding in memory, and comparing");
+    turning.enable_steady_tick(TURN);
+    let verdict = projections::verify(&folder, log.as_ref()).await;
+    turning.finish_and_clear();
+    let verdict = verdict.map_err(no_views)?;
     match verdict.difference {
         None => {
             print_line(&format!(

@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use crate::access::Right;
+use crate::access::{Access, Right};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::http::openapi::{LastEventIdParam, MinPositionParam, PageParams, ReadFailures};
@@ -133,28 +133,27 @@ struct EventFilters {
 #[derive(Clone, Debug)]
 struct Wanted {
     organization: Uuid,
+    /// Nothing outside this product.
     product: Option<Uuid>,
-    /// The caller sees nothing outside this product.
-    bound: Option<Uuid>,
     event_type: Option<String>,
     stream: Option<String>,
 }
 
 impl Wanted {
-    fn new(caller: &Caller, filters: &EventFilters) -> Wanted {
-        Wanted {
+    /// # Errors
+    /// 404 for the product of somebody else.
+    fn new(caller: &Caller, filters: &EventFilters) -> Result<Wanted, Problem> {
+        Ok(Wanted {
             organization: caller.organization,
-            product: filters.product_id,
-            bound: caller.bound_product(),
+            product: caller.narrowed(filters.product_id)?,
             event_type: filters.event_type.clone(),
             stream: filters.stream.clone(),
-        }
+        })
     }
 
     fn fits(&self, event: &RecordedEvent) -> bool {
         event.organization == self.organization
             && self.product.is_none_or(|product| event.product == Some(product))
-            && self.bound.is_none_or(|product| event.product == Some(product))
             && self.event_type.as_ref().is_none_or(|wanted| *wanted == event.event_type)
             && self.stream.as_ref().is_none_or(|wanted| wanted == event.stream.as_str())
     }
@@ -183,6 +182,7 @@ impl Wanted {
 /// Oldest first, as CloudEvents. An API token sees its own product. `pagination.cursor` goes on where
 /// the answer ends; so does `after` with the position of its last event.
 #[utoipa::path(get, path = "/api/events", tag = "Log and audit",
+    extensions(("x-access" = json!(Right::ReadEvents))),
     params(PageParams, EventFilters, MinPositionParam),
     responses((status = 200, description = "The events", body = ListEnvelope<CloudEvent>), ReadFailures))]
 async fn list_events(
@@ -190,8 +190,7 @@ async fn list_events(
     caller: Caller,
     query: ListQuery<EventFilters>,
 ) -> Result<ListReply<CloudEvent>, Problem> {
-    caller.need(Right::ReadEvents)?;
-    let wanted = Wanted::new(&caller, &query.filters);
+    let wanted = Wanted::new(&caller, &query.filters)?;
     let size = query.size() as usize;
     let first = query.cursor::<u64>()?.or(query.filters.after).unwrap_or(0);
     let mut position = Position(first);
@@ -230,8 +229,10 @@ async fn list_events(
 /// Follow the log
 ///
 /// Server-sent events: the id of each is its position, its data a CloudEvent. Without `after` and
-/// `Last-Event-ID` it begins with the next event.
+/// `Last-Event-ID` it begins with the next event. When the credential is no longer good for it, the
+/// stream ends with an event `error` that says why.
 #[utoipa::path(get, path = "/api/events/stream", tag = "Log and audit",
+    extensions(("x-access" = json!(Right::ReadEvents))),
     params(EventFilters, LastEventIdParam, MinPositionParam),
     responses((status = 200, description = "The events", content((String = "text/event-stream"))), ReadFailures))]
 async fn stream_events(
@@ -240,14 +241,14 @@ async fn stream_events(
     LastEventId(last): LastEventId,
     Query(filters): Query<EventFilters>,
 ) -> Result<Response, Problem> {
-    caller.need(Right::ReadEvents)?;
-    let wanted = Wanted::new(&caller, &filters);
+    let wanted = Wanted::new(&caller, &filters)?;
     let start = match last.or(filters.after) {
         Some(position) => Position(position),
         None => app.log.head().await.map_err(commands::Error::from)?,
     };
     let shutdown = app.shutdown.clone();
-    Ok(sse::stream(Box::pin(follow(app, wanted, start)), shutdown))
+    let refused = caller.refused(app.clone(), Access::Has(Right::ReadEvents), None);
+    Ok(sse::stream(follow(app, wanted, start), refused, shutdown))
 }
 
 fn follow(

@@ -194,6 +194,7 @@ struct ExecutionFilters {
 /// through, and at most 64 MiB of texts longer than 16 KiB; where that is not all, `total_is_capped`
 /// says so, and the `cursor` goes on with older ones.
 #[utoipa::path(get, path = "/api/agent-base/{id}/executions", tag = "Executions",
+    extensions(("x-access" = json!(Right::ReadExecutions))),
     params(("id" = Uuid, Path), ExecutionFilters, PageParams, MinPositionParam),
     responses((status = 200, description = "The executions", body = ListEnvelope<Execution>), ReadFailures))]
 async fn list_executions(
@@ -202,7 +203,6 @@ async fn list_executions(
     Path(id): Path<Uuid>,
     query: ListQuery<ExecutionFilters>,
 ) -> Result<ListReply<Execution>, Problem> {
-    caller.need(Right::ReadExecutions)?;
     let found = app.read(|db| agent::get(db, id))?.ok_or_else(agent_not_found)?;
     reach(&app, &caller, found.product, agent_not_found)?;
     let filters = &query.filters;

@@ -25,10 +25,9 @@ use crate::http::openapi::{
     DownloadFailures, IfMatchParam, IfNoneMatchParam, MinPositionParam, PageParams, RangeParams,
     ReadFailures, WriteFailures,
 };
-use crate::http::page::NoFilters;
 use crate::http::range::{AskedRange, Download};
 use crate::http::reply::{Envelope, ListEnvelope};
-use crate::http::{ETag, IfNoneMatch, ListQuery, ListReply, Path, Problem, Query, Reply};
+use crate::http::{ETag, IfNoneMatch, ListQuery, ListReply, Path, Problem, Reply};
 use crate::knowledge_base::visible;
 use crate::lists::{total, window};
 
@@ -98,6 +97,7 @@ fn visible_file(app: &App, caller: &Caller, id: Uuid) -> Result<File, Problem> {
 ///
 /// Newest first, each with its status, its progress, its chunks, and why it could not be read.
 #[utoipa::path(get, path = "/api/knowledge-base/storage/{knowledgeBaseId}", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::ReadKnowledge))),
     params(("knowledgeBaseId" = Uuid, Path, description = "The knowledge base"), FileFilters, PageParams,
            MinPositionParam),
     responses((status = 200, description = "The files", body = ListEnvelope<File>), ReadFailures))]
@@ -107,7 +107,6 @@ async fn list_files(
     Path(base): Path<Uuid>,
     query: ListQuery<FileFilters>,
 ) -> Result<ListReply<File>, Problem> {
-    caller.need(Right::ReadKnowledge)?;
     visible(&app, &caller, base)?;
     let window = window(&query)?;
     let status = query.filters.status.map(FileStatus::as_str);
@@ -122,15 +121,14 @@ async fn list_files(
 /// Its status, its progress, and why it could not be read. The `ETag` stands for what a client can
 /// change: progress does not move it, so it does not spare anybody this answer.
 #[utoipa::path(get, path = "/api/knowledge-base/storage/file/{id}", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::ReadKnowledge))),
     params(("id" = Uuid, Path, description = "The file"), MinPositionParam),
     responses((status = 200, description = "The file", body = Envelope<File>), ReadFailures))]
 async fn get_file(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<Uuid>,
-    Query(NoFilters {}): Query<NoFilters>,
 ) -> Result<Reply<File>, Problem> {
-    caller.need(Right::ReadKnowledge)?;
     let file = visible_file(&app, &caller, id)?;
     Ok(Reply::ok("File", file).etag(&ETag::of_sequence(SEQUENCE)))
 }
@@ -139,6 +137,7 @@ async fn get_file(
 ///
 /// No search finds it any more.
 #[utoipa::path(delete, path = "/api/knowledge-base/storage/file/{id}", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::WriteKnowledge))),
     params(("id" = Uuid, Path, description = "The file"), IfMatchParam),
     responses((status = 200, description = "It is gone", body = Envelope<Deleted>), WriteFailures))]
 async fn delete_file(
@@ -146,9 +145,7 @@ async fn delete_file(
     caller: Caller,
     circumstances: Circumstances,
     Path(id): Path<Uuid>,
-    Query(NoFilters {}): Query<NoFilters>,
 ) -> Result<Reply<Deleted>, Problem> {
-    caller.need(Right::WriteKnowledge)?;
     let product = visible_file(&app, &caller, id)?.product_id;
     circumstances.check(SEQUENCE)?;
     let mut ask = circumstances.ask(&app, &caller, Some(product), &[]).await?;
@@ -166,6 +163,7 @@ async fn delete_file(
 ///
 /// The very bytes that were uploaded, whole or in part.
 #[utoipa::path(get, path = "/api/knowledge-base/storage/file/{id}/download", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::ReadKnowledge))),
     params(("id" = Uuid, Path, description = "The file"), RangeParams, IfNoneMatchParam, MinPositionParam),
     responses((status = 200, description = "The bytes", content((String = "*/*"))),
               (status = 206, description = "The part that was asked for",
@@ -177,9 +175,7 @@ async fn download_file(
     known: IfNoneMatch,
     asked: AskedRange,
     Path(id): Path<Uuid>,
-    Query(NoFilters {}): Query<NoFilters>,
 ) -> Result<Response, Problem> {
-    caller.need(Right::ReadKnowledge)?;
     let file = visible_file(&app, &caller, id)?;
     let etag = ETag::of_content(&file.blob);
     if known.has(&etag) {

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod etag;
+pub mod finish;
 pub mod header;
 pub mod idempotency;
 pub mod json;
@@ -33,6 +34,6 @@ pub use min_position::MinPosition;
 pub use page::{ListQuery, Total};
 pub use path::Path;
 pub use problem::{FieldError, Problem};
-pub use query::Query;
+pub use query::{Queries, Query};
 pub use reply::{ListReply, Reply};
 pub use request_id::RequestContext;

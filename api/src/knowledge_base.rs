@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::access::Right;
-use crate::answers::Deleted;
+use crate::answers::{Deleted, deleted};
 use crate::app::App;
 use crate::caller::{Caller, Circumstances};
 use crate::failures::bad_value;
@@ -26,7 +26,7 @@ use crate::http::openapi::{
 use crate::http::page::NoFilters;
 use crate::http::reply::{Envelope, ListEnvelope};
 use crate::http::{
-    ETag, FieldError, IfNoneMatch, Json, ListQuery, ListReply, Path, Problem, Query, Reply,
+    ETag, FieldError, IfNoneMatch, Json, ListQuery, ListReply, Path, Problem, Reply,
 };
 use crate::lists::{total, window};
 
@@ -110,7 +110,8 @@ fn not_found() -> Problem {
 /// Make a knowledge base
 ///
 /// In a product that has its default one already.
-#[utoipa::path(post, path = "/api/knowledge-base", tag = "Knowledge base", params(IdempotencyKeyParam),
+#[utoipa::path(post, path = "/api/knowledge-base", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::WriteKnowledge))), params(IdempotencyKeyParam),
     responses((status = 201, description = "The new knowledge base", body = Envelope<KnowledgeBase>), WriteFailures))]
 async fn create_knowledge_base(
     State(app): State<App>,
@@ -118,11 +119,11 @@ async fn create_knowledge_base(
     circumstances: Circumstances,
     body: Json<NewKnowledgeBase>,
 ) -> Result<Reply<KnowledgeBase>, Problem> {
-    caller.need(Right::WriteKnowledge)?;
-    let product = meant_product(&caller, body.value.product_id)?;
+    let new = body.read()?;
+    let product = meant_product(&caller, new.product_id)?;
     caller.product(&app, product)?;
-    let name = name(&body.value.name)?;
-    let description = body.value.description.as_deref().map(description).transpose()?;
+    let name = name(&new.name)?;
+    let description = new.description.as_deref().map(description).transpose()?;
     let ask = circumstances.ask(&app, &caller, Some(product), &[&body.bytes]).await?;
     let done = app.commands.create_knowledge_base(name, description, &ask).await?;
     let position = app.applied(&done).await?;
@@ -139,6 +140,7 @@ async fn create_knowledge_base(
 ///
 /// Newest first; the default one is the oldest.
 #[utoipa::path(get, path = "/api/knowledge-base/{productId}", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::ReadKnowledge))),
     params(("productId" = Uuid, Path, description = "The product"), PageParams, MinPositionParam),
     responses((status = 200, description = "The knowledge bases", body = ListEnvelope<KnowledgeBase>), ReadFailures))]
 async fn list_knowledge_bases(
@@ -147,7 +149,6 @@ async fn list_knowledge_bases(
     Path(product): Path<Uuid>,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<KnowledgeBase>, Problem> {
-    caller.need(Right::ReadKnowledge)?;
     caller.product(&app, product)?;
     let window = window(&query)?;
     let listing = app.read(|db| knowledge_base::list(db, product, window))?;
@@ -157,6 +158,7 @@ async fn list_knowledge_bases(
 
 /// Look at a knowledge base
 #[utoipa::path(get, path = "/api/knowledge-base/base/{knowledgeBaseId}", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::ReadKnowledge))),
     params(("knowledgeBaseId" = Uuid, Path, description = "The knowledge base"), MinPositionParam, IfNoneMatchParam),
     responses((status = 200, description = "The knowledge base", body = Envelope<KnowledgeBase>),
               (status = 304, description = "The client has it already"), ReadFailures))]
@@ -165,9 +167,7 @@ async fn get_knowledge_base(
     caller: Caller,
     known: IfNoneMatch,
     Path(id): Path<Uuid>,
-    Query(NoFilters {}): Query<NoFilters>,
 ) -> Result<Reply<KnowledgeBase>, Problem> {
-    caller.need(Right::ReadKnowledge)?;
     let base = visible(&app, &caller, id)?;
     let etag = ETag::of_sequence(base.sequence);
     Ok(Reply::ok("Knowledge base", base).etag_unless_known(&etag, &known))
@@ -175,6 +175,7 @@ async fn get_knowledge_base(
 
 /// Change a knowledge base
 #[utoipa::path(put, path = "/api/knowledge-base/base/{knowledgeBaseId}", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::WriteKnowledge))),
     params(("knowledgeBaseId" = Uuid, Path, description = "The knowledge base"), IfMatchParam),
     responses((status = 200, description = "The knowledge base as it is now", body = Envelope<KnowledgeBase>),
               WriteFailures))]
@@ -185,10 +186,10 @@ async fn change_knowledge_base(
     Path(id): Path<Uuid>,
     body: Json<KnowledgeBaseChange>,
 ) -> Result<Reply<KnowledgeBase>, Problem> {
-    caller.need(Right::WriteKnowledge)?;
     let product = visible(&app, &caller, id)?.product_id;
-    let name = body.value.name.as_deref().map(name).transpose()?;
-    let description = body.value.description.as_deref().map(description).transpose()?;
+    let change = body.read()?;
+    let name = change.name.as_deref().map(name).transpose()?;
+    let description = change.description.as_deref().map(description).transpose()?;
     let ask = circumstances.ask(&app, &caller, Some(product), &[&body.bytes]).await?;
     let done = app.commands.change_knowledge_base(id, name, description, &ask).await?;
     let position = app.applied(&done).await?;
@@ -203,22 +204,24 @@ async fn change_knowledge_base(
 
 /// Delete a knowledge base
 ///
-/// With all its files. A product's default one stays as long as the product.
+/// With all its files. A product's default one stays as long as the product. `202` where the files take
+/// a while: they follow in any case.
 #[utoipa::path(delete, path = "/api/knowledge-base/base/{knowledgeBaseId}", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::WriteKnowledge))),
     params(("knowledgeBaseId" = Uuid, Path, description = "The knowledge base"), IfMatchParam),
-    responses((status = 200, description = "It is gone", body = Envelope<Deleted>), WriteFailures))]
+    responses((status = 200, description = "It is gone", body = Envelope<Deleted>),
+              (status = 202, description = "It is gone, and its files are being deleted", body = Envelope<Deleted>),
+              WriteFailures))]
 async fn delete_knowledge_base(
     State(app): State<App>,
     caller: Caller,
     circumstances: Circumstances,
     Path(id): Path<Uuid>,
-    Query(NoFilters {}): Query<NoFilters>,
 ) -> Result<Reply<Deleted>, Problem> {
-    caller.need(Right::WriteKnowledge)?;
     let product = visible(&app, &caller, id)?.product_id;
-    let files = app.read(|db| file::ids(db, id))?;
     let ask = circumstances.ask(&app, &caller, Some(product), &[]).await?;
-    let done = app.commands.delete_knowledge_base(id, files, &ask).await?;
-    let position = app.applied(&done).await?;
-    Ok(Reply::ok("Knowledge base deleted", Deleted { id }).position(position))
+    let done = app.commands.delete_knowledge_base(id, &ask).await?;
+    app.applied(&done).await?;
+    let (is_empty, position) = app.erased(|db| file::is_any_in(db, id)).await?;
+    Ok(deleted("Knowledge base deleted", id, is_empty).position(position))
 }

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::access::Right;
-use crate::answers::Deleted;
+use crate::answers::{Deleted, deleted};
 use crate::app::App;
 use crate::caller::{Caller, Circumstances};
 use crate::failures::bad_value;
@@ -64,6 +64,7 @@ fn description(text: &str) -> Result<Description, Problem> {
 ///
 /// Newest first. An API token sees its own product.
 #[utoipa::path(get, path = "/api/products", tag = "Products",
+    extensions(("x-access" = json!(Right::ReadProducts))),
     params(PageParams, MinPositionParam),
     responses((status = 200, description = "The products", body = ListEnvelope<Product>), ReadFailures))]
 async fn list(
@@ -71,7 +72,6 @@ async fn list(
     caller: Caller,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<Product>, Problem> {
-    caller.need(Right::ReadProducts)?;
     let window = window(&query)?;
     let listing =
         app.read(|db| product::list(db, caller.organization, caller.bound_product(), window))?;
@@ -82,7 +82,8 @@ async fn list(
 /// Make a product
 ///
 /// A new product has a default knowledge base.
-#[utoipa::path(post, path = "/api/products", tag = "Products", params(IdempotencyKeyParam),
+#[utoipa::path(post, path = "/api/products", tag = "Products",
+    extensions(("x-access" = json!(Right::WriteProducts))), params(IdempotencyKeyParam),
     responses((status = 201, description = "The new product", body = Envelope<Product>), WriteFailures))]
 async fn create(
     State(app): State<App>,
@@ -90,9 +91,9 @@ async fn create(
     circumstances: Circumstances,
     body: Json<NewProduct>,
 ) -> Result<Reply<Product>, Problem> {
-    caller.need(Right::WriteProducts)?;
-    let name = name(&body.value.name)?;
-    let description = body.value.description.as_deref().map(description).transpose()?;
+    let new = body.read()?;
+    let name = name(&new.name)?;
+    let description = new.description.as_deref().map(description).transpose()?;
     let ask = circumstances.ask(&app, &caller, None, &[&body.bytes]).await?;
     let done = app.commands.create_product(name, description, &ask).await?;
     let position = app.applied_with_the_rest(&done).await?;
@@ -108,6 +109,7 @@ async fn create(
 
 /// Look at a product
 #[utoipa::path(get, path = "/api/products/{productId}", tag = "Products",
+    extensions(("x-access" = json!(Right::ReadProducts))),
     params(("productId" = Uuid, Path), MinPositionParam, IfNoneMatchParam),
     responses((status = 200, description = "The product", body = Envelope<Product>),
               (status = 304, description = "The client has it already"), ReadFailures))]
@@ -117,7 +119,6 @@ async fn get(
     known: IfNoneMatch,
     Path(id): Path<Uuid>,
 ) -> Result<Reply<Product>, Problem> {
-    caller.need(Right::ReadProducts)?;
     let product = caller.product(&app, id)?;
     let etag = ETag::of_sequence(product.sequence);
     Ok(Reply::ok("Product", product).etag_unless_known(&etag, &known))
@@ -125,6 +126,7 @@ async fn get(
 
 /// Change a product
 #[utoipa::path(put, path = "/api/products/{productId}", tag = "Products",
+    extensions(("x-access" = json!(Right::WriteProducts))),
     params(("productId" = Uuid, Path), IfMatchParam),
     responses((status = 200, description = "The product as it is now", body = Envelope<Product>), WriteFailures))]
 async fn change(
@@ -134,10 +136,10 @@ async fn change(
     Path(id): Path<Uuid>,
     body: Json<ProductChange>,
 ) -> Result<Reply<Product>, Problem> {
-    caller.need(Right::WriteProducts)?;
     caller.product(&app, id)?;
-    let name = body.value.name.as_deref().map(name).transpose()?;
-    let description = body.value.description.as_deref().map(description).transpose()?;
+    let change = body.read()?;
+    let name = change.name.as_deref().map(name).transpose()?;
+    let description = change.description.as_deref().map(description).transpose()?;
     let ask = circumstances.ask(&app, &caller, Some(id), &[&body.bytes]).await?;
     let done = app.commands.change_product(id, name, description, &ask).await?;
     let position = app.applied(&done).await?;
@@ -148,22 +150,27 @@ async fn change(
 
 /// Delete a product
 ///
-/// What is inside can no longer be reached. Its history stays in the audit log.
+/// What is inside is gone with it: its API tokens, agents, knowledge bases and files. The bytes of its
+/// files are removed, and the key that its texts are sealed with is shredded. Its history stays in the
+/// audit log. `202` where that takes a while: it follows in any case.
 #[utoipa::path(delete, path = "/api/products/{productId}", tag = "Products",
+    extensions(("x-access" = json!(Right::WriteProducts))),
     params(("productId" = Uuid, Path), IfMatchParam),
-    responses((status = 200, description = "It is gone", body = Envelope<Deleted>), WriteFailures))]
+    responses((status = 200, description = "It is gone", body = Envelope<Deleted>),
+              (status = 202, description = "It is gone, and what was inside is being erased", body = Envelope<Deleted>),
+              WriteFailures))]
 async fn delete(
     State(app): State<App>,
     caller: Caller,
     circumstances: Circumstances,
     Path(id): Path<Uuid>,
 ) -> Result<Reply<Deleted>, Problem> {
-    caller.need(Right::WriteProducts)?;
     caller.product(&app, id)?;
     let ask = circumstances.ask(&app, &caller, Some(id), &[]).await?;
     let done = app.commands.delete_product(id, &ask).await?;
-    let position = app.applied(&done).await?;
-    Ok(Reply::ok("Product deleted", Deleted { id }).position(position))
+    app.applied(&done).await?;
+    let (is_erased, position) = app.erased(|db| product::is_left(db, id)).await?;
+    Ok(deleted("Product deleted", id, is_erased).position(position))
 }
 
 fn gone() -> Problem {

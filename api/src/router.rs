@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use eventlog::Position;
@@ -14,8 +14,10 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
+use crate::gate::{self, Gate, Unguarded};
 use crate::http::MinPosition;
-use crate::http::layers::{self, Settings, body_limit, timeout};
+use crate::http::finish::{TimeLimit, within};
+use crate::http::layers::{self, Settings, body_limit};
 use crate::http::openapi::{self, Document};
 use crate::http::rate_limit::{self, RateLimit};
 use crate::metrics::Metrics;
@@ -41,6 +43,17 @@ pub struct Dress {
     pub metrics: Metrics,
 }
 
+/// Why there can be no HTTP side.
+#[derive(Debug, thiserror::Error)]
+pub enum Unbuildable {
+    /// A route does not say who may call it.
+    #[error(transparent)]
+    Unguarded(#[from] Unguarded),
+    /// The OpenAPI document cannot be written.
+    #[error("the OpenAPI document cannot be written")]
+    Document(#[from] serde_json::Error),
+}
+
 /// The routes that answer soon, with small bodies.
 fn ordinary() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -63,7 +76,7 @@ fn ordinary() -> OpenApiRouter<App> {
 fn long(upload_limit: u64) -> OpenApiRouter<App> {
     let upload_limit = usize::try_from(upload_limit).unwrap_or(usize::MAX);
     OpenApiRouter::new()
-        .merge(file::long_router().layer(body_limit(upload_limit)))
+        .merge(file::long_router().layer(body_limit(upload_limit, Duration::MAX)))
         .merge(event::long_router())
         .merge(audit_log::long_router())
         .merge(trigger::long_router())
@@ -84,29 +97,39 @@ pub fn document() -> utoipa::openapi::OpenApi {
 /// The whole HTTP side.
 ///
 /// # Errors
-/// The OpenAPI document cannot be written.
-pub fn build(app: App, dress: Dress) -> Result<Router, serde_json::Error> {
-    let (ordinary, _) = ordinary().split_for_parts();
-    let (sign_in, _) = session::sign_in_router().split_for_parts();
-    let (long, _) = long(app.upload_limit).split_for_parts();
-    let (health, _) = service::router().split_for_parts();
-
+/// A route does not say who may call it, or the OpenAPI document cannot be written.
+pub fn build(app: App, dress: Dress) -> Result<Router, Unbuildable> {
+    let document = document();
+    let gate = Gate::new(&document)?;
+    let gated = |router: OpenApiRouter<App>| {
+        let (router, _) = router.split_for_parts();
+        router.layer(from_fn_with_state((app.clone(), gate.clone()), gate::pass))
+    };
+    let left_alone = dress.settings.left_alone.clone();
+    let time_limit = TimeLimit { limit: dress.timeout, left_alone };
     let quick = |router: Router<App>| {
-        router.layer(from_fn_with_state(dress.timeout, timeout)).layer(body_limit(dress.body_limit))
+        router
+            .layer(from_fn_with_state(time_limit.clone(), within))
+            .layer(body_limit(dress.body_limit, dress.timeout))
     };
     let limited = |router: Router<App>, limit: &Option<RateLimit>| match limit {
         Some(limit) => router.layer(from_fn_with_state(limit.clone(), rate_limit::enforce)),
         None => router,
     };
-    let api = limited(quick(ordinary).merge(long), &dress.limit)
-        .merge(limited(quick(sign_in), &dress.sign_in_limit))
-        .layer(from_fn_with_state(app.clone(), wait_for_position))
+    let ready = |router: OpenApiRouter<App>| {
+        gated(router).layer(from_fn_with_state(app.clone(), wait_for_position))
+    };
+    let long = ready(long(app.upload_limit)).layer(body_limit(dress.body_limit, dress.timeout));
+    let api = limited(quick(ready(ordinary())).merge(long), &dress.limit)
+        .merge(limited(quick(ready(session::sign_in_router())), &dress.sign_in_limit))
         .layer(from_fn_with_state(app.clone(), remember));
     let metrics = dress.metrics.clone();
+    let render = get(move || async move { metrics.render() });
     let whole = api
-        .merge(health)
-        .route("/metrics", get(move || async move { metrics.render() }))
-        .merge(openapi::pages(&document())?)
+        .merge(gated(service::router()))
+        .route("/metrics", render.layer(from_fn(gate::without_parameters)))
+        .merge(openapi::json(&document)?.layer(from_fn(gate::without_parameters)))
+        .merge(openapi::page())
         .with_state(app);
     Ok(layers::dress(whole, dress.settings))
 }

@@ -16,9 +16,8 @@ use crate::access::Right;
 use crate::app::App;
 use crate::caller::Caller;
 use crate::http::openapi::SearchFailures;
-use crate::http::page::NoFilters;
 use crate::http::reply::Envelope;
-use crate::http::{FieldError, Json, Problem, Query, Reply};
+use crate::http::{FieldError, Json, Problem, Reply};
 use crate::knowledge_base::{meant_product, visible};
 
 /// Passages when the client does not say how many.
@@ -64,16 +63,15 @@ struct Question {
 /// The best passages, best first. By default by vectors alone: the score is the cosine. No language
 /// model takes part.
 #[utoipa::path(post, path = "/api/knowledge-base/embeddings", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::ReadKnowledge))),
     responses((status = 200, description = "The passages, best first", body = Envelope<Vec<Passage>>),
               SearchFailures))]
 async fn search_knowledge(
     State(app): State<App>,
     caller: Caller,
-    Query(NoFilters {}): Query<NoFilters>,
     body: Json<Question>,
 ) -> Result<Reply<Vec<Passage>>, Problem> {
-    caller.need(Right::ReadKnowledge)?;
-    let question = body.value;
+    let question = body.read()?;
     let knowledge_bases = match (question.knowledge_base_id, question.product_id) {
         (Some(_), Some(_)) => {
             let message = "cannot be given together with product_id";

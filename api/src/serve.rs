@@ -3,9 +3,8 @@
 //! The rule of this file: what is started here is stopped here, in the opposite order; the last line
 //! of a start on stdout says where the server listens.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,29 +14,26 @@ use axum::serve::ListenerExt;
 use chrono::TimeDelta;
 use commands::Commands;
 use commands::policies::{Pending, Policies};
-use embeddings::{Embedder, Model};
 use eventlog::{EventStore, SqliteOptions, SqliteStore};
 use projections::Views;
 use projections::search::Search;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vault::{MasterKey, Vault};
 
 use crate::app::{App, Parts};
 use crate::config::{Config, EventStoreAddress};
+use crate::http::finish::LeftAlone;
 use crate::http::layers::Settings;
 use crate::http::rate_limit::RateLimit;
 use crate::metrics::Metrics;
+use crate::model::Looking;
 use crate::router::{self, Dress};
 
 /// How often pending uses and refused attempts are written, and expired tokens noticed.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
-
-/// How often a missing model is looked for.
-const MODEL_LOOK: Duration = Duration::from_secs(2);
 
 /// The first user's address, where nobody gave one.
 const FIRST_USER: &str = "admin@example.com";
@@ -69,10 +65,26 @@ impl DataDir {
         self.0.join("vault")
     }
 
+    /// Uploads of which it is not known yet whether they are good; nothing in it outlives a start.
+    pub fn spool(&self) -> PathBuf {
+        self.0.join("spool")
+    }
+
     /// The master key, where the environment names none.
     pub fn master_key(&self) -> PathBuf {
         self.0.join("master.key")
     }
+}
+
+/// Makes a folder that holds nothing.
+fn make_empty(folder: &Path) -> anyhow::Result<()> {
+    let emptied = match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        emptied => emptied,
+    };
+    emptied
+        .and_then(|()| std::fs::create_dir_all(folder))
+        .with_context(|| format!("{} cannot be emptied", folder.display()))
 }
 
 /// Opens the event log that the configuration names.
@@ -127,6 +139,8 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     })?;
     let folders = DataDir::new(&config.data_dir);
     let log = open_log(&config, false).await?;
+    // The lock of the log says that no other server uses the folder.
+    make_empty(&folders.spool())?;
     let vault = open_vault(&config).await?;
     let commands = Commands::open(log.clone(), vault.clone()).await?;
     let boot = commands.boot().await?;
@@ -135,8 +149,8 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     let views = Views::open(&folders.views(), log.clone())?;
     let search = Search::open(&folders.search(), log.clone(), vault, views.clone())?;
     let shutdown = CancellationToken::new();
-    let embedder =
-        look_for_model(config.model_dir.clone(), config.embedding_workers, shutdown.clone());
+    let model =
+        Looking::start(config.model_dir.clone(), config.embedding_workers, shutdown.clone());
     let app = App::new(Parts {
         commands: commands.clone(),
         log: log.clone(),
@@ -144,14 +158,17 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         search: search.clone(),
         session_keys: boot.session_keys,
         organization: boot.organization,
-        embedder: embedder.clone(),
+        embedder: model.embedder,
+        model_trouble: model.trouble,
         uses: Default::default(),
         known_tokens: Default::default(),
         rejections: Default::default(),
+        rebuilds: Default::default(),
         shutdown: shutdown.clone(),
         access_ttl: TimeDelta::from_std(config.access_token_ttl)?,
         refresh_ttl: TimeDelta::from_std(config.refresh_token_ttl)?,
         upload_limit: config.upload_limit_bytes as u64,
+        spool: folders.spool(),
     });
     let policies = tokio::spawn(start_policies(app.clone(), shutdown.clone()));
     let housekeeping = tokio::spawn(keep_house(app.clone(), metrics.clone(), shutdown.clone()));
@@ -162,7 +179,8 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         format!("{} cannot be listened on: choose another --listen", config.listen)
     })?;
     let address = listener.local_addr()?;
-    let router = router::build(app.clone(), dress(&config, metrics)?)?;
+    let left_alone = LeftAlone::default();
+    let router = router::build(app.clone(), dress(&config, metrics, left_alone.clone()))?;
     let stopping = shutdown.clone();
     let server = tokio::spawn(async move {
         let listener = listener.tap_io(|stream| {
@@ -179,8 +197,12 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     stop_signal().await?;
     tracing::info!("stopping: no new requests, running work is finished or handed back");
     shutdown.cancel();
-    if tokio::time::timeout(config.shutdown_timeout, server).await.is_err() {
-        tracing::warn!("some connections did not end in time and are cut");
+    let ended = async {
+        let _ = server.await;
+        left_alone.ended().await;
+    };
+    if tokio::time::timeout(config.shutdown_timeout, ended).await.is_err() {
+        tracing::warn!("some requests did not end in time and are cut");
     }
     if let Ok(Some(policies)) = policies.await {
         policies.stop().await;
@@ -205,11 +227,12 @@ fn announce(address: SocketAddr) -> std::io::Result<()> {
     stdout.flush()
 }
 
-fn dress(config: &Config, metrics: Metrics) -> anyhow::Result<Dress> {
-    Ok(Dress {
+fn dress(config: &Config, metrics: Metrics, left_alone: LeftAlone) -> Dress {
+    Dress {
         settings: Settings {
             cors_origins: config.cors_origins.clone(),
             trusted_proxies: config.trusted_proxies.clone(),
+            left_alone,
         },
         limit: RateLimit::per_credential(config.rate_limit_per_second, Duration::from_secs(1)),
         sign_in_limit: RateLimit::per_address(
@@ -219,7 +242,7 @@ fn dress(config: &Config, metrics: Metrics) -> anyhow::Result<Dress> {
         body_limit: config.body_limit_bytes,
         timeout: config.request_timeout,
         metrics,
-    })
+    }
 }
 
 /// Makes the first user, where there is none yet, and says how to sign in.
@@ -244,53 +267,6 @@ async fn first_admin(
     Ok(())
 }
 
-/// Loads the embedding model as soon as it is there.
-fn look_for_model(
-    named: Option<PathBuf>,
-    workers: Option<NonZeroUsize>,
-    stop: CancellationToken,
-) -> watch::Receiver<Option<Embedder>> {
-    let (sender, receiver) = watch::channel(None);
-    tokio::spawn(async move {
-        let mut has_warned = false;
-        loop {
-            match load_model(named.clone(), workers).await {
-                Ok(Some(embedder)) => {
-                    tracing::info!(model = embedder.model().name(), "embedding model loaded");
-                    sender.send_replace(Some(embedder));
-                    // The channel must outlive every reader.
-                    sender.closed().await;
-                    return;
-                }
-                Ok(None) if has_warned => {}
-                Ok(None) => tracing::warn!(
-                    "the embedding model is missing: run `prodgy model fetch` or scripts/fetch-model; uploads are indexed \
-                     when it is there"
-                ),
-                Err(error) => tracing::error!(%error, "the embedding model cannot be loaded"),
-            }
-            has_warned = true;
-            tokio::select! {
-                () = tokio::time::sleep(MODEL_LOOK) => {}
-                () = stop.cancelled() => return,
-            }
-        }
-    });
-    receiver
-}
-
-async fn load_model(
-    named: Option<PathBuf>,
-    workers: Option<NonZeroUsize>,
-) -> anyhow::Result<Option<Embedder>> {
-    let loaded = tokio::task::spawn_blocking(move || {
-        let folder = embeddings::locate(named.as_deref());
-        folder.map(|folder: PathBuf| Model::load(Path::new(&folder))).transpose()
-    });
-    let workers = workers.map_or_else(Embedder::default_workers, NonZeroUsize::get);
-    Ok(loaded.await??.map(|model| Embedder::new(model, workers)))
-}
-
 /// Starts the process managers as soon as the read models know what was left undone.
 async fn start_policies(app: App, stop: CancellationToken) -> Option<Policies> {
     let mut applied = app.views.watch();
@@ -313,10 +289,14 @@ async fn start_policies(app: App, stop: CancellationToken) -> Option<Policies> {
         executions: unfinished.executions,
         products: unfinished.products,
         agents: unfinished.agents,
+        users: [unfinished.outdated_users, unfinished.deleted_users].concat(),
+        deleted_products: unfinished.deleted_products,
+        deleted_knowledge_bases: unfinished.deleted_knowledge_bases,
     };
     Some(Policies::start(
         app.commands.clone(),
         app.embedder.clone(),
+        Arc::new(app.clone()),
         Arc::new(app.clone()),
         pending,
     ))

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::access::Access;
 use crate::app::App;
 use crate::health::{Health, Readiness, alive};
 use crate::http::Reply;
@@ -18,6 +19,7 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// Say that the process lives
 #[utoipa::path(get, path = "/healthz", tag = "Service", security(()),
+    extensions(("x-access" = json!(Access::Everybody))),
     responses((status = 200, description = "It lives", body = Envelope<Health>)))]
 async fn healthz() -> Reply<Health> {
     alive().await
@@ -27,6 +29,7 @@ async fn healthz() -> Reply<Health> {
 ///
 /// `503` names what is missing.
 #[utoipa::path(get, path = "/readyz", tag = "Service", security(()),
+    extensions(("x-access" = json!(Access::Everybody))),
     responses((status = 200, description = "It is ready", body = Envelope<Readiness>), PublicFailures))]
 async fn readyz(State(app): State<App>) -> Response {
     let mut readiness = Readiness::default();
@@ -45,12 +48,14 @@ async fn readyz(State(app): State<App>) -> Response {
         Some(trouble) => readiness.check("search_index", false, trouble),
     }
     match app.embedder.borrow().as_ref() {
-        Some(embedder) => readiness.check("embedding_model", true, embedder.model().name().to_owned()),
-        None => readiness.check(
-            "embedding_model",
-            false,
-            "missing: run `prodgy model fetch` or scripts/fetch-model; it is picked up as soon as it is there",
-        ),
+        Some(embedder) => {
+            readiness.check("embedding_model", true, embedder.model().name().to_owned())
+        }
+        None => {
+            let trouble = app.model_trouble.borrow().clone();
+            let detail = trouble.map_or_else(|| "being loaded".to_owned(), |why| why.to_string());
+            readiness.check("embedding_model", false, detail);
+        }
     }
     readiness.into_response()
 }

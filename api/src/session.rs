@@ -16,19 +16,24 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::access::Access;
+use crate::answers::Nothing;
 use crate::app::App;
 use crate::caller::{Caller, Circumstances};
 use crate::http::openapi::{
     MinPositionParam, PublicFailures, ReadFailures, SignInFailures, WriteFailures,
 };
-use crate::http::page::NoFilters;
 use crate::http::reply::Envelope;
-use crate::http::{Json, OptionalJson, Problem, Query, Reply};
+use crate::http::{Json, OptionalJson, Problem, Reply};
 use crate::user::{UserView, shown};
 
-/// The routes that let somebody in; they stand behind the stricter rate limit.
+/// The routes that try a secret which a person chose, or trade one; they stand behind the stricter rate
+/// limit.
 pub fn sign_in_router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(sign_in)).routes(routes!(refresh_session))
+    OpenApiRouter::new()
+        .routes(routes!(sign_in))
+        .routes(routes!(refresh_session))
+        .routes(routes!(change_own_password))
 }
 
 /// The routes of those who are in, and the public keys.
@@ -36,7 +41,6 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(sign_out))
         .routes(routes!(who_am_i))
-        .routes(routes!(change_own_password))
         .routes(routes!(public_keys))
 }
 
@@ -62,11 +66,6 @@ struct Refresh {
     #[serde(deserialize_with = "crate::user::secret")]
     refresh_token: SecretString,
 }
-
-/// Signing out takes nothing.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Logout {}
 
 /// A change of one's own password.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -155,13 +154,14 @@ struct Jwk {
 ///
 /// The access token opens the API for some minutes; the refresh token gets the next one.
 #[utoipa::path(post, path = "/api/auth/login", tag = "Auth and sessions", security(()),
+    extensions(("x-access" = json!(Access::Everybody))),
     responses((status = 200, description = "A session", body = Envelope<Tokens>), SignInFailures))]
 async fn sign_in(
     State(app): State<App>,
     circumstances: Circumstances,
     body: Json<Login>,
 ) -> Result<Reply<Tokens>, Problem> {
-    let Login { email, password } = body.value;
+    let Login { email, password } = body.read()?;
     let user = app.commands.authenticate(&email, password, app.organization).await?;
     let ask = unrepeated(&app, &circumstances, user).await?;
     let grant = app.commands.start_session(user, app.refresh_ttl, &ask).await?;
@@ -173,6 +173,7 @@ async fn sign_in(
 /// Trades the refresh token for the next two tokens. A refresh token is good once: one that comes a
 /// second time has been copied, so it ends the session, and its access tokens stop at once.
 #[utoipa::path(post, path = "/api/auth/refresh", tag = "Auth and sessions", security(()),
+    extensions(("x-access" = json!(Access::Everybody))),
     responses((status = 200, description = "The session goes on", body = Envelope<Tokens>), SignInFailures))]
 async fn refresh_session(
     State(app): State<App>,
@@ -180,7 +181,8 @@ async fn refresh_session(
     body: Json<Refresh>,
 ) -> Result<Reply<Tokens>, Problem> {
     use secrecy::ExposeSecret;
-    let token = body.value.refresh_token.expose_secret();
+    let Refresh { refresh_token } = body.read()?;
+    let token = refresh_token.expose_secret();
     let user = app.commands.holder_of(token).await?;
     let ask = unrepeated(&app, &circumstances, user).await?;
     match app.commands.refresh(token, app.refresh_ttl, &ask).await? {
@@ -197,14 +199,16 @@ async fn refresh_session(
 ///
 /// Ends the session of the access token: its refresh token and its access tokens stop at once.
 #[utoipa::path(post, path = "/api/auth/logout", tag = "Auth and sessions",
-    request_body = Option<Logout>,
+    extensions(("x-access" = json!(Access::Session))),
+    request_body = Option<Nothing>,
     responses((status = 200, description = "Signed out", body = Envelope<SignedOut>), WriteFailures))]
 async fn sign_out(
     State(app): State<App>,
     caller: Caller,
     circumstances: Circumstances,
-    _: OptionalJson<Logout>,
+    body: OptionalJson<Nothing>,
 ) -> Result<Reply<SignedOut>, Problem> {
+    let Nothing {} = body.read()?;
     let (user, session_id, _) = caller.session()?;
     let ask = unrepeated(&app, &circumstances, user).await?;
     let done = app.commands.sign_out(session_id, &ask).await?;
@@ -215,13 +219,10 @@ async fn sign_out(
 /// Who am I
 ///
 /// The user of the access token, its organization and its role.
-#[utoipa::path(get, path = "/api/auth/me", tag = "Auth and sessions", params(MinPositionParam),
+#[utoipa::path(get, path = "/api/auth/me", tag = "Auth and sessions",
+    extensions(("x-access" = json!(Access::Session))), params(MinPositionParam),
     responses((status = 200, description = "Who is signed in", body = Envelope<Me>), ReadFailures))]
-async fn who_am_i(
-    State(app): State<App>,
-    caller: Caller,
-    _: Query<NoFilters>,
-) -> Result<Reply<Me>, Problem> {
+async fn who_am_i(State(app): State<App>, caller: Caller) -> Result<Reply<Me>, Problem> {
     let (user, _, role) = caller.session()?;
     let (user, organization) =
         app.read(|db| Ok((user::get(db, user)?, organization::get(db, caller.organization)?)))?;
@@ -239,6 +240,7 @@ async fn who_am_i(
 ///
 /// Every session of the user ends, this one too: sign in with the new password.
 #[utoipa::path(post, path = "/api/auth/password", tag = "Auth and sessions",
+    extensions(("x-access" = json!(Access::Session))),
     responses((status = 200, description = "The password was changed", body = Envelope<SessionsEnded>), WriteFailures))]
 async fn change_own_password(
     State(app): State<App>,
@@ -247,15 +249,13 @@ async fn change_own_password(
     body: Json<PasswordChange>,
 ) -> Result<Reply<SessionsEnded>, Problem> {
     let (user, _, _) = caller.session()?;
+    let PasswordChange { current_password, new_password } = body.read()?;
     let ask = unrepeated(&app, &circumstances, user).await?;
-    let sessions = app.read(|db| session::of_user(db, user))?;
-    let PasswordChange { current_password, new_password } = body.value;
-    let done = app
-        .commands
-        .change_own_password(user, current_password, new_password, &sessions, &ask)
-        .await?;
-    let position = app.applied(&done).await?;
-    let ended = SessionsEnded { sessions_ended: sessions.len() };
+    let sessions = app.read(|db| session::of_user(db, user))?.len();
+    let done = app.commands.change_own_password(user, current_password, new_password, &ask).await?;
+    app.applied(&done).await?;
+    let (_, position) = app.erased(|db| Ok(!session::outdated_of(db, user)?.is_empty())).await?;
+    let ended = SessionsEnded { sessions_ended: sessions };
     Ok(Reply::ok("Password changed: sign in again", ended).position(position))
 }
 
@@ -263,11 +263,9 @@ async fn change_own_password(
 ///
 /// With these anybody can verify an access token, as a JWK set (RFC 7517).
 #[utoipa::path(get, path = "/.well-known/jwks.json", tag = "Auth and sessions", security(()),
+    extensions(("x-access" = json!(Access::Everybody))),
     responses((status = 200, description = "The keys", body = JwkSet), PublicFailures))]
-async fn public_keys(
-    State(app): State<App>,
-    _: Query<NoFilters>,
-) -> impl axum::response::IntoResponse {
+async fn public_keys(State(app): State<App>) -> impl axum::response::IntoResponse {
     let key = |(kid, x): (&str, &str)| Jwk {
         kty: "OKP",
         crv: "Ed25519",

@@ -91,6 +91,7 @@ fn find(app: &App, caller: &Caller, id: Uuid) -> Result<Trigger, Problem> {
 
 /// Look at a trigger
 #[utoipa::path(get, path = "/api/agent-base/triggers/{triggerId}", tag = "Triggers",
+    extensions(("x-access" = json!(Right::ReadAgents))),
     params(("triggerId" = Uuid, Path), MinPositionParam, IfNoneMatchParam),
     responses((status = 200, description = "The trigger", body = Envelope<Trigger>),
               (status = 304, description = "The client has it already"), ReadFailures))]
@@ -99,9 +100,7 @@ async fn get_trigger(
     caller: Caller,
     known: IfNoneMatch,
     Path(id): Path<Uuid>,
-    _: Query<NoFilters>,
 ) -> Result<Reply<Trigger>, Problem> {
-    caller.need(Right::ReadAgents)?;
     let trigger = find(&app, &caller, id)?;
     if trigger.is_deleted {
         return Err(trigger_not_found());
@@ -114,6 +113,7 @@ async fn get_trigger(
 ///
 /// Newest first. An agent always has one.
 #[utoipa::path(get, path = "/api/agent-base/triggers/manual/version/{versionId}", tag = "Triggers",
+    extensions(("x-access" = json!(Right::ReadAgents))),
     params(("versionId" = Uuid, Path), PageParams, MinPositionParam),
     responses((status = 200, description = "The triggers", body = ListEnvelope<Trigger>), ReadFailures))]
 async fn list_manual_triggers(
@@ -122,7 +122,6 @@ async fn list_manual_triggers(
     Path(version): Path<Uuid>,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<Trigger>, Problem> {
-    caller.need(Right::ReadAgents)?;
     let version_not_found = || {
         Problem::not_found(
             "version_not_found",
@@ -145,6 +144,7 @@ async fn list_manual_triggers(
 /// `wait_seconds` the answer is `200` with the whole execution if it ends in that time. The body may
 /// be left out.
 #[utoipa::path(post, path = "/api/agent-base/triggers/{triggerId}/execute", tag = "Triggers",
+    extensions(("x-access" = json!(Right::Execute))),
     params(("triggerId" = Uuid, Path), Wait, IdempotencyKeyParam),
     request_body = Option<NewRun>,
     responses((status = 202, description = "It will be run", body = Envelope<AcceptedExecution>),
@@ -157,15 +157,15 @@ async fn execute_trigger(
     Query(wait): Query<Wait>,
     body: OptionalJson<NewRun>,
 ) -> Result<Response, Problem> {
-    caller.need(Right::Execute)?;
     let trigger = find(&app, &caller, id)?;
     let wait = wait.wait_seconds.unwrap_or(0);
     if wait > LONGEST_WAIT {
         return Err(waits_too_long());
     }
-    let ask = circumstances.ask(&app, &caller, Some(trigger.product_id), &[&body.bytes]).await?;
+    let NewRun { input } = body.read()?;
+    let ask = circumstances.ask(&app, &caller, Some(trigger.product_id), &[body.bytes()]).await?;
     // A trigger that is gone is refused there, unless this request was answered before.
-    let new = NewExecution { agent: trigger.agent_id, trigger: Some(id), input: body.value.input };
+    let new = NewExecution { agent: trigger.agent_id, trigger: Some(id), input };
     let done = app.commands.request_execution(new, &ask).await?;
     let position = app.applied(&done).await?;
     let execution_id = done.stream_id().unwrap_or_default();
@@ -173,6 +173,8 @@ async fn execute_trigger(
         && let Some(execution) =
             execution::ended(&app, execution_id, Duration::from_secs(wait)).await?
     {
+        // What is shown is its end: whoever asks another node for it must not see less.
+        let position = position.max(app.views.position().0);
         let reply = Reply::ok("Execution ended", execution).position(position);
         return Ok(reply.replayed(done.replayed).into_response());
     }

@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::access::Right;
-use crate::answers::Deleted;
+use crate::answers::{Deleted, deleted};
 use crate::app::App;
 use crate::caller::{Caller, Circumstances};
 use crate::failures::bad_value;
@@ -27,7 +27,7 @@ use crate::http::openapi::{
 };
 use crate::http::page::NoFilters;
 use crate::http::reply::{Envelope, ListEnvelope};
-use crate::http::{ETag, IfNoneMatch, Json, ListQuery, ListReply, Path, Problem, Query, Reply};
+use crate::http::{ETag, IfNoneMatch, Json, ListQuery, ListReply, Path, Problem, Reply};
 use crate::lists::{total, window};
 
 /// The routes of users.
@@ -184,14 +184,14 @@ fn asker(caller: &Caller, of: Option<Uuid>) -> Result<Asker, Problem> {
 /// List users
 ///
 /// Newest first.
-#[utoipa::path(get, path = "/api/users", tag = "Users", params(PageParams, MinPositionParam),
+#[utoipa::path(get, path = "/api/users", tag = "Users",
+    extensions(("x-access" = json!(Right::ReadUsers))), params(PageParams, MinPositionParam),
     responses((status = 200, description = "The users", body = ListEnvelope<UserView>), ReadFailures))]
 async fn list_users(
     State(app): State<App>,
     caller: Caller,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<UserView>, Problem> {
-    caller.need(Right::ReadUsers)?;
     let window = window(&query)?;
     let listing = app.read(|db| user::list(db, caller.organization, window))?;
     let total = total(&query, &listing);
@@ -203,7 +203,8 @@ async fn list_users(
 }
 
 /// Make a user
-#[utoipa::path(post, path = "/api/users", tag = "Users", params(IdempotencyKeyParam),
+#[utoipa::path(post, path = "/api/users", tag = "Users",
+    extensions(("x-access" = json!(Right::WriteUsers))), params(IdempotencyKeyParam),
     responses((status = 201, description = "The new user", body = Envelope<UserView>), WriteFailures))]
 async fn create_user(
     State(app): State<App>,
@@ -211,9 +212,8 @@ async fn create_user(
     circumstances: Circumstances,
     body: Json<NewUserBody>,
 ) -> Result<Reply<UserView>, Problem> {
-    caller.need(Right::WriteUsers)?;
     let by = asker(&caller, None)?;
-    let NewUserBody { email: address, name: called, role, password } = body.value;
+    let NewUserBody { email: address, name: called, role, password } = body.read()?;
     let new = NewUser {
         email: email(&address)?,
         name: called.as_deref().map(name).transpose()?,
@@ -233,6 +233,7 @@ async fn create_user(
 
 /// Look at a user
 #[utoipa::path(get, path = "/api/users/{id}", tag = "Users",
+    extensions(("x-access" = json!(Right::ReadUsers))),
     params(("id" = Uuid, Path), MinPositionParam, IfNoneMatchParam),
     responses((status = 200, description = "The user", body = Envelope<UserView>),
               (status = 304, description = "The client has it already"), ReadFailures))]
@@ -241,16 +242,15 @@ async fn get_user(
     caller: Caller,
     known: IfNoneMatch,
     Path(id): Path<Uuid>,
-    _: Query<NoFilters>,
 ) -> Result<Reply<UserView>, Problem> {
-    caller.need(Right::ReadUsers)?;
     let user = of_caller(&app, &caller, id)?;
     let etag = ETag::of_sequence(user.sequence);
     Ok(Reply::ok("User", shown(&app, user).await?).etag_unless_known(&etag, &known))
 }
 
 /// Change a user
-#[utoipa::path(put, path = "/api/users/{id}", tag = "Users", params(("id" = Uuid, Path), IfMatchParam),
+#[utoipa::path(put, path = "/api/users/{id}", tag = "Users",
+    extensions(("x-access" = json!(Right::WriteUsers))), params(("id" = Uuid, Path), IfMatchParam),
     responses((status = 200, description = "The user as it is now", body = Envelope<UserView>), WriteFailures))]
 async fn change_user(
     State(app): State<App>,
@@ -259,10 +259,9 @@ async fn change_user(
     Path(id): Path<Uuid>,
     body: Json<UserChangeBody>,
 ) -> Result<Reply<UserView>, Problem> {
-    caller.need(Right::WriteUsers)?;
     of_caller(&app, &caller, id)?;
     let by = asker(&caller, Some(id))?;
-    let UserChangeBody { email: address, name: called, role, password } = body.value;
+    let UserChangeBody { email: address, name: called, role, password } = body.read()?;
     let change = UserChange {
         email: address.as_deref().map(email).transpose()?,
         name: called.as_deref().map(name).transpose()?,
@@ -270,9 +269,10 @@ async fn change_user(
         password,
     };
     let ask = circumstances.ask(&app, &caller, None, &[&body.bytes]).await?;
-    let sessions = app.read(|db| session::of_user(db, id))?;
-    let done = app.commands.change_user(id, change, by, &sessions, &ask).await?;
-    let position = app.applied(&done).await?;
+    let done = app.commands.change_user(id, change, by, &ask).await?;
+    app.applied(&done).await?;
+    // None of them is good any more; here their ends are waited for, so that they can be read.
+    let (_, position) = app.erased(|db| Ok(!session::outdated_of(db, id)?.is_empty())).await?;
     let user = app.read_after(&done, |db| user::get(db, id)).await?.ok_or_else(not_found)?;
     let etag = ETag::of_sequence(user.sequence);
     let reply = Reply::ok("User changed", shown(&app, user).await?);
@@ -282,21 +282,23 @@ async fn change_user(
 /// Delete a user
 ///
 /// Its sessions end at once, and its personal data can be read nowhere any more: the key that they
-/// are sealed with is shredded.
-#[utoipa::path(delete, path = "/api/users/{id}", tag = "Users", params(("id" = Uuid, Path), IfMatchParam),
-    responses((status = 200, description = "It is gone", body = Envelope<Deleted>), WriteFailures))]
+/// are sealed with is shredded. `202` where that takes a while: it follows in any case.
+#[utoipa::path(delete, path = "/api/users/{id}", tag = "Users",
+    extensions(("x-access" = json!(Right::WriteUsers))), params(("id" = Uuid, Path), IfMatchParam),
+    responses((status = 200, description = "It is gone", body = Envelope<Deleted>),
+              (status = 202, description = "It is gone, and what is left of it is being erased", body = Envelope<Deleted>),
+              WriteFailures))]
 async fn delete_user(
     State(app): State<App>,
     caller: Caller,
     circumstances: Circumstances,
     Path(id): Path<Uuid>,
 ) -> Result<Reply<Deleted>, Problem> {
-    caller.need(Right::WriteUsers)?;
     of_caller(&app, &caller, id)?;
     let by = asker(&caller, Some(id))?;
     let ask = circumstances.ask(&app, &caller, None, &[]).await?;
-    let sessions = app.read(|db| session::of_user(db, id))?;
-    let done = app.commands.delete_user(id, by, &sessions, &ask).await?;
-    let position = app.applied(&done).await?;
-    Ok(Reply::ok("User deleted", Deleted { id }).position(position).replayed(done.replayed))
+    let done = app.commands.delete_user(id, by, &ask).await?;
+    app.applied(&done).await?;
+    let (is_erased, position) = app.erased(|db| user::is_left(db, id)).await?;
+    Ok(deleted("User deleted", id, is_erased).position(position).replayed(done.replayed))
 }

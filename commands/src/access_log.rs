@@ -159,7 +159,10 @@ impl Commands {
     ) -> Result<Position, Error> {
         let mut attempts = Vec::with_capacity(rejections.len());
         for (rejection, seen) in rejections {
-            let (address, user_agent) = self.seal_rejected(rejection).await?;
+            let Rejection { organization, actor, product, address, user_agent, .. } = rejection;
+            let (address, user_agent) = self
+                .seal_past_client(*organization, *actor, *product, *address, user_agent.as_deref())
+                .await?;
             let (resource_type, resource_id) = rejection.resource.clone().unzip();
             attempts.push(Attempt {
                 at: Timestamp::from(seen.first_at),
@@ -183,21 +186,5 @@ impl Commands {
         let ask = Ask::once("access log", organization, None);
         let command = AccessLogCommand::Record { attempts };
         Ok(self.execute::<AccessLog>(day, command, &ask).await?.position())
-    }
-
-    /// Seals the client of a rejected request. An access token may outlive its user, whose key is
-    /// gone then: such a client is sealed as one that nobody knows.
-    async fn seal_rejected(
-        &self,
-        rejection: &Rejection,
-    ) -> Result<(Option<String>, Option<String>), Error> {
-        let Rejection { organization, actor, product, address, user_agent, .. } = rejection;
-        let agent = user_agent.as_deref();
-        match self.seal_client(*organization, *actor, *product, *address, agent).await {
-            Err(Error::Vault(
-                vault::Error::KeyShredded { .. } | vault::Error::KeyMissing { .. },
-            )) => self.seal_client(*organization, Actor::Anonymous, None, *address, agent).await,
-            sealed => sealed,
-        }
     }
 }

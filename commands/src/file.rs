@@ -2,6 +2,8 @@
 
 use domain::file::{File, FileCommand, FileEvent, Upload, file_id};
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseError};
+use domain::product::Product;
+use domain::refusal::RefusalKind;
 use domain::{BlobRef, FileName, derived_id};
 use eventlog::StreamId;
 use uuid::Uuid;
@@ -86,10 +88,22 @@ impl Commands {
         keep_duplicates: bool,
         ask: &Ask,
     ) -> Result<Uploaded, Error> {
-        let stream = StreamId::new("knowledge_base", knowledge_base);
-        if !matches!(self.load::<KnowledgeBase>(&stream).await?.0, KnowledgeBase::Active { .. }) {
-            return Err(Error::refused(&KnowledgeBaseError::NotFound));
+        let uploaded = self.take_file(knowledge_base, file, facts, keep_duplicates, ask).await;
+        if let Err(Error::Refused { kind: RefusalKind::NotFound, .. }) = &uploaded {
+            self.drop_late_bytes(ask).await?;
         }
+        uploaded
+    }
+
+    async fn take_file(
+        &self,
+        knowledge_base: Uuid,
+        file: NewFile,
+        facts: &FileFacts,
+        keep_duplicates: bool,
+        ask: &Ask,
+    ) -> Result<Uploaded, Error> {
+        self.check_takes_files(knowledge_base).await?;
         let upload = Upload {
             knowledge_base,
             name: file.name,
@@ -120,10 +134,37 @@ impl Commands {
             done.events.first().map(|event| decode_event::<FileEvent>(event)).transpose()?;
         let is_this_one =
             matches!(event, Some(FileEvent::Uploaded { blob, .. }) if blob == upload.blob);
-        match done.stream_id().filter(|_| is_this_one) {
-            Some(id) => Ok(Uploaded { id, done: Some(done) }),
-            None => Ok(Uploaded { id: same_bytes, done: None }),
+        let Some(id) = done.stream_id().filter(|_| is_this_one) else {
+            return Ok(Uploaded { id: same_bytes, done: None });
+        };
+        if let Err(gone) = self.check_takes_files(knowledge_base).await {
+            // It was deleted in between, and whoever emptied it may not have seen this file.
+            match self.delete_file(id, &ask.follow_up("too late")).await {
+                Ok(_) | Err(Error::Refused { .. }) => return Err(gone),
+                Err(error) => return Err(error),
+            }
         }
+        Ok(Uploaded { id, done: Some(done) })
+    }
+
+    async fn check_takes_files(&self, knowledge_base: Uuid) -> Result<(), Error> {
+        let stream = StreamId::new("knowledge_base", knowledge_base);
+        match self.load::<KnowledgeBase>(&stream).await?.0 {
+            KnowledgeBase::Active { .. } => Ok(()),
+            KnowledgeBase::Missing | KnowledgeBase::Deleted => {
+                Err(Error::refused(&KnowledgeBaseError::NotFound))
+            }
+        }
+    }
+
+    /// Removes bytes that came after those of their product were removed.
+    async fn drop_late_bytes(&self, ask: &Ask) -> Result<(), Error> {
+        let Some(product) = ask.metadata.product else { return Ok(()) };
+        let (state, _) = self.load::<Product>(&StreamId::new("product", product)).await?;
+        if matches!(state, Product::Deleted | Product::Erased) {
+            self.vault.delete_blobs(product).await?;
+        }
+        Ok(())
     }
 
     /// Deletes a file. Its bytes stay until retention removes them: a citation still resolves.

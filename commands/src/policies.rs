@@ -6,7 +6,10 @@
 //! is read off the read models at the start, and the log is followed from there.
 
 mod completion;
+mod erasure;
 mod ingestion;
+#[cfg(test)]
+mod mortal;
 mod queue;
 mod runner;
 
@@ -20,10 +23,13 @@ use serde_json::Value;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::{Commands, Error};
+use crate::{Actor, Commands, Error};
 use completion::Completion;
+use erasure::Erasure;
 use ingestion::Ingestion;
 use runner::Runner;
+
+pub use erasure::{Contents, Inside, NotNow};
 
 /// How many events one read of the log brings.
 const BATCH: usize = 1_000;
@@ -44,6 +50,13 @@ pub struct Pending {
     pub products: Vec<Uuid>,
     /// Agents with a trigger that is missing, or uninstalled ones with one that is left.
     pub agents: Vec<Uuid>,
+    /// Users with sessions from before their password was changed, and deleted ones of whom something
+    /// is left.
+    pub users: Vec<Uuid>,
+    /// Deleted products of which something is left.
+    pub deleted_products: Vec<Uuid>,
+    /// Deleted knowledge bases with files that are left.
+    pub deleted_knowledge_bases: Vec<Uuid>,
 }
 
 /// Why a tool could not do what a step asked.
@@ -105,6 +118,7 @@ pub struct Policies {
     stop: watch::Sender<bool>,
     follower: tokio::task::JoinHandle<()>,
     completion: Arc<Completion>,
+    erasure: Arc<Erasure>,
     ingestion: Arc<Ingestion>,
     runner: Arc<Runner>,
 }
@@ -115,22 +129,25 @@ impl Policies {
         commands: Commands,
         embedder: watch::Receiver<Option<Embedder>>,
         knowledge: Arc<dyn Knowledge>,
+        contents: Arc<dyn Contents>,
         pending: Pending,
     ) -> Policies {
         let worker = Uuid::now_v7();
         let completion = Completion::start(commands.clone());
+        let erasure = Erasure::start(commands.clone(), contents);
         let ingestion = Ingestion::start(commands.clone(), embedder, worker);
         let runner = Runner::start(commands.clone(), knowledge, worker);
         let (stop, stopped) = watch::channel(false);
         let follower = Follower {
             commands,
             completion: completion.clone(),
+            erasure: erasure.clone(),
             ingestion: ingestion.clone(),
             runner: runner.clone(),
             position: pending.position,
         };
         let follower = tokio::spawn(follower.run(pending, stopped));
-        Policies { stop, follower, completion, ingestion, runner }
+        Policies { stop, follower, completion, erasure, ingestion, runner }
     }
 
     /// Takes nothing new on and lets running steps finish, each for a bounded time. What was not
@@ -138,7 +155,12 @@ impl Policies {
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.follower.await;
-        tokio::join!(self.completion.stop(), self.ingestion.stop(), self.runner.stop());
+        tokio::join!(
+            self.completion.stop(),
+            self.erasure.stop(),
+            self.ingestion.stop(),
+            self.runner.stop()
+        );
     }
 }
 
@@ -146,6 +168,7 @@ impl Policies {
 struct Follower {
     commands: Commands,
     completion: Arc<Completion>,
+    erasure: Arc<Erasure>,
     ingestion: Arc<Ingestion>,
     runner: Arc<Runner>,
     position: Position,
@@ -157,6 +180,13 @@ impl Follower {
         pending.executions.into_iter().for_each(|execution| self.runner.add(None, execution));
         pending.products.into_iter().for_each(|product| self.completion.add_product(product));
         pending.agents.into_iter().for_each(|agent| self.completion.add_agent(agent));
+        pending.users.into_iter().for_each(|user| self.erasure.add_user(user));
+        for product in pending.deleted_products {
+            self.erasure.add_product(product);
+        }
+        for base in pending.deleted_knowledge_bases {
+            self.erasure.add_knowledge_base(base);
+        }
         let mut head = self.commands.log().watch();
         loop {
             // Before the read: a commit that comes in between is then seen as a change.
@@ -202,6 +232,14 @@ impl Follower {
             "product.created.v1" => self.completion.add_product(id),
             "agent.installed.v1" | "agent.uninstalled.v1" => {
                 self.completion.add_agent(id);
+            }
+            "user.password_changed.v1" | "user.deleted.v1" => self.erasure.add_user(id),
+            "product.deleted.v1" => self.erasure.add_product(id),
+            // Whoever deletes one with its product goes on to the files.
+            "knowledge_base.deleted.v1"
+                if event.actor != Actor::System(erasure::NAME).to_string() =>
+            {
+                self.erasure.add_knowledge_base(id);
             }
             _ => {}
         }

@@ -26,7 +26,12 @@ impl Commands {
     ) -> Result<Done, Error> {
         let product = ask.new_id("product");
         let ask = ask.in_product(product);
-        self.vault.create_key(&product_key(product)).await?;
+        match self.vault.create_key(&product_key(product)).await {
+            // This very command made the product before, and it was erased since: it is answered as
+            // it was then.
+            Err(vault::Error::KeyShredded { .. }) => {}
+            made => made?,
+        }
         let create = ProductCommand::Create {
             name,
             description,
@@ -72,7 +77,8 @@ impl Commands {
         self.execute::<Product>(product, ProductCommand::Change { name, description }, &ask).await
     }
 
-    /// Deletes a product. What is inside can no longer be reached; its history stays.
+    /// Deletes a product: what is inside can no longer be reached. A process manager then ends all of
+    /// that, removes its files' bytes, and shreds the key that its texts are sealed with.
     ///
     /// # Errors
     /// There is none of that id.

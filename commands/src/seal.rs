@@ -106,6 +106,24 @@ impl Commands {
         }
     }
 
+    /// As [`Commands::seal_client`], of a client that acted before: what its key is of may be gone by
+    /// now. Then it is sealed as one that nobody knows.
+    pub(crate) async fn seal_past_client(
+        &self,
+        organization: Uuid,
+        actor: Actor,
+        product: Option<Uuid>,
+        address: Option<IpAddr>,
+        user_agent: Option<&str>,
+    ) -> Result<(Option<String>, Option<String>), Error> {
+        match self.seal_client(organization, actor, product, address, user_agent).await {
+            Err(Error::Vault(
+                vault::Error::KeyShredded { .. } | vault::Error::KeyMissing { .. },
+            )) => self.seal_client(organization, Actor::Anonymous, None, address, user_agent).await,
+            sealed => sealed,
+        }
+    }
+
     /// Seals what is known of a client under the key of who acts: the user's own, the product's of a
     /// token, and one of the day for everybody else.
     ///

@@ -204,7 +204,7 @@ impl Commands {
     /// at: that is for [`Commands::refresh`].
     ///
     /// # Errors
-    /// There is no such session, or it is over, or its user is gone.
+    /// There is no such session, or it is over, or its user is gone or has another password.
     pub async fn holder_of(&self, refresh_token: &str) -> Result<Uuid, Error> {
         let session = session_of(refresh_token)?;
         let user = match self.load::<Session>(&StreamId::new("session", session)).await?.0 {
@@ -213,9 +213,18 @@ impl Commands {
             Session::Missing => return Err(Error::refused(&SessionError::TokenUnknown)),
         };
         match self.load::<User>(&StreamId::new("user", user)).await?.0 {
-            User::Active { .. } => Ok(user),
-            User::Missing | User::Deleted => Err(Error::refused(&SessionError::Ended)),
+            User::Active { .. } if !self.is_outdated(session, user).await? => Ok(user),
+            User::Active { .. } | User::Missing | User::Deleted | User::Erased => {
+                Err(Error::refused(&SessionError::Ended))
+            }
         }
+    }
+
+    /// Whether a session is from before its user's password was changed.
+    async fn is_outdated(&self, session: Uuid, user: Uuid) -> Result<bool, Error> {
+        let changed = self.password_changed_at(user).await?;
+        let started = self.log.read_stream(&StreamId::new("session", session), 0, 1).await?;
+        Ok(started.first().is_some_and(|started| Some(started.position) < changed))
     }
 
     /// Trades a refresh token for the next one. One that was used before ends its family.
@@ -255,22 +264,6 @@ impl Commands {
     pub async fn sign_out(&self, session: Uuid, ask: &Ask) -> Result<Done, Error> {
         self.execute::<Session>(session, SessionCommand::End { reason: EndReason::Logout }, ask)
             .await
-    }
-
-    /// Ends several sessions because of what was just `done`, which then tells of their ends too.
-    pub(crate) async fn end_sessions(
-        &self,
-        sessions: &[Uuid],
-        reason: EndReason,
-        mut done: Done,
-        ask: &Ask,
-    ) -> Result<Done, Error> {
-        for session in sessions {
-            let ask = ask.follow_up(&format!("end {session}"));
-            let end = SessionCommand::End { reason };
-            done.events.extend(self.execute::<Session>(session, end, &ask).await?.events);
-        }
-        Ok(done)
     }
 }
 

@@ -157,8 +157,9 @@ impl Commands {
         let mut written = Vec::with_capacity(uses.len());
         for (usage, counted) in uses {
             let actor = Actor::Token(token);
-            let (address, _) =
-                self.seal_client(organization, actor, Some(product), usage.address, None).await?;
+            let (address, _) = self
+                .seal_past_client(organization, actor, Some(product), usage.address, None)
+                .await?;
             written.push(TokenUse {
                 method: usage.method.clone(),
                 route: usage.route.clone(),

@@ -1,9 +1,8 @@
 //! Users: making, changing and deleting people, whose data is sealed under a key of their own.
 
-use domain::session::EndReason;
 use domain::user::{Asker, User, UserCommand, UserEvent};
 use domain::{Email, Name, Role, Sealed};
-use eventlog::StreamId;
+use eventlog::{Position, StreamId};
 use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
@@ -42,7 +41,7 @@ pub struct UserChange {
     pub name: Option<Name>,
     /// Another role.
     pub role: Option<Role>,
-    /// Another password. Ends every session of the user.
+    /// Another password. No session from before is good any more.
     pub password: Option<SecretString>,
 }
 
@@ -94,27 +93,12 @@ impl Commands {
         created
     }
 
-    /// Changes a user on behalf of `by`. Another password ends `sessions`, which are the user's.
+    /// Changes a user on behalf of `by`. After another password no session from before is good, and a
+    /// process manager ends them.
     ///
     /// # Errors
     /// The address is taken, the password too short, or `by` may not.
     pub async fn change_user(
-        &self,
-        user: Uuid,
-        change: UserChange,
-        by: Asker,
-        sessions: &[Uuid],
-        ask: &Ask,
-    ) -> Result<Done, Error> {
-        let has_new_password = change.password.is_some();
-        let done = self.change_user_itself(user, change, by, ask).await?;
-        if !has_new_password {
-            return Ok(done);
-        }
-        self.end_sessions(sessions, EndReason::PasswordChanged, done, ask).await
-    }
-
-    async fn change_user_itself(
         &self,
         user: Uuid,
         change: UserChange,
@@ -176,28 +160,17 @@ impl Commands {
         changed
     }
 
-    /// Deletes a user on behalf of `by`, ends its `sessions`, and shreds the key that everything
-    /// personal of it is sealed with.
+    /// Deletes a user on behalf of `by`: it may do nothing any more. A process manager then ends its
+    /// sessions, lets go of its address, and shreds the key that everything personal of it is sealed
+    /// with.
     ///
     /// # Errors
     /// `by` may not.
-    pub async fn delete_user(
-        &self,
-        user: Uuid,
-        by: Asker,
-        sessions: &[Uuid],
-        ask: &Ask,
-    ) -> Result<Done, Error> {
-        let email = self.email_of(user, ask.organization()).await?;
-        let done = self.execute::<User>(user, UserCommand::Delete { by }, ask).await?;
-        self.vault.shred_key(&user_key(user)).await?;
-        if let Some(email) = email {
-            self.release_email(&email, user, ask).await?;
-        }
-        self.end_sessions(sessions, EndReason::UserDeleted, done, ask).await
+    pub async fn delete_user(&self, user: Uuid, by: Asker, ask: &Ask) -> Result<Done, Error> {
+        self.execute::<User>(user, UserCommand::Delete { by }, ask).await
     }
 
-    /// Changes a user's own password, which it must know, and ends its `sessions`.
+    /// Changes a user's own password, which it must know.
     ///
     /// # Errors
     /// The old password is wrong, the new one too short.
@@ -206,7 +179,6 @@ impl Commands {
         user: Uuid,
         old: SecretString,
         new: SecretString,
-        sessions: &[Uuid],
         ask: &Ask,
     ) -> Result<Done, Error> {
         check_password(&new, "/new_password")?;
@@ -216,7 +188,7 @@ impl Commands {
             return Err(fault("password_wrong", "/current_password", message.to_owned()));
         }
         let change = UserChange { password: Some(new), ..UserChange::default() };
-        self.change_user(user, change, Asker::Themself, sessions, ask).await
+        self.change_user(user, change, Asker::Themself, ask).await
     }
 
     /// Lets the user decide without storing anything: a command that will be refused must not take
@@ -250,9 +222,39 @@ impl Commands {
         Ok(self.latest_text(user, organization, "password").await?.map(SecretString::from))
     }
 
+    /// The address of a user, deleted or not; none once its key is shredded.
+    pub(crate) async fn past_email_of(
+        &self,
+        user: Uuid,
+        organization: Uuid,
+    ) -> Result<Option<Email>, Error> {
+        let text = self.last_text(user, organization, "email").await?;
+        Ok(text.and_then(|text| Email::parse(&text).ok()))
+    }
+
+    /// The present value of one of a user's sealed fields; none where the user was deleted.
+    async fn latest_text(
+        &self,
+        user: Uuid,
+        organization: Uuid,
+        field: &str,
+    ) -> Result<Option<String>, Error> {
+        match self.load::<User>(&StreamId::new("user", user)).await?.0 {
+            User::Active { .. } => self.last_text(user, organization, field).await,
+            User::Missing | User::Deleted | User::Erased => Ok(None),
+        }
+    }
+
+    /// Where a user's password was last changed, if it ever was.
+    pub(crate) async fn password_changed_at(&self, user: Uuid) -> Result<Option<Position>, Error> {
+        let events = self.whole_stream(&StreamId::new("user", user)).await?;
+        let changed = events.iter().rfind(|event| event.event_type == PASSWORD_CHANGED);
+        Ok(changed.map(|event| event.position))
+    }
+
     /// The last value of one of a user's sealed fields. A sealed text is bound to the type of its
     /// event, so the events are asked, not the state.
-    async fn latest_text(
+    async fn last_text(
         &self,
         user: Uuid,
         organization: Uuid,
@@ -270,7 +272,6 @@ impl Commands {
                 UserEvent::EmailChanged { email } if field == "email" => Some(email),
                 UserEvent::Renamed { name } if field == "name" => Some(name),
                 UserEvent::PasswordChanged { password } if field == "password" => Some(password),
-                UserEvent::Deleted {} => return Ok(None),
                 _ => None,
             };
             if let Some(sealed) = sealed {

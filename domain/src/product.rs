@@ -1,6 +1,7 @@
 //! A product: a workspace inside an organization.
 //!
-//! Life: `Missing` → `Active` → `Deleted`, and never back. Its first event fixes the id of its
+//! Life: `Missing` → `Active` → `Deleted` → `Erased`, and never back: nobody reaches what is inside a
+//! deleted one, and of an erased one there is nothing left to reach. Its first event fixes the id of its
 //! default knowledge base, so that a crash in between cannot make two.
 
 use cqrs_es::event_sink::EventSink;
@@ -39,6 +40,10 @@ pub enum ProductEvent {
     /// It is gone.
     #[serde(rename = "product.deleted.v1")]
     Deleted {},
+    /// What was inside is gone too, its files' bytes are removed, and the key that its texts are sealed
+    /// with is shredded.
+    #[serde(rename = "product.erased.v1")]
+    Erased {},
 }
 
 /// What one may ask of a product.
@@ -62,6 +67,8 @@ pub enum ProductCommand {
     },
     /// Remove it.
     Delete,
+    /// Say that all that had to follow from its removal is done.
+    Erase,
 }
 
 /// A product.
@@ -81,6 +88,8 @@ pub enum Product {
     },
     /// Gone for good.
     Deleted,
+    /// Gone, with all that was inside.
+    Erased,
 }
 
 impl Product {
@@ -91,12 +100,18 @@ impl Product {
             (Product::Missing, Do::Create { name, description, knowledge_base }) => {
                 Ok(vec![Did::Created { name, description, knowledge_base }])
             }
-            (Product::Active { .. } | Product::Deleted, Do::Create { .. }) => {
+            (Product::Active { .. } | Product::Deleted | Product::Erased, Do::Create { .. }) => {
                 Err(ProductError::AlreadyExists)
             }
-            (Product::Missing | Product::Deleted, Do::Change { .. } | Do::Delete) => {
-                Err(ProductError::NotFound)
-            }
+            (
+                Product::Missing | Product::Deleted | Product::Erased,
+                Do::Change { .. } | Do::Delete,
+            )
+            | (Product::Missing, Do::Erase) => Err(ProductError::NotFound),
+            (Product::Active { .. }, Do::Erase) => Err(ProductError::NotDeleted),
+            (Product::Deleted, Do::Erase) => Ok(vec![Did::Erased {}]),
+            // Whoever finishes it may have been cut off right after this.
+            (Product::Erased, Do::Erase) => Ok(vec![]),
             (
                 Product::Active { name: old_name, description: old_description, .. },
                 Do::Change { name, description },
@@ -122,6 +137,9 @@ pub enum ProductError {
     /// The id is taken, or was.
     #[error("the product exists already: change that one, or make another")]
     AlreadyExists,
+    /// Only what was deleted is erased.
+    #[error("the product is not deleted: delete it first")]
+    NotDeleted,
 }
 
 impl Refusal for ProductError {
@@ -129,6 +147,7 @@ impl Refusal for ProductError {
         match self {
             ProductError::NotFound => (RefusalKind::NotFound, "product_not_found"),
             ProductError::AlreadyExists => (RefusalKind::Conflict, "product_already_exists"),
+            ProductError::NotDeleted => (RefusalKind::Conflict, "product_not_deleted"),
         }
     }
 }
@@ -159,6 +178,7 @@ impl Aggregate for Product {
                 *self = Product::Active { name, description, knowledge_base };
             }
             (_, ProductEvent::Deleted {}) => *self = Product::Deleted,
+            (_, ProductEvent::Erased {}) => *self = Product::Erased,
             (
                 Product::Active { name, description, .. },
                 ProductEvent::Changed { name: new_name, description: new_description },
@@ -166,7 +186,10 @@ impl Aggregate for Product {
                 new_name.into_iter().for_each(|new| *name = new);
                 new_description.into_iter().for_each(|new| *description = new);
             }
-            (Product::Missing | Product::Deleted, ProductEvent::Changed { .. }) => {}
+            (
+                Product::Missing | Product::Deleted | Product::Erased,
+                ProductEvent::Changed { .. },
+            ) => {}
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A user: a person with a password and a role in the organization.
 //!
-//! Life: `Missing` → `Active` → `Deleted`, and never back. Nobody changes their own role or deletes
+//! Life: `Missing` → `Active` → `Deleted` → `Erased`, and never back: a deleted user may do nothing, of
+//! an erased one nothing personal can be read any more. Nobody changes their own role or deletes
 //! themself, and only owners make or unmake owners: so an organization never loses its last one.
 //!
 //! E-mail, name and password hash are sealed. The same text sealed twice is two texts, so whoever
@@ -58,6 +59,10 @@ pub enum UserEvent {
     /// The user is gone.
     #[serde(rename = "user.deleted.v1")]
     Deleted {},
+    /// The key that everything personal of the user is sealed with is shredded, and its address and its
+    /// sessions are let go of.
+    #[serde(rename = "user.erased.v1")]
+    Erased {},
 }
 
 /// What one may ask of a user.
@@ -94,6 +99,8 @@ pub enum UserCommand {
         /// Who asks.
         by: Asker,
     },
+    /// Say that all that had to follow from its removal is done.
+    Erase,
 }
 
 /// Who asks for a change of a user.
@@ -126,6 +133,8 @@ pub enum User {
     },
     /// Gone for good.
     Deleted,
+    /// Gone, and its key too.
+    Erased,
 }
 
 impl User {
@@ -137,12 +146,18 @@ impl User {
                 may_touch(by, role)?;
                 Ok(vec![Did::Created { email, name, role, password }])
             }
-            (User::Missing | User::Deleted, Do::Change { .. } | Do::Delete { .. }) => {
-                Err(UserError::NotFound)
-            }
-            (User::Active { .. } | User::Deleted, Do::Create { .. }) => {
+            (
+                User::Missing | User::Deleted | User::Erased,
+                Do::Change { .. } | Do::Delete { .. },
+            )
+            | (User::Missing, Do::Erase) => Err(UserError::NotFound),
+            (User::Active { .. } | User::Deleted | User::Erased, Do::Create { .. }) => {
                 Err(UserError::AlreadyExists)
             }
+            (User::Active { .. }, Do::Erase) => Err(UserError::NotDeleted),
+            (User::Deleted, Do::Erase) => Ok(vec![Did::Erased {}]),
+            // Whoever finishes it may have been cut off right after this.
+            (User::Erased, Do::Erase) => Ok(vec![]),
             (User::Active { role: old, .. }, Do::Change { email, name, role, password, by }) => {
                 may_touch(by, *old)?;
                 let role = role.filter(|role| role != old);
@@ -197,6 +212,9 @@ pub enum UserError {
     /// Someone deletes themself.
     #[error("nobody can delete themself: ask another admin or owner")]
     DeletesThemself,
+    /// Only what was deleted is erased.
+    #[error("the user is not deleted: delete it first")]
+    NotDeleted,
 }
 
 impl Refusal for UserError {
@@ -207,6 +225,7 @@ impl Refusal for UserError {
             UserError::OwnerRequired => (RefusalKind::Forbidden, "owner_required"),
             UserError::OwnRole => (RefusalKind::Conflict, "own_role_unchangeable"),
             UserError::DeletesThemself => (RefusalKind::Conflict, "user_is_yourself"),
+            UserError::NotDeleted => (RefusalKind::Conflict, "user_not_deleted"),
         }
     }
 }
@@ -236,13 +255,14 @@ impl Aggregate for User {
                 *self = User::Active { email, name, role, password };
             }
             (_, UserEvent::Deleted {}) => *self = User::Deleted,
+            (_, UserEvent::Erased {}) => *self = User::Erased,
             (User::Active { name, .. }, UserEvent::Renamed { name: new }) => *name = Some(new),
             (User::Active { email, .. }, UserEvent::EmailChanged { email: new }) => *email = new,
             (User::Active { role, .. }, UserEvent::RoleChanged { role: new }) => *role = new,
             (User::Active { password, .. }, UserEvent::PasswordChanged { password: new }) => {
                 *password = Some(new);
             }
-            (User::Missing | User::Deleted, _) => {}
+            (User::Missing | User::Deleted | User::Erased, _) => {}
         }
     }
 }

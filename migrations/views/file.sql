@@ -27,6 +27,12 @@ CREATE TABLE file (
     -- The event that made it ready: searchable where the index has taken that in.
     ready_position INTEGER
 ) WITHOUT ROWID;
+-- Every artifact that was made of a product's files, until the product is erased.
+CREATE TABLE artifact (
+    product TEXT NOT NULL,
+    name    TEXT NOT NULL,
+    PRIMARY KEY (product, name)
+) WITHOUT ROWID;
 CREATE INDEX file_of ON file (knowledge_base, position);
 CREATE INDEX file_by_status ON file (knowledge_base, status, position);
 CREATE INDEX file_ready ON file (status, id);

@@ -9,4 +9,8 @@ CREATE TABLE product (
     updated_at     TEXT NOT NULL,
     sequence       INTEGER NOT NULL
 ) WITHOUT ROWID;
+-- Deleted products of which something is left to be erased.
+CREATE TABLE deleted_product (
+    id TEXT PRIMARY KEY
+) WITHOUT ROWID;
 CREATE INDEX product_of ON product (organization, position);

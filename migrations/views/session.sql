@@ -1,5 +1,6 @@
 CREATE TABLE session (
     id           TEXT PRIMARY KEY,
+    position     INTEGER NOT NULL,
     organization TEXT NOT NULL,
     user         TEXT NOT NULL,
     started_at   TEXT NOT NULL,

@@ -8,6 +8,12 @@ CREATE TABLE user (
     role         TEXT NOT NULL,
     created_at   TEXT NOT NULL,
     updated_at   TEXT NOT NULL,
-    sequence     INTEGER NOT NULL
+    sequence     INTEGER NOT NULL,
+    -- Where the password was last changed: no session from before is good.
+    password_position INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+-- Deleted users of whom something is left to be erased.
+CREATE TABLE deleted_user (
+    id TEXT PRIMARY KEY
 ) WITHOUT ROWID;
 CREATE INDEX user_of ON user (organization, position);

@@ -1,6 +1,7 @@
 //! Files of knowledge bases as they are read.
 
 use domain::file::FileEvent;
+use domain::product::ProductEvent;
 use eventlog::RecordedEvent;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
@@ -100,7 +101,7 @@ impl ReadModel for Files {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn schema(&self) -> &'static str {
@@ -108,7 +109,7 @@ impl ReadModel for Files {
     }
 
     fn categories(&self) -> &'static [&'static str] {
-        &["file"]
+        &["file", "product"]
     }
 
     fn reader_indexes(&self) -> &'static [&'static str] {
@@ -116,6 +117,9 @@ impl ReadModel for Files {
     }
 
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+        if event.stream.category() == "product" {
+            return product_erased(db, event);
+        }
         let (file, at) = (event.stream.id(), stored_time(event.time));
         match decode(event)? {
             FileEvent::Uploaded {
@@ -169,6 +173,9 @@ impl ReadModel for Files {
                      error_code = NULL, error_message = NULL WHERE id = ?1",
                 )?
                 .execute(params![file, chunks, characters, tokens, model_revision, artifact, at, event.position.0])?;
+                let product = event.product.map(|product| product.to_string());
+                db.prepare_cached("INSERT OR IGNORE INTO artifact VALUES (?1, ?2)")?
+                    .execute(params![product, artifact])?;
             }
             FileEvent::Failed { code, message, .. } => {
                 db.prepare_cached(
@@ -182,6 +189,15 @@ impl ReadModel for Files {
         }
         Ok(())
     }
+}
+
+/// Nothing is left of an erased product.
+fn product_erased(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    if let ProductEvent::Erased {} = decode(event)? {
+        db.prepare_cached("DELETE FROM artifact WHERE product = ?1")?
+            .execute([event.stream.id()])?;
+    }
+    Ok(())
 }
 
 const COLUMNS: &str = "id, organization, product, knowledge_base, name, media_type, size, blob, source, subject, language, \
@@ -261,6 +277,25 @@ pub fn ids(db: &Connection, base: Uuid) -> Result<Vec<Uuid>, Error> {
     let mut statement =
         db.prepare_cached("SELECT id FROM file WHERE knowledge_base = ?1 ORDER BY position")?;
     let rows = statement.query_map([base.to_string()], |row| id(row, 0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Whether there is any file in a knowledge base, deleted as that may be.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn is_any_in(db: &Connection, base: Uuid) -> Result<bool, Error> {
+    let mut statement = db.prepare_cached("SELECT 1 FROM file WHERE knowledge_base = ?1")?;
+    Ok(statement.exists([base.to_string()])?)
+}
+
+/// The names of the artifacts that were made of a product's files, deleted ones included.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn artifacts(db: &Connection, product: Uuid) -> Result<Vec<String>, Error> {
+    let mut statement = db.prepare_cached("SELECT name FROM artifact WHERE product = ?1")?;
+    let rows = statement.query_map([product.to_string()], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 

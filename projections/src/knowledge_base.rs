@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::columns::id;
 use crate::engine::{ReadModel, stored_time};
 use crate::listing::Query;
+use crate::product::said;
 use crate::{Error, Listing, Window, decode};
 
 /// A set of files of a product, chunked and embedded for semantic search.
@@ -48,7 +49,7 @@ impl ReadModel for KnowledgeBases {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn schema(&self) -> &'static str {
@@ -78,7 +79,7 @@ impl ReadModel for KnowledgeBases {
                     event.organization.to_string(),
                     product.to_string(),
                     name.as_str(),
-                    description.as_ref().map(|text| text.as_str()),
+                    said(description.as_ref()),
                     default,
                     at,
                     event.sequence,
@@ -86,7 +87,7 @@ impl ReadModel for KnowledgeBases {
             }
             KnowledgeBaseEvent::Changed { name, description } => {
                 db.prepare_cached(
-                    "UPDATE knowledge_base SET name = coalesce(?2, name), description = coalesce(?3, description),
+                    "UPDATE knowledge_base SET name = coalesce(?2, name), description = nullif(coalesce(?3, description), ''),
                      updated_at = ?4, sequence = ?5 WHERE id = ?1",
                 )?
                 .execute(params![

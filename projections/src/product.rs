@@ -1,5 +1,6 @@
 //! Products (workspaces) as they are read.
 
+use domain::Description;
 use domain::product::ProductEvent;
 use eventlog::RecordedEvent;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -43,7 +44,7 @@ impl ReadModel for Products {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn schema(&self) -> &'static str {
@@ -66,7 +67,7 @@ impl ReadModel for Products {
                     event.position.0,
                     event.organization.to_string(),
                     name.as_str(),
-                    description.as_ref().map(|text| text.as_str()),
+                    said(description.as_ref()),
                     knowledge_base.to_string(),
                     at,
                     event.sequence,
@@ -74,7 +75,7 @@ impl ReadModel for Products {
             }
             ProductEvent::Changed { name, description } => {
                 db.prepare_cached(
-                    "UPDATE product SET name = coalesce(?2, name), description = coalesce(?3, description),
+                    "UPDATE product SET name = coalesce(?2, name), description = nullif(coalesce(?3, description), ''),
                      updated_at = ?4, sequence = ?5 WHERE id = ?1",
                 )?
                 .execute(params![
@@ -87,10 +88,21 @@ impl ReadModel for Products {
             }
             ProductEvent::Deleted {} => {
                 db.prepare_cached("DELETE FROM product WHERE id = ?1")?.execute([product])?;
+                db.prepare_cached("INSERT OR IGNORE INTO deleted_product VALUES (?1)")?
+                    .execute([product])?;
+            }
+            ProductEvent::Erased {} => {
+                db.prepare_cached("DELETE FROM deleted_product WHERE id = ?1")?
+                    .execute([product])?;
             }
         }
         Ok(())
     }
+}
+
+/// What a description says; nothing where it is empty.
+pub(crate) fn said(description: Option<&Description>) -> Option<&str> {
+    description.map(|text| text.as_str()).filter(|text| !text.is_empty())
 }
 
 const COLUMNS: &str =
@@ -116,6 +128,51 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Product> {
 pub fn get(db: &Connection, product: Uuid) -> Result<Option<Product>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM product WHERE id = ?1");
     Ok(db.prepare_cached(&sql)?.query_row([product.to_string()], read).optional()?)
+}
+
+/// Whether something of a deleted product is left to be erased.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn is_left(db: &Connection, product: Uuid) -> Result<bool, Error> {
+    let mut statement = db.prepare_cached("SELECT 1 FROM deleted_product WHERE id = ?1")?;
+    Ok(statement.exists([product.to_string()])?)
+}
+
+/// What is inside a product and has not ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inside {
+    /// Its API tokens.
+    pub tokens: Vec<Uuid>,
+    /// Its agents that are installed.
+    pub agents: Vec<Uuid>,
+    /// Its executions that have not ended.
+    pub executions: Vec<Uuid>,
+    /// Its knowledge bases.
+    pub knowledge_bases: Vec<Uuid>,
+    /// Its files.
+    pub files: Vec<Uuid>,
+}
+
+/// What is inside a product and has not ended, deleted as the product may be.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn inside(db: &Connection, product: Uuid) -> Result<Inside, Error> {
+    let snapshot = db.unchecked_transaction()?;
+    let ids = |sql: &str| -> Result<Vec<Uuid>, Error> {
+        let mut statement = snapshot.prepare_cached(sql)?;
+        let rows = statement.query_map([product.to_string()], |row| id(row, 0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    };
+    Ok(Inside {
+        tokens: ids("SELECT id FROM api_token WHERE product = ?1")?,
+        agents: ids("SELECT id FROM agent WHERE product = ?1 AND uninstalled_at IS NULL")?,
+        executions: ids("SELECT id FROM execution
+             WHERE agent IN (SELECT id FROM agent WHERE product = ?1) AND ended_at IS NULL")?,
+        knowledge_bases: ids("SELECT id FROM knowledge_base WHERE product = ?1")?,
+        files: ids("SELECT id FROM file WHERE product = ?1")?,
+    })
 }
 
 /// The products of an organization, newest first; or just the one that a token belongs to.

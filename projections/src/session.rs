@@ -31,7 +31,7 @@ impl ReadModel for Sessions {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn schema(&self) -> &'static str {
@@ -50,9 +50,10 @@ impl ReadModel for Sessions {
         let session = event.stream.id();
         match decode(event)? {
             SessionEvent::Started { user, expires_at, refresh_hash: _ } => {
-                db.prepare_cached("INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, NULL)")?
+                db.prepare_cached("INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)")?
                     .execute(params![
                         session,
+                        event.position.0,
                         event.organization.to_string(),
                         user.to_string(),
                         stored_time(event.time),
@@ -73,7 +74,7 @@ impl ReadModel for Sessions {
     }
 }
 
-/// A session that was not ended and whose user still exists.
+/// A session that was not ended, and whose user still exists and still has the same password.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -81,7 +82,7 @@ pub fn active(db: &Connection, session: Uuid) -> Result<Option<Session>, Error> 
     let mut statement = db.prepare_cached(
         "SELECT session.user, session.organization, user.role
          FROM session JOIN user ON user.id = session.user
-         WHERE session.id = ?1 AND session.ended IS NULL",
+         WHERE session.id = ?1 AND session.ended IS NULL AND session.position > user.password_position",
     )?;
     let read = |row: &rusqlite::Row<'_>| {
         Ok(Session { user: id(row, 0)?, organization: id(row, 1)?, role: role(row, 2)? })
@@ -96,6 +97,19 @@ pub fn active(db: &Connection, session: Uuid) -> Result<Option<Session>, Error> 
 pub fn of_user(db: &Connection, user: Uuid) -> Result<Vec<Uuid>, Error> {
     let mut statement =
         db.prepare_cached("SELECT id FROM session WHERE user = ?1 AND ended IS NULL")?;
+    let rows = statement.query_map([user.to_string()], |row| id(row, 0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The sessions of a user that are from before its password was changed and were not ended yet.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn outdated_of(db: &Connection, user: Uuid) -> Result<Vec<Uuid>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT session.id FROM session JOIN user ON user.id = session.user
+         WHERE session.user = ?1 AND session.ended IS NULL AND session.position < user.password_position",
+    )?;
     let rows = statement.query_map([user.to_string()], |row| id(row, 0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

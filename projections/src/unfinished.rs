@@ -20,6 +20,14 @@ pub struct Unfinished {
     pub products: Vec<Uuid>,
     /// Agents whose triggers do not fit: missing, or left over.
     pub agents: Vec<Uuid>,
+    /// Users with sessions from before their password was changed.
+    pub outdated_users: Vec<Uuid>,
+    /// Deleted users of whom something is left to be erased.
+    pub deleted_users: Vec<Uuid>,
+    /// Deleted products of which something is left to be erased.
+    pub deleted_products: Vec<Uuid>,
+    /// Deleted knowledge bases with files that are left; not those of deleted products.
+    pub deleted_knowledge_bases: Vec<Uuid>,
 }
 
 /// What is unfinished, oldest first.
@@ -49,6 +57,17 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
              OR (uninstalled_at IS NOT NULL AND EXISTS
                (SELECT 1 FROM agent_trigger
                 WHERE agent_trigger.agent = agent.id AND deleted_at IS NULL)) ORDER BY position",
+        )?,
+        outdated_users: ids(
+            "SELECT DISTINCT user.id FROM session JOIN user ON user.id = session.user
+             WHERE session.ended IS NULL AND session.position < user.password_position",
+        )?,
+        deleted_users: ids("SELECT id FROM deleted_user")?,
+        deleted_products: ids("SELECT id FROM deleted_product")?,
+        deleted_knowledge_bases: ids(
+            "SELECT DISTINCT knowledge_base FROM file WHERE NOT EXISTS
+               (SELECT 1 FROM knowledge_base WHERE knowledge_base.id = file.knowledge_base)
+             AND NOT EXISTS (SELECT 1 FROM deleted_product WHERE deleted_product.id = file.product)",
         )?,
     })
 }

@@ -41,7 +41,7 @@ impl ReadModel for Users {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn schema(&self) -> &'static str {
@@ -57,17 +57,19 @@ impl ReadModel for Users {
         let sealed = |text: &domain::Sealed| SealedField::new(&event.event_type, text);
         match decode(event)? {
             UserEvent::Created { email, name, role, password: _ } => {
-                db.prepare_cached("INSERT INTO user VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)")?
-                    .execute(params![
-                        user,
-                        event.position.0,
-                        event.organization.to_string(),
-                        sealed(&email),
-                        name.as_ref().map(sealed),
-                        role.as_str(),
-                        at,
-                        event.sequence,
-                    ])?;
+                db.prepare_cached(
+                    "INSERT INTO user VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 0)",
+                )?
+                .execute(params![
+                    user,
+                    event.position.0,
+                    event.organization.to_string(),
+                    sealed(&email),
+                    name.as_ref().map(sealed),
+                    role.as_str(),
+                    at,
+                    event.sequence,
+                ])?;
                 return Ok(());
             }
             UserEvent::Renamed { name } => {
@@ -82,9 +84,17 @@ impl ReadModel for Users {
                 db.prepare_cached("UPDATE user SET role = ?2 WHERE id = ?1")?
                     .execute(params![user, role.as_str()])?;
             }
-            UserEvent::PasswordChanged { .. } => {}
+            UserEvent::PasswordChanged { .. } => {
+                db.prepare_cached("UPDATE user SET password_position = ?2 WHERE id = ?1")?
+                    .execute(params![user, event.position.0])?;
+            }
             UserEvent::Deleted {} => {
                 db.prepare_cached("DELETE FROM user WHERE id = ?1")?.execute([user])?;
+                db.prepare_cached("INSERT OR IGNORE INTO deleted_user VALUES (?1)")?
+                    .execute([user])?;
+            }
+            UserEvent::Erased {} => {
+                db.prepare_cached("DELETE FROM deleted_user WHERE id = ?1")?.execute([user])?;
             }
         }
         db.prepare_cached("UPDATE user SET updated_at = ?2, sequence = ?3 WHERE id = ?1")?
@@ -122,6 +132,15 @@ pub(crate) fn role(row: &Row<'_>, column: usize) -> rusqlite::Result<Role> {
 pub fn get(db: &Connection, user: Uuid) -> Result<Option<User>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM user WHERE id = ?1");
     Ok(db.prepare_cached(&sql)?.query_row([user.to_string()], read).optional()?)
+}
+
+/// Whether something of a deleted user is left to be erased.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn is_left(db: &Connection, user: Uuid) -> Result<bool, Error> {
+    let mut statement = db.prepare_cached("SELECT 1 FROM deleted_user WHERE id = ?1")?;
+    Ok(statement.exists([user.to_string()])?)
 }
 
 /// The users of an organization, newest first.

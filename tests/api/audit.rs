@@ -28,8 +28,10 @@ async fn every_change_names_who_made_it_from_where_and_in_which_request() {
     app.delete(made.header("location")).await.expect_status(200);
 
     let of_product = entries(&app, &format!("resource_type=product&resource_id={id}")).await;
-    assert_eq!(column(&of_product, "action"), ["deleted", "changed", "created"]);
-    for entry in &of_product {
+    assert_eq!(column(&of_product, "action"), ["erased", "deleted", "changed", "created"]);
+    assert_eq!(of_product[0]["actor"], "system:erasure");
+    let of_product = &of_product[1..];
+    for entry in of_product {
         assert_eq!(entry["actor"], format!("user:{me}"));
         assert_eq!(entry["outcome"], "success");
         assert_eq!(entry["address"], "127.0.0.1");

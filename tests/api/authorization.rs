@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use api::access::Access::{self, ApiToken, Everybody, Has, Session};
 use api::access::{Right, Rule};
 use domain::{Role, Scope};
 use reqwest::Method;
@@ -14,19 +15,8 @@ use serde_json::{Value, json};
 
 use super::support::{Client, PASSWORD, Product, Reply, TestApp, workspace};
 
-/// What a route asks of its caller.
-#[derive(Clone, Copy, Debug)]
-enum Needs {
-    Everybody,
-    Session,
-    ApiToken,
-    Has(Right),
-}
-
-use Needs::{ApiToken, Everybody, Has, Session};
-
 /// Every route.
-const ROUTES: &[(&str, &str, Needs)] = &[
+const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/healthz", Everybody),
     ("GET", "/readyz", Everybody),
     ("GET", "/.well-known/jwks.json", Everybody),
@@ -95,12 +85,17 @@ async fn every_route_is_in_the_table_and_the_other_way_round() {
     let document = app.nobody().get("/swagger.json").await.expect_status(200).body;
     let mut documented = BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
-        for method in item.as_object().unwrap().keys().filter(|name| *name != "parameters") {
-            documented.insert((method.to_uppercase(), path.clone()));
+        for (method, operation) in item.as_object().unwrap() {
+            let access = operation["x-access"].to_string();
+            documented.insert((method.to_uppercase(), path.clone(), access));
         }
     }
-    let listed: BTreeSet<(String, String)> =
-        ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    let listed: BTreeSet<(String, String, String)> = ROUTES
+        .iter()
+        .map(|(method, path, access)| {
+            ((*method).to_owned(), (*path).to_owned(), json!(access).to_string())
+        })
+        .collect();
 
     let unlisted: Vec<_> = documented.difference(&listed).collect();
     assert!(
@@ -232,6 +227,58 @@ async fn a_token_may_do_what_its_scopes_say_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn the_right_is_judged_before_anything_else_of_a_request() {
+    let app = TestApp::spawn().await;
+    let fixture = Fixture::make(&app).await;
+    let viewer = app.user("viewer").await;
+    let token = app.with_token(&app.token(&fixture.product, &["products:read"]).await.secret);
+
+    for (method, path, needs) in ROUTES {
+        let (has_role, has_scope) = match needs {
+            Everybody => continue,
+            Session => (true, false),
+            ApiToken => continue,
+            Has(right) => {
+                let Rule { role, scope } = right.rule();
+                (role <= Role::Viewer, scope == Some(Scope::ProductsRead))
+            }
+        };
+        let callers = [(&viewer, has_role), (&token, has_scope)];
+        for (caller, _) in callers.iter().filter(|(_, may)| !may) {
+            for ids in [&fixture.ids, &BTreeMap::new()] {
+                for (body, media_type) in BAD_BODIES {
+                    let path = format!("{}?colour=red", fill(path, ids));
+                    let status = call_with(caller, method, &path, body, media_type).await;
+                    assert_eq!(status, 403, "{method} {path} with {media_type} {body}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_ones_own_is_not_found_whatever_the_body_says() {
+    let app = TestApp::spawn().await;
+    let fixture = Fixture::make(&app).await;
+    let elsewhere = app.product().await;
+    let stranger = app.with_token(&app.token(&elsewhere, &[]).await.secret);
+
+    let changes = ROUTES.iter().filter(|(method, path, _)| *method != "GET" && path.contains('{'));
+    for (method, path, needs) in changes {
+        let has_scope = matches!(needs, Has(right) if right.rule().scope.is_some());
+        let not_found =
+            [(&stranger, &fixture.ids, has_scope), (app.owner(), &BTreeMap::new(), true)];
+        for (caller, ids, _) in not_found.iter().filter(|(.., may)| *may) {
+            for (body, media_type) in BAD_BODIES {
+                let path = fill(path, ids);
+                let status = call_with(caller, method, &path, body, media_type).await;
+                assert_eq!(status, 404, "{method} {path} with {media_type} {body}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_is_of_another_product_is_not_found() {
     let app = TestApp::spawn().await;
     let fixture = Fixture::make(&app).await;
@@ -265,18 +312,23 @@ async fn what_is_of_another_product_is_not_found() {
     let reply = stranger.upload(knowledge_base, &[("mine.txt", "text/plain", b"mine")]).await;
     assert_eq!(reply.status, 404, "{reply:?}");
 
+    for path in ["/api/audit-logs", "/api/audit-logs/export", "/api/events", "/api/events/stream"] {
+        let reply = stranger.get(&format!("{path}?product_id={id}")).await;
+        reply.expect_problem(404, "product_not_found");
+        let reply = stranger.get(&format!("{path}?product_id={NOTHING}")).await;
+        reply.expect_problem(404, "product_not_found");
+    }
     for path in ["/api/audit-logs", "/api/events"] {
-        let reply =
-            stranger.get(&format!("{path}?limit=1000&product_id={id}")).await.expect_status(200);
-        // What a stranger tried is in its own product's log.
-        let of = |entry: &Value| {
-            entry["product_id"].as_str().or(entry["product"].as_str()).map(str::to_owned)
-        };
-        let is_own = |entry: &Value| of(entry).as_ref() == Some(&elsewhere.id);
-        assert!(
-            reply.data().as_array().unwrap().iter().all(is_own),
-            "{path} shows another product: {reply:?}"
-        );
+        for query in ["limit=1000", &format!("limit=1000&product_id={}", elsewhere.id)] {
+            let reply = stranger.get(&format!("{path}?{query}")).await.expect_status(200);
+            // What a stranger tried is in its own product's log.
+            let of = |entry: &Value| {
+                entry["product_id"].as_str().or(entry["product"].as_str()).map(str::to_owned)
+            };
+            let is_own = |entry: &Value| of(entry).as_ref() == Some(&elsewhere.id);
+            let entries = reply.data().as_array().unwrap();
+            assert!(!entries.is_empty() && entries.iter().all(is_own), "{path}?{query}: {reply:?}");
+        }
     }
     let own = stranger.get("/api/products").await.expect_status(200);
     let ids: Vec<&Value> =
@@ -368,6 +420,27 @@ fn fill(path: &str, ids: &BTreeMap<String, String>) -> String {
         }
     }
     parts.join("/")
+}
+
+/// Bodies that no route takes, and what they say they are.
+const BAD_BODIES: [(&str, &str); 4] = [
+    ("{", "application/json"),
+    ("[]", "application/json"),
+    ("{\"colour\": \"red\"}", "application/json"),
+    ("name=red", "text/plain"),
+];
+
+/// Calls a route with this body.
+async fn call_with(
+    client: &Client,
+    method: &str,
+    path: &str,
+    body: &'static str,
+    media_type: &str,
+) -> u16 {
+    let request = client.request(Method::from_bytes(method.as_bytes()).unwrap(), path);
+    let request = request.header("content-type", media_type).body(body);
+    request.send().await.unwrap().status().as_u16()
 }
 
 /// Calls a route with a body that is good for it, and reads no more than the status: some answers

@@ -236,6 +236,7 @@ async fn nothing_is_kept_of_an_upload_that_is_refused() {
     json.expect_problem(415, "unsupported_media_type");
 
     assert_eq!(listed(&app, &product, "").await.body["pagination"]["total"], 0);
+    assert!(!app.data_dir().join("vault/blobs").exists(), "bytes of it were kept");
 }
 
 #[tokio::test]
@@ -375,4 +376,22 @@ async fn a_killed_server_goes_on_with_what_it_was_reading() {
     for file in files {
         assert!(app.wait_ready(&file).await["chunks"].as_u64().unwrap() > 1);
     }
+}
+
+#[tokio::test]
+async fn a_file_that_comes_before_its_product_waits_in_the_data_directory() {
+    let mut app = TestApp::spawn_with(&[("TMPDIR", "/nowhere/at/all")]).await;
+    let product = app.product().await;
+    let form = Form::new().part("file", part("early.txt", "The gate opens at six."));
+
+    let reply = send(&app, form.text("product_id", product.id.clone())).await.expect_status(202);
+    let id = reply.data()[0]["id"].as_str().unwrap();
+    let path = format!("/api/knowledge-base/storage/file/{id}/download");
+    assert_eq!(app.get(&path).await.expect_status(200).text(), "The gate opens at six.");
+
+    let spool = app.data_dir().join("spool");
+    assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0);
+    std::fs::write(spool.join("left-by-a-crash"), "bytes").unwrap();
+    app.restart();
+    assert_eq!(std::fs::read_dir(&spool).unwrap().count(), 0);
 }

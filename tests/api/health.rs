@@ -1,6 +1,6 @@
 //! What an operator looks at: `/healthz`, `/readyz`, `/metrics`, and the document of the API.
 
-use super::support::{TestApp, eventually};
+use super::support::{TestApp, eventually, workspace};
 
 #[tokio::test]
 async fn a_started_server_lives_and_becomes_ready() {
@@ -27,9 +27,12 @@ async fn without_a_model_the_server_is_not_ready_and_says_why() {
     ])
     .await;
 
-    let reply = app.nobody().get("/readyz").await;
-    assert_eq!(reply.status, 503);
-    assert!(reply.text().contains("prodgy model fetch"), "{reply:?}");
+    eventually("what is missing is not said", async || {
+        let reply = app.nobody().get("/readyz").await;
+        assert_eq!(reply.status, 503);
+        reply.text().contains("prodgy model fetch").then_some(())
+    })
+    .await;
 
     let product = app.product().await;
     let body = serde_json::json!({ "query": "anything", "product_id": product.id });
@@ -41,6 +44,47 @@ async fn without_a_model_the_server_is_not_ready_and_says_why() {
     let file = app.text_file(&product, "note.txt", "kept until the model is there").await;
     let path = format!("/api/knowledge-base/storage/file/{file}");
     assert_eq!(app.get(&path).await.expect_status(200).data()["status"], "processing");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_model_is_said_once_until_it_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let app = TestApp::spawn_with(&[("PRODGY_MODEL_DIR", folder.path().to_str().unwrap())]).await;
+    let ready_says = async |what: &str| {
+        eventually(&format!("/readyz does not say {what}"), async || {
+            app.nobody().get("/readyz").await.text().contains(what).then_some(())
+        })
+        .await;
+    };
+    // Under their names when they are whole: the server looks at any time.
+    let put = |name: &str, bytes: &[u8]| {
+        let whole = folder.path().join("whole");
+        std::fs::write(&whole, bytes).unwrap();
+        std::fs::rename(whole, folder.path().join(name)).unwrap();
+    };
+    let real =
+        |name: &str| std::fs::read(workspace().join("models/all-MiniLM-L6-v2").join(name)).unwrap();
+
+    ready_says("missing").await;
+    for name in ["model.safetensors", "tokenizer.json", "config.json"] {
+        put(name, b"no model");
+    }
+    ready_says("config.json is damaged").await;
+    put("config.json", &real("config.json"));
+    ready_says("tokenizer.json is damaged").await;
+    for name in ["model.safetensors", "tokenizer.json"] {
+        put(name, &real(name));
+    }
+    eventually("the model is not picked up", async || {
+        (app.nobody().get("/readyz").await.status == 200).then_some(())
+    })
+    .await;
+
+    let log = app.stderr();
+    let said = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(said("the embedding model is missing"), 1, "{log}");
+    assert_eq!(said("config.json is damaged"), 1, "{log}");
+    assert_eq!(said("tokenizer.json is damaged"), 1, "{log}");
 }
 
 #[tokio::test]

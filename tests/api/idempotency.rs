@@ -138,3 +138,28 @@ async fn a_key_that_is_none_is_refused() {
         .expect_problem(400, "malformed_idempotency_key");
     assert_eq!(products(&app).await.len(), 0);
 }
+
+#[tokio::test]
+async fn a_rebuild_is_begun_once_for_a_key() {
+    let app = TestApp::spawn().await;
+    let rebuild = async |body: Option<Value>, name: &str| {
+        let path = format!("/api/projections/{name}/rebuild");
+        let request = app.request(reqwest::Method::POST, &path).header("idempotency-key", "again");
+        app.send(match body {
+            Some(body) => request.json(&body),
+            None => request,
+        })
+        .await
+    };
+
+    let first = rebuild(None, "agent").await.expect_status(202);
+    assert_eq!(first.body["replayed"], Value::Null, "{first:?}");
+    let second = rebuild(None, "agent").await.expect_status(202);
+    assert_eq!(second.body["replayed"], true, "{second:?}");
+    assert_eq!(second.data(), first.data());
+    assert_eq!(second.position(), first.position());
+    let other = rebuild(Some(json!({})), "agent").await;
+    other.expect_problem(422, "idempotency_key_reused");
+    let other = rebuild(None, "product").await.expect_status(202);
+    assert_eq!(other.body["replayed"], Value::Null, "{other:?}");
+}

@@ -134,3 +134,17 @@ async fn the_own_password_is_changed_only_by_who_knows_it() {
     );
     app.login(OWNER, PASSWORD).await;
 }
+
+#[tokio::test]
+async fn guessing_the_own_password_is_limited_as_signing_in_is() {
+    let app = TestApp::spawn_with(&[("PRODGY_SIGN_IN_LIMIT_PER_MINUTE", "2")]).await;
+    let guess = json!({ "current_password": "a guess", "new_password": "another password" });
+
+    // Signing in was the first of the two.
+    let reply = app.post("/api/auth/password", guess.clone()).await;
+    assert_eq!(reply.expect_problem(422, "password_wrong").header("ratelimit-limit"), "2");
+    let reply = app.post("/api/auth/password", guess).await.expect_problem(429, "rate_limited");
+
+    assert!(!reply.header("retry-after").is_empty(), "{reply:?}");
+    app.get("/api/auth/me").await.expect_status(200);
+}

@@ -166,12 +166,9 @@ async fn a_read_model_that_was_tampered_with_does_not_verify() {
     let mut app = TestApp::spawn().await;
     app.product().await;
     app.stop();
-    let views = std::fs::read_dir(app.data_dir().join("views")).unwrap();
-    let mut files = views
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|end| end == "db"));
-    let file = files.next().unwrap();
-    let changed = rusqlite::Connection::open(file)
+    let mut generations = std::fs::read_dir(app.data_dir().join("views")).unwrap();
+    let generation = generations.next().unwrap().unwrap().path();
+    let changed = rusqlite::Connection::open(generation.join("views.db"))
         .unwrap()
         .execute("update product set name = 'Forged'", [])
         .unwrap();

@@ -8,7 +8,6 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::access::Right;
-use crate::caller::Caller;
 use crate::http::openapi::{PageParams, ReadFailures};
 use crate::http::page::NoFilters;
 use crate::http::reply::ListEnvelope;
@@ -59,13 +58,12 @@ impl From<&Manifest> for CatalogueEntry {
 /// List the agents that can be installed by name
 ///
 /// In the order of the catalogue.
-#[utoipa::path(get, path = "/api/agent-base/catalog", tag = "Agents", params(PageParams),
+#[utoipa::path(get, path = "/api/agent-base/catalog", tag = "Agents",
+    extensions(("x-access" = json!(Right::ReadAgents))), params(PageParams),
     responses((status = 200, description = "The catalogue", body = ListEnvelope<CatalogueEntry>), ReadFailures))]
 pub(super) async fn list_catalogue(
-    caller: Caller,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<CatalogueEntry>, Problem> {
-    caller.need(Right::ReadAgents)?;
     let window = crate::lists::window(&query)?;
     let all = catalogue::catalogue();
     // Its own numbers stand for positions: it is never too long for page numbers.

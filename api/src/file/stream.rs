@@ -13,13 +13,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::access::Right;
+use crate::access::{Access, Right};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::http::openapi::{LastEventIdParam, ReadFailures};
-use crate::http::page::NoFilters;
 use crate::http::sse::{self, LastEventId};
-use crate::http::{Path, Problem, Query};
+use crate::http::{Path, Problem};
 
 /// How many events one read of the log brings.
 const BATCH: usize = 500;
@@ -51,8 +50,11 @@ struct FileNews {
 /// Follow the files of a product
 ///
 /// Events `upload`, `progress`, `ready`, `failed` and `deletion`, from now on or after
-/// `Last-Event-ID`. The data of each is a `FileNews`; its id is a position of the log.
+/// `Last-Event-ID`. The data of each is a `FileNews`; its id is a position of the log. When the
+/// credential is no longer good for it, or the product is deleted, the stream ends with an event `error`
+/// that says why.
 #[utoipa::path(get, path = "/api/knowledge-base/{productId}/stream", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::ReadKnowledge))),
     params(("productId" = Uuid, Path, description = "The product"), LastEventIdParam),
     responses((status = 200, description = "The events",
                content((FileNews = "text/event-stream"))), ReadFailures))]
@@ -61,14 +63,13 @@ pub(super) async fn stream_files(
     caller: Caller,
     LastEventId(after): LastEventId,
     Path(product): Path<Uuid>,
-    Query(NoFilters {}): Query<NoFilters>,
 ) -> Result<Response, Problem> {
-    caller.need(Right::ReadKnowledge)?;
     caller.product(&app, product)?;
     let now = app.views.position();
     let after = after.map_or(now, |after| Position(after).min(now));
     let shutdown = app.shutdown.clone();
-    Ok(sse::stream(Box::pin(follow(app, product, after)), shutdown))
+    let refused = caller.refused(app.clone(), Access::Has(Right::ReadKnowledge), Some(product));
+    Ok(sse::stream(follow(app, product, after), refused, shutdown))
 }
 
 fn follow(

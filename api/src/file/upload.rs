@@ -1,18 +1,19 @@
-//! Uploads of files: a multipart body, streamed into the vault.
+//! Uploads of files: a multipart body, never whole in memory.
 //!
-//! The rule of this file: nothing is stored of a request that is rejected. Bytes go to the vault as
-//! they come, but a file exists only by its event, and events are appended after the whole body was
-//! read and found good.
+//! The rule of this file: nothing is stored of a request that is rejected. Bytes wait in a file
+//! without a name until the whole body was read and found good; then they go to the vault, and then
+//! events are appended, by which alone a file exists.
 
 use std::collections::BTreeSet;
 use std::io::SeekFrom;
 use std::ops::Range;
+use std::path::Path;
 
 use axum::extract::State;
 use commands::{FileFacts, NewFile, Uploaded};
 use domain::{BlobRef, FileName};
 use futures::{Stream, TryStreamExt};
-use projections::file;
+use projections::{file, product};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
@@ -22,7 +23,7 @@ use vault::PutError;
 
 use crate::access::Right;
 use crate::app::App;
-use crate::caller::{Caller, Circumstances};
+use crate::caller::{Caller, Circumstances, product_not_found};
 use crate::failures::bad_value;
 use crate::http::openapi::{IdempotencyKeyParam, WriteFailures};
 use crate::http::reply::Envelope;
@@ -105,6 +106,7 @@ pub(super) struct UploadedFile {
 /// Answers as soon as the bytes are safe; reading, chunking and embedding follow. The same bytes
 /// twice in one knowledge base are one file: 409 if all of the upload were there already.
 #[utoipa::path(post, path = "/api/knowledge-base/storage/upload", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::WriteKnowledge))),
     params(UploadOptions, IdempotencyKeyParam),
     request_body(content = UploadForm, content_type = "multipart/form-data"),
     responses((status = 202, description = "The files are taken, and are being read",
@@ -116,7 +118,6 @@ pub(super) async fn upload_files(
     Query(options): Query<UploadOptions>,
     mut upload: Upload,
 ) -> Result<Reply<Vec<UploadedFile>>, Problem> {
-    caller.need(Right::WriteKnowledge)?;
     let mut form = Form { product: caller.bound_product(), ..Form::default() };
     while let Some(part) = upload.next_part().await? {
         form.take(&app, &caller, part).await?;
@@ -205,15 +206,8 @@ struct Form {
 struct Arrived {
     name: FileName,
     media_type: String,
-    bytes: Kept,
-}
-
-/// Where the bytes of a file are.
-enum Kept {
-    /// In the vault.
-    Stored(BlobRef),
-    /// In the spool: the product, which names its blobs, was not known yet.
-    Spooled(Range<u64>),
+    /// Where its bytes are in the spool.
+    bytes: Range<u64>,
 }
 
 impl Form {
@@ -280,18 +274,11 @@ impl Form {
             Some(said) if said != BYTES && said.len() <= TEXT => said.to_owned(),
             _ => mime_guess::from_path(name.as_str()).first_raw().unwrap_or(BYTES).to_owned(),
         };
-        let bytes = match self.product {
-            Some(product) => {
-                Kept::Stored(store(app, product, part.into_stream(), |problem| problem).await?)
-            }
-            None => {
-                let spool = match &mut self.spool {
-                    Some(spool) => spool,
-                    none => none.insert(Spool::open().await?),
-                };
-                Kept::Spooled(spool.add(part.into_stream()).await?)
-            }
+        let spool = match &mut self.spool {
+            Some(spool) => spool,
+            none => none.insert(Spool::open(&app.spool).await?),
         };
+        let bytes = spool.add(part.into_stream()).await?;
         self.files.push(Arrived { name, media_type, bytes });
         Ok(())
     }
@@ -312,20 +299,12 @@ impl Form {
 
     /// All files, their bytes in the vault.
     async fn stored_files(&mut self, app: &App, product: Uuid) -> Result<Vec<NewFile>, Problem> {
-        if self.files.is_empty() {
+        let Some(spool) = &mut self.spool else {
             return Err(bad_field("file", "missing", "must be there, once or more often"));
-        }
+        };
         let mut files = Vec::with_capacity(self.files.len());
         for Arrived { name, media_type, bytes } in std::mem::take(&mut self.files) {
-            let blob = match (bytes, &mut self.spool) {
-                (Kept::Stored(blob), _) => blob,
-                (Kept::Spooled(range), Some(spool)) => {
-                    store(app, product, spool.read(range).await?, spool_failure).await?
-                }
-                (Kept::Spooled(_), None) => {
-                    return Err(Problem::bug("bytes were spooled without a spool"));
-                }
-            };
+            let blob = store(app, product, spool.read(bytes).await?).await?;
             files.push(NewFile { name, media_type, blob });
         }
         Ok(files)
@@ -333,32 +312,38 @@ impl Form {
 }
 
 /// Puts bytes into the vault.
-async fn store<E>(
+async fn store(
     app: &App,
     product: Uuid,
-    bytes: impl Stream<Item = Result<bytes::Bytes, E>>,
-    broken: impl FnOnce(E) -> Problem,
+    bytes: impl Stream<Item = std::io::Result<bytes::Bytes>>,
 ) -> Result<BlobRef, Problem> {
     match app.commands.vault().put_blob(product, bytes, app.upload_limit).await {
         Ok(blob) => Ok(BlobRef { name: blob.name, size: blob.size }),
         Err(PutError::TooLarge { limit }) => {
             Err(Problem::too_large(usize::try_from(limit).unwrap_or(usize::MAX)))
         }
-        Err(PutError::Body(error)) => Err(broken(error)),
+        Err(PutError::Body(error)) => Err(spool_failure(error)),
+        // The product was deleted in the meantime, and its key with it.
+        Err(PutError::Vault(vault::Error::KeyMissing { .. }))
+            if app.read(|db| product::get(db, product))?.is_none() =>
+        {
+            Err(product_not_found())
+        }
         Err(PutError::Vault(error)) => Err(error.into()),
     }
 }
 
-/// Bytes that wait until it is known whose they are: one file without a name, gone with the request.
-/// It is no longer than the body, and so no longer than an upload may be.
+/// Bytes that wait until it is known that they are wanted, and whose they are: one file without a name,
+/// gone with the request. It is no longer than the body, and so no longer than an upload may be.
 struct Spool {
     file: tokio::fs::File,
     length: u64,
 }
 
 impl Spool {
-    async fn open() -> Result<Spool, Problem> {
-        let opened = tokio::task::spawn_blocking(tempfile::tempfile).await;
+    async fn open(folder: &Path) -> Result<Spool, Problem> {
+        let folder = folder.to_owned();
+        let opened = tokio::task::spawn_blocking(move || tempfile::tempfile_in(folder)).await;
         let file = opened.map_err(|error| Problem::internal(&error))?.map_err(spool_failure)?;
         Ok(Spool { file: tokio::fs::File::from_std(file), length: 0 })
     }

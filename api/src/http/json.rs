@@ -1,6 +1,7 @@
-//! JSON bodies: read whole, checked to be JSON, then read as what the route asked for.
+//! JSON bodies: taken whole, checked to be JSON, then read as what the route asked for.
 //!
-//! The one rule: what is not JSON is 400, what is JSON but not what was asked for is 422.
+//! The one rule: what is not JSON is 400, what is JSON but not what was asked for is 422; and neither
+//! is said before the route asks, which it does after it has found what the request is about.
 //!
 //! The first pass also finds what serde would let through or blame on the wrong place: a key that
 //! is there twice (the readers of one body must not differ about it) and nesting too deep. So the
@@ -9,6 +10,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
+use std::marker::PhantomData;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -26,42 +28,57 @@ use super::{FieldError, Problem, problem, query};
 /// A JSON body that must be there.
 #[derive(Clone, Debug)]
 pub struct Json<T> {
-    /// What the body says.
-    pub value: T,
-    /// The very bytes it was read from, for [`Idempotency::digest`](super::Idempotency::digest).
+    /// The very bytes of it, for [`Idempotency::digest`](super::Idempotency::digest).
     pub bytes: Bytes,
+    media_type: Result<(), Problem>,
+    says: PhantomData<fn() -> T>,
 }
 
 /// A JSON body that may be left out: no body at all means `T::default()`.
 #[derive(Clone, Debug)]
-pub struct OptionalJson<T> {
+pub struct OptionalJson<T>(Json<T>);
+
+impl<T: DeserializeOwned> Json<T> {
     /// What the body says.
-    pub value: T,
-    /// The very bytes it was read from; none when there was no body.
-    pub bytes: Bytes,
-}
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        check_media_type(request.headers())?;
-        let bytes = read(request, state).await?;
-        Ok(Json { value: parse(&bytes)?, bytes })
+    ///
+    /// # Errors
+    /// 415 for another media type, 400 for what is not JSON, 422 for what was not asked for.
+    pub fn read(&self) -> Result<T, Problem> {
+        self.media_type.clone()?;
+        parse(&self.bytes)
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
+impl<T: DeserializeOwned + Default> OptionalJson<T> {
+    /// What the body says.
+    ///
+    /// # Errors
+    /// As [`Json::read`].
+    pub fn read(&self) -> Result<T, Problem> {
+        if self.0.bytes.is_empty() { Ok(T::default()) } else { self.0.read() }
+    }
+
+    /// The very bytes of it; none when there was no body.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
+
+impl<S: Send + Sync, T> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let media_type = check_media_type(request.headers());
-        let bytes = read(request, state).await?;
-        if bytes.is_empty() {
-            return Ok(OptionalJson { value: T::default(), bytes });
-        }
-        media_type?;
-        Ok(OptionalJson { value: parse(&bytes)?, bytes })
+        let bytes = take(request, state).await?;
+        Ok(Json { bytes, media_type, says: PhantomData })
+    }
+}
+
+impl<S: Send + Sync, T> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        Json::from_request(request, state).await.map(OptionalJson)
     }
 }
 
@@ -103,10 +120,11 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+async fn take<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     let limit = BodyLimit::of(&request);
     limit.check_announced(request.headers())?;
-    Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+    let taken = limit.wait(Bytes::from_request(request, state)).await?;
+    taken.map_err(|rejection| match rejection {
         BytesRejection::FailedToBufferBody(reason) if problem::means_too_large(reason.status()) => {
             limit.exceeded()
         }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::header::{
     ACCEPT, ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH,
     CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
@@ -14,12 +14,13 @@ use axum::http::header::{
 };
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::{Extension, Router};
 use tower::ServiceBuilder;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::client::{self, TrustedProxies};
+use super::finish::{self, LeftAlone};
 use super::header::{
     IDEMPOTENCY_KEY, LAST_EVENT_ID, RATELIMIT_LIMIT, RATELIMIT_REMAINING, RATELIMIT_RESET,
     TRACEPARENT, X_API_TOKEN, X_EVENT_POSITION, X_MIN_POSITION, X_REQUEST_ID,
@@ -34,14 +35,17 @@ pub struct Settings {
     pub cors_origins: Vec<HeaderValue>,
     /// Whose word about the client's address is believed.
     pub trusted_proxies: TrustedProxies,
+    /// Where requests go on whose client goes away.
+    pub left_alone: LeftAlone,
 }
 
 /// Puts a finished router (all routes in, state given) behind the layers that every answer passes.
 ///
-/// From the outside in: the request's names, metrics, default headers, CORS, the net that turns
+/// From the outside in: what keeps a request going when its client goes away, the request's names, metrics, default headers, CORS, the net that turns
 /// plain text into problems, panics, what is left of unread bodies, the client's address.
 pub fn dress(router: Router, settings: Settings) -> Router {
     let layers = ServiceBuilder::new()
+        .layer(from_fn_with_state(settings.left_alone, finish::to_the_end))
         .layer(from_fn(request_id::establish))
         .layer(from_fn(metrics::measure))
         .layer(from_fn(default_headers))
@@ -56,44 +60,45 @@ pub fn dress(router: Router, settings: Settings) -> Router {
         .layer(layers)
 }
 
-/// How many bytes of body a route takes; read back by the extractors.
+/// How many bytes of body a route takes, and for how long it waits for them; read back by the
+/// extractors.
 #[derive(Clone, Copy, Debug)]
-pub struct BodyLimit(usize);
+pub struct BodyLimit {
+    bytes: usize,
+    within: Duration,
+}
 
 /// The layer that limits the bodies of the routes inside it. The innermost one counts.
-pub fn body_limit(bytes: usize) -> (Extension<BodyLimit>, DefaultBodyLimit) {
-    (Extension(BodyLimit(bytes)), DefaultBodyLimit::max(bytes))
+pub fn body_limit(bytes: usize, within: Duration) -> (Extension<BodyLimit>, DefaultBodyLimit) {
+    (Extension(BodyLimit { bytes, within }), DefaultBodyLimit::max(bytes))
 }
 
 impl BodyLimit {
     /// The limit of the route that this request reached.
     pub(super) fn of(request: &Request) -> Self {
         // Without a layer of ours axum's own limit holds, which is 2 MiB.
-        request.extensions().get().copied().unwrap_or(BodyLimit(2 * 1024 * 1024))
+        let without = BodyLimit { bytes: 2 * 1024 * 1024, within: Duration::MAX };
+        request.extensions().get().copied().unwrap_or(without)
     }
 
     /// Refuses a body that says it is too long, before a byte of it is read.
     pub(super) fn check_announced(self, headers: &HeaderMap) -> Result<(), Problem> {
         let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         match announced.and_then(|text| text.parse::<u64>().ok()) {
-            Some(length) if length > self.0 as u64 => Err(self.exceeded()),
+            Some(length) if length > self.bytes as u64 => Err(self.exceeded()),
             _ => Ok(()),
         }
     }
 
+    /// Waits for a whole body, as long as the limit says: nobody else may be waiting by then.
+    pub(super) async fn wait<T>(self, body: impl Future<Output = T>) -> Result<T, Problem> {
+        let whole = tokio::time::timeout(self.within, body).await;
+        whole.map_err(|_| Problem::timed_out(self.within))
+    }
+
     /// The problem of a body that turned out too long.
     pub(super) fn exceeded(self) -> Problem {
-        Problem::too_large(self.0)
-    }
-}
-
-/// Ends requests that take too long; for `from_fn_with_state(limit, timeout)`.
-///
-/// Not for streams, uploads and downloads: those take as long as the client's line.
-pub async fn timeout(State(limit): State<Duration>, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(limit, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Problem::timed_out(limit).into_response(),
+        Problem::too_large(self.bytes)
     }
 }
 

@@ -205,8 +205,11 @@ pub struct RangeParams {
     if_range: Option<String>,
 }
 
-/// `/swagger.json` and `/swagger`, from the binary's own assets.
-pub fn pages<S: Clone + Send + Sync + 'static>(
+/// `/swagger.json`.
+///
+/// # Errors
+/// The document cannot be written.
+pub fn json<S: Clone + Send + Sync + 'static>(
     document: &utoipa::openapi::OpenApi,
 ) -> Result<Router<S>, serde_json::Error> {
     let json = Bytes::from(serde_json::to_vec(document)?);
@@ -214,13 +217,17 @@ pub fn pages<S: Clone + Send + Sync + 'static>(
         let json = json.clone();
         async move { ([(CONTENT_TYPE, "application/json")], json) }
     };
+    Ok(Router::new().route("/swagger.json", get(served)))
+}
+
+/// `/swagger`, from the binary's own assets.
+pub fn page<S: Clone + Send + Sync + 'static>() -> Router<S> {
     // Its validator is a service elsewhere: it would be told about every instance.
     let config = Config::new(["/swagger.json"])
         .validator_url("none")
         .persist_authorization(true)
         .display_request_duration(true);
-    let ui = Router::from(SwaggerUi::new("/swagger").config(config)).layer(from_fn(browsable));
-    Ok(Router::new().route("/swagger.json", get(served)).merge(ui))
+    Router::from(SwaggerUi::new("/swagger").config(config)).layer(from_fn(browsable))
 }
 
 /// The headers under which Swagger UI works: its own scripts, its inline styles, calls to us.

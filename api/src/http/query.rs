@@ -32,8 +32,26 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
+/// The query parameters of a route that has two sets of them, one of which others have too.
+#[derive(Clone, Debug)]
+pub struct Queries<A, B>(pub A, pub B);
+
+impl<S: Send + Sync, A: DeserializeOwned, B: DeserializeOwned> FromRequestParts<S>
+    for Queries<A, B>
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let pairs = Pairs::parse(parts.uri.query().unwrap_or_default())?;
+        let first = field_names::<A>().unwrap_or_default();
+        let second = field_names::<B>().unwrap_or_default();
+        pairs.check_names(&[first, second])?;
+        Ok(Queries(pairs.read(second)?, pairs.read(first)?))
+    }
+}
+
 /// The parameters of one query string, in order.
-pub(super) struct Pairs<'q>(Vec<Pair<'q>>);
+pub struct Pairs<'q>(Vec<Pair<'q>>);
 
 struct Pair<'q> {
     name: Cow<'q, str>,
@@ -44,6 +62,9 @@ struct Pair<'q> {
 
 impl<'q> Pairs<'q> {
     /// Splits a query string and decodes it.
+    ///
+    /// # Errors
+    /// 400 for what is not percent-encoded UTF-8.
     pub fn parse(query: &'q str) -> Result<Self, Problem> {
         let parts = query.split('&').filter(|raw| !raw.is_empty());
         let pairs = parts.map(|raw| {
@@ -60,12 +81,15 @@ impl<'q> Pairs<'q> {
     }
 
     /// Refuses every parameter that is in none of the lists, is there twice, or has no value.
-    pub fn check_names(&self, known: &[&[&str]]) -> Result<(), Problem> {
-        let is_known = |name: &str| known.iter().any(|names| names.contains(&name));
+    ///
+    /// # Errors
+    /// 400, with each of them.
+    pub fn check_names<N: AsRef<str>>(&self, known: &[&[N]]) -> Result<(), Problem> {
+        let known: Vec<&str> = known.iter().copied().flatten().map(AsRef::as_ref).collect();
         let mut faults = Vec::new();
         for (index, pair) in self.0.iter().enumerate() {
-            let (code, message) = if !is_known(&pair.name) {
-                let mut names = known.concat();
+            let (code, message) = if !known.contains(&&*pair.name) {
+                let mut names = known.clone();
                 names.sort_unstable();
                 let message = match names.as_slice() {
                     [] => "this route takes no parameters".to_owned(),

@@ -54,12 +54,38 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
 }
 
 /// Answers with a stream of events. It ends with its source, at the first failure (as an `error`
-/// event that holds the problem), or when the server stops.
+/// event that holds the problem), as soon as the client is `refused` (likewise), or when the server
+/// stops.
 pub fn stream(
     events: impl Stream<Item = Result<Event, Problem>> + Send + 'static,
+    refused: impl Future<Output = Problem> + Send + 'static,
     shutdown: CancellationToken,
 ) -> Response {
-    commented_stream(events, shutdown, KEEP_ALIVE)
+    commented_stream(while_allowed(events, refused), shutdown, KEEP_ALIVE)
+}
+
+/// The events until the client is refused, and then why.
+fn while_allowed(
+    events: impl Stream<Item = Result<Event, Problem>> + Send + 'static,
+    refused: impl Future<Output = Problem> + Send + 'static,
+) -> impl Stream<Item = Result<Event, Problem>> + Send + 'static {
+    async_stream::stream! {
+        let mut events = std::pin::pin!(events);
+        let mut refused = std::pin::pin!(refused);
+        loop {
+            let next = tokio::select! {
+                biased;
+                problem = &mut refused => Some(Err(problem)),
+                next = events.next() => next,
+            };
+            let Some(next) = next else { return };
+            let is_last = next.is_err();
+            yield next;
+            if is_last {
+                return;
+            }
+        }
+    }
 }
 
 fn commented_stream(

@@ -214,7 +214,7 @@ impl Runner {
     async fn check_wanted(&self, product: Uuid, agent: Uuid) -> Result<(), Interruption> {
         let (product, _) =
             self.commands.load::<Product>(&StreamId::new("product", product)).await?;
-        if product == Product::Deleted {
+        if matches!(product, Product::Deleted | Product::Erased) {
             return Err(Interruption::Unwanted(CancelReason::ProductDeleted));
         }
         let (agent, _) = self.commands.load::<Agent>(&StreamId::new("agent", agent)).await?;

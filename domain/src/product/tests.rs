@@ -54,10 +54,34 @@ fn what_is_deleted_is_not_found() {
 }
 
 #[test]
+fn a_deleted_product_is_erased_once_and_stays_gone() {
+    let deleted = || vec![created(), ProductEvent::Deleted {}];
+    let erased = || [deleted(), vec![ProductEvent::Erased {}]].concat();
+    given::<Product>(deleted())
+        .when(ProductCommand::Erase)
+        .then_expect_events(vec![ProductEvent::Erased {}]);
+    given::<Product>(erased()).when(ProductCommand::Erase).then_expect_events(vec![]);
+    given::<Product>(erased())
+        .when(ProductCommand::Delete)
+        .then_expect_error(ProductError::NotFound);
+    given::<Product>(erased()).when(create()).then_expect_error(ProductError::AlreadyExists);
+}
+
+#[test]
+fn what_is_not_deleted_is_not_erased() {
+    given::<Product>(vec![]).when(ProductCommand::Erase).then_expect_error(ProductError::NotFound);
+    given::<Product>(vec![created()])
+        .when(ProductCommand::Erase)
+        .then_expect_error(ProductError::NotDeleted);
+}
+
+#[test]
 fn every_refusal_has_its_code() {
     assert_eq!(ProductError::NotFound.reason(), (RefusalKind::NotFound, "product_not_found"));
     let reason = (RefusalKind::Conflict, "product_already_exists");
     assert_eq!(ProductError::AlreadyExists.reason(), reason);
+    let reason = (RefusalKind::Conflict, "product_not_deleted");
+    assert_eq!(ProductError::NotDeleted.reason(), reason);
 }
 
 proptest! {
@@ -73,6 +97,7 @@ fn command() -> impl Strategy<Value = ProductCommand> {
         1 => Just(create()),
         4 => (text(), text()).prop_map(|(name, text)| change(name.as_deref(), text.as_deref())),
         1 => Just(ProductCommand::Delete),
+        1 => Just(ProductCommand::Erase),
     ]
 }
 

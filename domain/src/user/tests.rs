@@ -109,6 +109,30 @@ fn who_is_not_there_is_not_found() {
 }
 
 #[test]
+fn a_deleted_user_is_erased_once_and_stays_gone() {
+    let deleted = || vec![created(Role::Member), UserEvent::Deleted {}];
+    let erased = || [deleted(), vec![UserEvent::Erased {}]].concat();
+    given::<User>(deleted())
+        .when(UserCommand::Erase)
+        .then_expect_events(vec![UserEvent::Erased {}]);
+    given::<User>(erased()).when(UserCommand::Erase).then_expect_events(vec![]);
+    given::<User>(erased())
+        .when(change_role(None, BY_OWNER))
+        .then_expect_error(UserError::NotFound);
+    given::<User>(erased())
+        .when(create(Role::Member, BY_OWNER))
+        .then_expect_error(UserError::AlreadyExists);
+}
+
+#[test]
+fn who_is_not_deleted_is_not_erased() {
+    given::<User>(vec![]).when(UserCommand::Erase).then_expect_error(UserError::NotFound);
+    given::<User>(vec![created(Role::Member)])
+        .when(UserCommand::Erase)
+        .then_expect_error(UserError::NotDeleted);
+}
+
+#[test]
 fn every_refusal_has_its_code() {
     let table = [
         (UserError::NotFound, RefusalKind::NotFound, "user_not_found"),
@@ -116,6 +140,7 @@ fn every_refusal_has_its_code() {
         (UserError::OwnerRequired, RefusalKind::Forbidden, "owner_required"),
         (UserError::OwnRole, RefusalKind::Conflict, "own_role_unchangeable"),
         (UserError::DeletesThemself, RefusalKind::Conflict, "user_is_yourself"),
+        (UserError::NotDeleted, RefusalKind::Conflict, "user_not_deleted"),
     ];
     for (refusal, kind, code) in table {
         assert_eq!(refusal.reason(), (kind, code));
@@ -144,6 +169,7 @@ fn command() -> impl Strategy<Value = UserCommand> {
             }
         ),
         by().prop_map(|by| UserCommand::Delete { by }),
+        Just(UserCommand::Erase),
     ]
 }
 

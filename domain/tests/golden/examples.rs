@@ -316,6 +316,7 @@ fn product() -> Vec<(&'static str, ProductEvent)> {
         ),
         ("bare", ProductEvent::Changed { name: None, description: None }),
         ("", ProductEvent::Deleted {}),
+        ("", ProductEvent::Erased {}),
     ]
 }
 
@@ -386,6 +387,7 @@ fn user() -> Vec<(&'static str, UserEvent)> {
         ("member", UserEvent::RoleChanged { role: Role::Member }),
         ("", UserEvent::PasswordChanged { password: sealed("password") }),
         ("", UserEvent::Deleted {}),
+        ("", UserEvent::Erased {}),
     ]
 }
 

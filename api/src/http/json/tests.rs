@@ -1,5 +1,7 @@
 //! Good bodies are read; each kind of bad one has its own answer.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -35,16 +37,19 @@ enum Kind {
 }
 
 fn app() -> Router {
-    let read = async |Json { value, bytes }: Json<Body1>| {
+    let read = async |body: Json<Body1>| {
+        let value = body.read()?;
         let seen = (value.tags.len(), value.nested.map(|n| n.slashed), value.kind.is_some());
-        format!("{} {seen:?} {}", value.name, bytes.len())
+        Ok::<_, Problem>(format!("{} {seen:?} {}", value.name, body.bytes.len()))
     };
-    let read_optional = async |body: OptionalJson<Body1>| format!("[{}]", body.value.name);
+    let read_optional =
+        async |body: OptionalJson<Body1>| Ok::<_, Problem>(format!("[{}]", body.read()?.name));
+    let read_any = async |body: Json<Value>| Ok::<_, Problem>(body.read()?.to_string());
     Router::new()
         .route("/", post(read))
         .route("/optional", post(read_optional))
-        .route("/any", post(async |body: Json<Value>| body.value.to_string()))
-        .layer(body_limit(1000))
+        .route("/any", post(read_any))
+        .layer(body_limit(1000, Duration::MAX))
 }
 
 async fn send_json(body: impl Into<Body>) -> Answer {

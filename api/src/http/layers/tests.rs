@@ -8,18 +8,24 @@ use axum::http::header::{
 use axum::routing::{get, post};
 
 use super::*;
+use crate::http::finish::{TimeLimit, within};
 use crate::http::testing::{self, local, send, with};
+
+fn time_limit() -> TimeLimit {
+    TimeLimit { limit: Duration::from_millis(50), left_alone: LeftAlone::default() }
+}
 
 fn app(settings: Settings) -> Router {
     let read = async |body: Bytes| body.len().to_string();
-    let small = Router::new().route("/small", post(read)).layer(body_limit(10));
-    let large = Router::new().route("/large", post(read)).layer(body_limit(100));
+    let small = Router::new().route("/small", post(read)).layer(body_limit(10, Duration::MAX));
+    let large = Router::new().route("/large", post(read)).layer(body_limit(100, Duration::MAX));
     let slow = Router::new()
         .route("/slow", get(async || tokio::time::sleep(Duration::from_secs(60)).await))
         .route("/quick", get(async || "quick"))
-        .layer(from_fn_with_state(Duration::from_millis(50), timeout));
+        .layer(from_fn_with_state(time_limit(), within));
     let own = async || ([(CACHE_CONTROL, "no-store")], "secret");
-    let all = small.merge(large).merge(slow).route("/own", get(own)).layer(body_limit(50));
+    let all =
+        small.merge(large).merge(slow).route("/own", get(own)).layer(body_limit(50, Duration::MAX));
     local(dress(all, settings))
 }
 

@@ -42,7 +42,7 @@ fn app() -> (Router, utoipa::openapi::OpenApi) {
     let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(list, create))
         .split_for_parts();
-    (router.merge(pages(&document).unwrap()), document)
+    (router.merge(json(&document).unwrap()).merge(page()), document)
 }
 
 async fn document() -> Value {

@@ -30,12 +30,24 @@ struct Required {
     after: u64,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paper {
+    format: Option<String>,
+}
+
 fn app() -> Router {
     let show = async |Query(filters): Query<Filters>| {
         let Filters { q, product, seconds, kind, keep } = filters;
         format!("{q:?} {} {seconds:?} {} {keep:?}", product.is_some(), kind.is_some())
     };
-    Router::new().route("/", get(show)).route("/required", get(async |_: Query<Required>| "fine"))
+    let both = async |Queries(one, other): Queries<Paper, Filters>| {
+        format!("{:?} {:?}", one.format, other.q)
+    };
+    Router::new()
+        .route("/", get(show))
+        .route("/required", get(async |_: Query<Required>| "fine"))
+        .route("/both", get(both))
 }
 
 async fn ask(query: &str) -> Answer {
@@ -100,4 +112,16 @@ async fn a_missing_parameter_is_named() {
 
     answer.problem(400, "invalid_parameters");
     assert_eq!(answer.fault(), ("/after".to_owned(), "missing".to_owned()));
+}
+
+#[tokio::test]
+async fn two_sets_of_parameters_are_read_from_one_query() {
+    let ask = async |query: &str| send(&app(), testing::get(&format!("/both?{query}"))).await;
+
+    assert_eq!(ask("q=a&format=csv").await.body, "Some(\"csv\") Some(\"a\")");
+    assert_eq!(ask("").await.body, "None None");
+    let answer = ask("q=a&page=1").await;
+    answer.problem(400, "invalid_parameters");
+    assert_eq!(answer.fault(), ("/page".to_owned(), "unknown".to_owned()));
+    assert_eq!(ask("kind=other&format=csv").await.fault().0, "/kind");
 }

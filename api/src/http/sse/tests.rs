@@ -5,6 +5,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn;
 use axum::routing::get;
 use serde_json::json;
+use tokio::sync::Notify;
 
 use super::*;
 use crate::http::testing::{self, send, with};
@@ -14,9 +15,15 @@ fn counted(to: u64) -> impl Stream<Item = Result<Event, Problem>> + Send {
         .map(|number| Event::new(number, "counted", &json!({ "n": number, "text": "two\nlines" })))
 }
 
+/// For clients that are never refused.
+fn never() -> futures::future::Pending<Problem> {
+    futures::future::pending()
+}
+
 #[tokio::test]
 async fn every_event_has_an_id_a_name_and_one_line_of_data() {
-    let app = Router::new().route("/", get(async || stream(counted(2), CancellationToken::new())));
+    let app = Router::new()
+        .route("/", get(async || stream(counted(2), never(), CancellationToken::new())));
 
     let answer = send(&app, testing::get("/")).await;
 
@@ -35,7 +42,7 @@ async fn a_failure_is_the_last_event_and_keeps_the_place() {
         counted(1).chain(futures::stream::iter([Err(failure)])).chain(counted(3))
     };
     let app = Router::new()
-        .route("/", get(async move || stream(failing(), CancellationToken::new())))
+        .route("/", get(async move || stream(failing(), never(), CancellationToken::new())))
         .layer(from_fn(request_id::establish));
 
     let answer = send(&app, with(testing::get("/"), "x-request-id", "r-1")).await;
@@ -54,13 +61,36 @@ async fn a_stream_ends_when_the_server_stops() {
     let shutdown = CancellationToken::new();
     let token = shutdown.clone();
     let endless = || counted(1).chain(futures::stream::pending());
-    let app = Router::new().route("/", get(async move || stream(endless(), token.clone())));
+    let app =
+        Router::new().route("/", get(async move || stream(endless(), never(), token.clone())));
     let reading = tokio::spawn(async move { send(&app, testing::get("/")).await });
     tokio::task::yield_now().await;
 
     shutdown.cancel();
 
     assert!(reading.await.unwrap().body.starts_with(b"id: 1\n"));
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_reason_when_its_client_is_refused() {
+    let revoked = std::sync::Arc::new(Notify::new());
+    let refused = revoked.clone();
+    let endless = || counted(1).chain(futures::stream::pending());
+    let reason = async move {
+        refused.notified().await;
+        Problem::unauthenticated("token_revoked", "this API token was revoked")
+    };
+    let response = stream(endless(), reason, CancellationToken::new());
+    let mut body = response.into_body().into_data_stream();
+
+    assert!(body.next().await.unwrap().unwrap().starts_with(b"id: 1\n"));
+    revoked.notify_one();
+
+    let last = body.next().await.unwrap().unwrap();
+    let last = std::str::from_utf8(&last).unwrap();
+    assert!(last.starts_with("event: error\ndata: {"), "{last}");
+    assert!(last.contains("\"error\":\"token_revoked\""), "{last}");
+    assert!(body.next().await.is_none());
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ fn app() -> Router {
         }
         Ok(seen)
     };
-    Router::new().route("/", post(upload)).layer(body_limit(100_000))
+    Router::new().route("/", post(upload)).layer(body_limit(100_000, std::time::Duration::MAX))
 }
 
 async fn send_body(body: impl Into<Body>) -> Answer {

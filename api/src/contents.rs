@@ -1,0 +1,87 @@
+//! What is inside something that is deleted, for the process manager that ends it; and waiting until it
+//! has.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use commands::policies::{Contents, Inside, NotNow};
+use eventlog::Position;
+use projections::{file, product, session};
+use rusqlite::Connection;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::app::{App, PATIENCE};
+use crate::http::Problem;
+
+/// How long the answer to a deletion waits for what follows from it.
+const ERASURE: Duration = Duration::from_secs(5);
+
+fn not_now(problem: Problem) -> NotNow {
+    NotNow(problem.to_string())
+}
+
+#[async_trait]
+impl Contents for App {
+    async fn know(&self, position: Position) -> Result<(), NotNow> {
+        self.caught_up(position).await.map_err(not_now)
+    }
+
+    async fn forget(&self, position: Position) -> Result<(), NotNow> {
+        if let Some(trouble) = self.search.trouble() {
+            return Err(NotNow(trouble));
+        }
+        match self.search.caught_up(position, PATIENCE).await {
+            true => Ok(()),
+            false => Err(NotNow(format!("the search index has not reached position {position}"))),
+        }
+    }
+
+    async fn sessions_of(&self, user: Uuid) -> Result<Vec<Uuid>, NotNow> {
+        self.read(|db| session::of_user(db, user)).map_err(not_now)
+    }
+
+    async fn outdated_sessions_of(&self, user: Uuid) -> Result<Vec<Uuid>, NotNow> {
+        self.read(|db| session::outdated_of(db, user)).map_err(not_now)
+    }
+
+    async fn files_of(&self, knowledge_base: Uuid) -> Result<Vec<Uuid>, NotNow> {
+        self.read(|db| file::ids(db, knowledge_base)).map_err(not_now)
+    }
+
+    async fn inside(&self, product: Uuid) -> Result<Inside, NotNow> {
+        let product::Inside { tokens, agents, executions, knowledge_bases, files } =
+            self.read(|db| product::inside(db, product)).map_err(not_now)?;
+        Ok(Inside { tokens, agents, executions, knowledge_bases, files })
+    }
+
+    async fn artifacts_of(&self, product: Uuid) -> Result<Vec<String>, NotNow> {
+        self.read(|db| file::artifacts(db, product)).map_err(not_now)
+    }
+}
+
+impl App {
+    /// Waits until nothing is left of what was deleted, for a moment. Answers whether that came to be,
+    /// and the position that shows it.
+    ///
+    /// # Errors
+    /// The read models cannot be read.
+    pub async fn erased(
+        &self,
+        is_left: impl Fn(&Connection) -> Result<bool, projections::Error>,
+    ) -> Result<(bool, u64), Problem> {
+        let deadline = Instant::now() + ERASURE;
+        let mut applied = self.views.watch();
+        loop {
+            // Before the read: what is applied in between is then seen as a change.
+            let position = applied.borrow_and_update().0;
+            if !self.read(&is_left)? {
+                return Ok((true, position));
+            }
+            tokio::select! {
+                changed = applied.changed() => if changed.is_err() { return Ok((false, position)) },
+                () = tokio::time::sleep_until(deadline) => return Ok((false, position)),
+            }
+        }
+    }
+}

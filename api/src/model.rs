@@ -1,0 +1,123 @@
+//! Looking for the embedding model, at a start and for as long as there is none.
+//!
+//! The rule of this file: what stands in its way is said when it changes, and not at every look.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use embeddings::{Embedder, Model, ModelError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// How often a missing model is looked for.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What stands in the way of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It is nowhere.
+    Missing,
+    /// It is there and cannot be used.
+    Unusable(String),
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Missing => formatter.write_str(
+                "missing: run `prodgy model fetch` or scripts/fetch-model; it is picked up as soon as it is there",
+            ),
+            Trouble::Unusable(why) => formatter.write_str(why),
+        }
+    }
+}
+
+/// The search for the model.
+#[derive(Clone, Debug)]
+pub struct Looking {
+    /// The model, as soon as it is found.
+    pub embedder: watch::Receiver<Option<Embedder>>,
+    /// What stands in its way; nothing before the first look and after it was found.
+    pub trouble: watch::Receiver<Option<Trouble>>,
+}
+
+impl Looking {
+    /// Looks for the model until it is found, or the server stops: first where it is named.
+    pub fn start(
+        named: Option<PathBuf>,
+        workers: Option<NonZeroUsize>,
+        stop: CancellationToken,
+    ) -> Looking {
+        let (found, embedder) = watch::channel(None);
+        let (told, trouble) = watch::channel(None);
+        tokio::spawn(async move {
+            loop {
+                match load(named.clone(), workers).await {
+                    Ok(embedder) => {
+                        tracing::info!(model = embedder.model().name(), "embedding model loaded");
+                        told.send_replace(None);
+                        found.send_replace(Some(embedder));
+                        // The channels must outlive every reader.
+                        tokio::join!(found.closed(), told.closed());
+                        return;
+                    }
+                    Err(trouble) => {
+                        tell(&told, trouble);
+                    }
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        });
+        Looking { embedder, trouble }
+    }
+}
+
+/// Says what stands in the way, if that is news. Answers whether it was.
+fn tell(told: &watch::Sender<Option<Trouble>>, trouble: Trouble) -> bool {
+    let is_news = told.borrow().as_ref() != Some(&trouble);
+    if is_news {
+        match &trouble {
+            Trouble::Missing => tracing::warn!(
+                "the embedding model is missing: run `prodgy model fetch` or scripts/fetch-model; uploads are indexed \
+                 when it is there"
+            ),
+            Trouble::Unusable(why) => {
+                tracing::error!(error = why, "the embedding model cannot be loaded");
+            }
+        }
+        told.send_replace(Some(trouble));
+    }
+    is_news
+}
+
+async fn load(named: Option<PathBuf>, workers: Option<NonZeroUsize>) -> Result<Embedder, Trouble> {
+    let loaded = tokio::task::spawn_blocking(move || {
+        let folder = embeddings::locate(named.as_deref()).ok_or(Trouble::Missing)?;
+        Model::load(&folder).map_err(|error| match error {
+            ModelError::Missing { .. } => Trouble::Missing,
+            other => Trouble::Unusable(chain(&other)),
+        })
+    });
+    let workers = workers.map_or_else(Embedder::default_workers, NonZeroUsize::get);
+    let model = loaded.await.map_err(|error| Trouble::Unusable(error.to_string()))??;
+    Ok(Embedder::new(model, workers))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
