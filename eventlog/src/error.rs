@@ -1,8 +1,13 @@
 //! What can go wrong with the log.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::StreamId;
+
+/// What a library said, kept for the server's log. Shared by the commands of a group that failed.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
 /// The log could not be read, opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +58,199 @@ pub enum Error {
     /// The log was closed.
     #[error("the event log is closed, the server is stopping: try again when it is back")]
     Closed,
+    /// An address that names no store.
+    #[error("{0}")]
+    Address(String),
+    /// No database server answers at the address.
+    #[error(
+        "no server answers at {address}: check the host and port of --event-store, and that the server runs and can be reached from here"
+    )]
+    Unreachable {
+        /// Host and port, or the socket.
+        address: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// No secure connection can be made.
+    #[error(
+        "no secure connection to {address} can be made: check `sslmode` and `sslrootcert` in --event-store against what the server offers"
+    )]
+    Tls {
+        /// Host and port, or the socket.
+        address: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The server does not let the user in.
+    #[error(
+        "the server at {address} does not let {user} in: check the user and the password in --event-store, and the server's rules (pg_hba.conf)"
+    )]
+    Credentials {
+        /// Host and port, or the socket.
+        address: String,
+        /// The user.
+        user: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The server has no such database.
+    #[error(
+        "the server at {address} has no database {database}: make it (`createdb {database}`), or correct its name in --event-store"
+    )]
+    NoDatabase {
+        /// Host and port, or the socket.
+        address: String,
+        /// The database.
+        database: String,
+    },
+    /// The database cannot hold the log.
+    #[error("the database cannot hold the event log: {0}")]
+    Unsuitable(String),
+    /// The user lacks a right.
+    #[error(
+        "the database user lacks a right that the event log needs: grant it, as migrations/events/postgres/README.md says"
+    )]
+    Denied(#[source] Cause),
+    /// The server takes no writes.
+    #[error(
+        "the server at {address} only reads now (a standby, or default_transaction_read_only is on): point --event-store at the one that writes; nothing of this request was stored"
+    )]
+    ReadOnlyServer {
+        /// Host and port, or the socket.
+        address: String,
+    },
+    /// The connection broke, or the server is starting or stopping.
+    #[error(
+        "the connection to {address} broke, or the server there is starting or stopping: try again in a moment, nothing of this request was stored"
+    )]
+    Unavailable {
+        /// Host and port, or the socket.
+        address: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The server is too busy.
+    #[error(
+        "the server at {address} is too busy or has run out of something: try again in a moment, nothing of this request was stored"
+    )]
+    Overloaded {
+        /// Host and port, or the socket.
+        address: String,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// The connection broke while a group was committed, and the server did not come back in time
+    /// to be asked what became of it.
+    #[error(
+        "the connection to {address} broke while this was stored, and whether it was is not known yet: send it again with the same Idempotency-Key"
+    )]
+    Unanswered {
+        /// Host and port, or the socket.
+        address: String,
+    },
+    /// The log is shorter than it was.
+    #[error(
+        "the event log ended at position {known} and ends at {found} now: an old backup was restored, or a standby without the newest events took over; restore those, or delete the read models and restart"
+    )]
+    Rewound {
+        /// The last position that was seen.
+        known: u64,
+        /// The last position that is there.
+        found: u64,
+    },
+    /// The database server failed.
+    #[error("the event log's server failed: look at its log, then try again")]
+    Server(#[source] Cause),
+}
+
+impl Error {
+    /// Whether it may pass without this process being started anew: what is sent again later may
+    /// succeed.
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Error::DiskFull
+            | Error::Busy
+            | Error::Locked(_)
+            | Error::ReadOnly
+            | Error::Closed
+            | Error::Unreachable { .. }
+            | Error::Tls { .. }
+            | Error::Credentials { .. }
+            | Error::NoDatabase { .. }
+            | Error::Denied(_)
+            | Error::ReadOnlyServer { .. }
+            | Error::Unavailable { .. }
+            | Error::Overloaded { .. }
+            | Error::Unanswered { .. } => true,
+            Error::Sqlite(_)
+            | Error::Io(_)
+            | Error::Missing(_)
+            | Error::Newer { .. }
+            | Error::Corrupt { .. }
+            | Error::Address(_)
+            | Error::Unsuitable(_)
+            | Error::Rewound { .. }
+            | Error::Server(_) => false,
+        }
+    }
+}
+
+impl Error {
+    /// The same failure once more, for each command of a group that failed.
+    pub(crate) fn again(&self) -> Error {
+        match self {
+            Error::Sqlite(rusqlite::Error::SqliteFailure(code, message)) => {
+                Error::Sqlite(rusqlite::Error::SqliteFailure(*code, message.clone()))
+            }
+            Error::Sqlite(error) => {
+                Error::Server(Arc::new(std::io::Error::other(error.to_string())))
+            }
+            Error::Io(error) => Error::Io(std::io::Error::new(error.kind(), error.to_string())),
+            Error::DiskFull => Error::DiskFull,
+            Error::Busy => Error::Busy,
+            Error::Missing(place) => Error::Missing(place.clone()),
+            Error::Locked(place) => Error::Locked(place.clone()),
+            Error::Newer { found, known } => Error::Newer { found: *found, known: *known },
+            Error::Corrupt { position, source } => Error::Corrupt {
+                position: *position,
+                source: serde::de::Error::custom(source.to_string()),
+            },
+            Error::ReadOnly => Error::ReadOnly,
+            Error::Closed => Error::Closed,
+            Error::Address(text) => Error::Address(text.clone()),
+            Error::Unreachable { address, source } => {
+                Error::Unreachable { address: address.clone(), source: source.clone() }
+            }
+            Error::Tls { address, source } => {
+                Error::Tls { address: address.clone(), source: source.clone() }
+            }
+            Error::Credentials { address, user, source } => Error::Credentials {
+                address: address.clone(),
+                user: user.clone(),
+                source: source.clone(),
+            },
+            Error::NoDatabase { address, database } => {
+                Error::NoDatabase { address: address.clone(), database: database.clone() }
+            }
+            Error::Unsuitable(why) => Error::Unsuitable(why.clone()),
+            Error::Denied(source) => Error::Denied(source.clone()),
+            Error::ReadOnlyServer { address } => Error::ReadOnlyServer { address: address.clone() },
+            Error::Unavailable { address, source } => {
+                Error::Unavailable { address: address.clone(), source: source.clone() }
+            }
+            Error::Overloaded { address, source } => {
+                Error::Overloaded { address: address.clone(), source: source.clone() }
+            }
+            Error::Unanswered { address } => Error::Unanswered { address: address.clone() },
+            Error::Rewound { known, found } => Error::Rewound { known: *known, found: *found },
+            Error::Server(source) => Error::Server(source.clone()),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for Error {
@@ -98,7 +296,8 @@ pub enum AppendError {
     /// The append itself is malformed: no events, or a payload that is no object.
     #[error("malformed append: {0}")]
     Malformed(&'static str),
-    /// The store failed; whether the events are stored is unknown only if the process dies now.
+    /// The store failed. Whether the events are stored is unknown only if the process dies now, or
+    /// after [`Error::Unanswered`].
     #[error(transparent)]
     Store(#[from] Error),
 }

@@ -7,14 +7,20 @@
 pub mod conformance;
 mod envelope;
 mod error;
+mod group;
+mod postgres;
 mod sqlite;
 mod store;
+mod stores;
 mod subscription;
+mod tail;
 
 pub use envelope::{
     Append, Appended, Expected, Metadata, NewEvent, Position, RecordedEvent, StreamId, event_id,
 };
-pub use error::{AppendError, Error};
+pub use error::{AppendError, Cause, Error};
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{Capabilities, EventStore};
+pub use stores::{check_address, open};
 pub use subscription::Subscription;

@@ -6,13 +6,11 @@
 //! # Layout
 //! - `committer` is the thread that writes.
 //! - `reader` holds the questions and the connections that ask them.
-//! - `tail` keeps the newest events in memory.
 //! - `schema` opens the file and migrates it.
 
 mod committer;
 mod reader;
 mod schema;
-mod tail;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,9 +24,10 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use self::committer::{Committer, Request};
+use self::committer::Committer;
 use self::reader::Readers;
-use self::tail::Tail;
+use crate::group::Request;
+use crate::tail::Tail;
 use crate::{
     Append, AppendError, Appended, Capabilities, Error, EventStore, Position, RecordedEvent,
     StreamId,
@@ -116,7 +115,7 @@ impl SqliteStore {
         }
         let lock = schema::lock(path)?;
         let connection = schema::open_writer(path, &options)?;
-        let (head, _) = reader::head(&connection)?;
+        let head = reader::head(&connection)?.position;
         let (sender, queue) = mpsc::channel(options.queue);
         let shared = Arc::new(Shared {
             readers: Readers::new(path.to_owned(), options),
@@ -135,13 +134,14 @@ impl SqliteStore {
 
     fn open_reader(path: &Path, options: SqliteOptions) -> Result<SqliteStore, Error> {
         let readers = Readers::new(path.to_owned(), options);
-        let (head, _) = readers.ask(reader::head)?;
+        let head = readers.ask(reader::head)?.position;
         let shared = Arc::new(Shared { readers, tail: None, head: watch::Sender::new(head) });
         let followed = Arc::downgrade(&shared);
         // SQLite tells nobody of another process's commits, so here, and only here, is polling.
         thread::Builder::new().name("eventlog-follow".into()).spawn(move || {
             while let Some(shared) = followed.upgrade() {
-                if let Ok((newest, _)) = shared.readers.ask(reader::head) {
+                if let Ok(newest) = shared.readers.ask(reader::head) {
+                    let newest = newest.position;
                     shared.head.send_if_modified(|head| std::mem::replace(head, newest) != newest);
                 }
                 drop(shared);
@@ -231,7 +231,7 @@ impl EventStore for SqliteStore {
             return Ok(*self.shared.head.borrow());
         }
         // Another process writes: what the follower saw last may be old. Inline: one row.
-        self.shared.readers.ask(|connection| Ok(reader::head(connection)?.0))
+        self.shared.readers.ask(|connection| Ok(reader::head(connection)?.position))
     }
 
     fn watch(&self) -> watch::Receiver<Position> {

@@ -11,6 +11,7 @@ use rusqlite::{Connection, Params, Row};
 use uuid::Uuid;
 
 use super::{SqliteOptions, schema};
+use crate::group::Head;
 use crate::{Error, Position, RecordedEvent, StreamId};
 
 /// How many idle connections are kept.
@@ -52,14 +53,16 @@ impl Readers {
     }
 }
 
-/// The newest position and its time; zero and the epoch when the log is empty.
-pub(super) fn head(connection: &Connection) -> Result<(Position, DateTime<Utc>), Error> {
+/// The newest event's position and time; the start when the log is empty.
+pub(super) fn head(connection: &Connection) -> Result<Head, Error> {
     let newest = events(
         connection,
         "SELECT position, envelope FROM events ORDER BY position DESC LIMIT 1",
         [],
     )?;
-    Ok(newest.first().map_or_else(Default::default, |event| (event.position, event.time)))
+    Ok(newest
+        .first()
+        .map_or(Head::START, |event| Head { position: event.position, time: event.time }))
 }
 
 /// The length of a stream.
@@ -125,7 +128,7 @@ pub(super) fn after(
 /// The last position that was committed at or before a time. Times never decrease with the
 /// position, so that halving finds it without an index on time.
 pub(super) fn position_at(connection: &Connection, time: DateTime<Utc>) -> Result<Position, Error> {
-    let (head, _) = head(connection)?;
+    let head = head(connection)?.position;
     // Everything at or before `low` was in time, everything behind `high` was not.
     let (mut low, mut high) = (0, head.0);
     while low < high {

@@ -14,8 +14,8 @@ const MOST_BYTES: usize = 8 << 20;
 /// What an event takes beside its payload, roughly.
 const ENVELOPE_BYTES: usize = 600;
 
-/// A bounded run of the newest events, without holes.
-pub(super) struct Tail {
+/// A bounded run of the newest events, without holes. For stores with dense positions.
+pub(crate) struct Tail {
     /// Every event behind this position is in `events`.
     reaches_back_to: Position,
     events: VecDeque<Arc<RecordedEvent>>,
@@ -28,9 +28,22 @@ impl Tail {
         Tail { reaches_back_to: head, events: VecDeque::new(), bytes: 0 }
     }
 
-    /// Adds what was just committed.
+    /// Up to where it has heard of the log.
+    pub fn end(&self) -> Position {
+        self.events.back().map_or(self.reaches_back_to, |event| event.position)
+    }
+
+    /// Adds what was committed, in order. What is here already is left out; where something in
+    /// between is missing, because another node committed it, the tail begins anew behind it.
     pub fn extend(&mut self, events: impl IntoIterator<Item = Arc<RecordedEvent>>) {
         for event in events {
+            let end = self.end();
+            if event.position <= end {
+                continue;
+            }
+            if event.position.0 > end.0 + 1 {
+                *self = Tail::new(Position(event.position.0 - 1));
+            }
             self.bytes += size(&event);
             self.events.push_back(event);
         }
