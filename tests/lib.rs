@@ -1,4 +1,6 @@
-//! What the end-to-end tests share: a real server for each of them.
+//! What the end-to-end tests share: a real server for each of them, and chance with a seed.
+
+pub mod chance;
 
 #[path = "api/support.rs"]
 pub mod support;

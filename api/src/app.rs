@@ -151,21 +151,36 @@ impl App {
         self.views.scratch(&events, query).map_err(Problem::from)
     }
 
-    /// Writes what is pending of a token, or of all, and waits until it can be read.
+    /// Writes what is pending of a token, or of all, and waits until it can be read. Where the log
+    /// takes nothing now, it stays pending, and what was written before can be read.
     ///
     /// # Errors
     /// The log fails, or the read models are behind.
     pub async fn write_uses(&self, of: Option<Uuid>) -> Result<(), Problem> {
-        let position = self.commands.record_uses(&self.uses, of).await?;
-        self.caught_up(position).await
+        self.written(self.commands.record_uses(&self.uses, of).await).await
     }
 
-    /// Writes what refused attempts are pending, and waits until they can be read.
+    /// Writes what refused attempts are pending, and waits until they can be read; as
+    /// [`App::write_uses`].
     ///
     /// # Errors
     /// The log fails, or the read models are behind.
     pub async fn write_rejections(&self) -> Result<(), Problem> {
-        let position = self.commands.record_rejections(&self.rejections).await?;
-        self.caught_up(position).await
+        self.written(self.commands.record_rejections(&self.rejections).await).await
+    }
+
+    async fn written(&self, outcome: Result<Position, commands::Error>) -> Result<(), Problem> {
+        use commands::Error;
+        match outcome {
+            Ok(position) => self.caught_up(position).await,
+            Err(
+                error @ (Error::Log(eventlog::Error::DiskFull | eventlog::Error::Busy)
+                | Error::Vault(vault::Error::DiskFull)),
+            ) => {
+                tracing::warn!(%error, "what is pending could not be written; it is read without it");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }

@@ -93,10 +93,6 @@ fn make_empty(folder: &Path) -> anyhow::Result<()> {
 /// It is in use, of a newer version, or cannot be opened.
 pub async fn open_log(config: &Config, read_only: bool) -> anyhow::Result<Arc<dyn EventStore>> {
     let EventStoreAddress::Sqlite(path) = config.event_store.clone();
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("{} cannot be made", folder.display()))?;
-    }
     let options = SqliteOptions { read_only, ..SqliteOptions::default() };
     let store = tokio::task::spawn_blocking(move || SqliteStore::open(&path, options)).await??;
     Ok(Arc::new(store))
@@ -134,7 +130,7 @@ pub type OnReady = Box<
 /// It cannot start.
 pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
-    std::fs::create_dir_all(&config.data_dir).with_context(|| {
+    eventlog::make_folder(&config.data_dir).with_context(|| {
         format!("{} cannot be made: choose another --data-dir", config.data_dir.display())
     })?;
     let folders = DataDir::new(&config.data_dir);

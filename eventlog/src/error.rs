@@ -260,9 +260,15 @@ impl From<rusqlite::Error> for Error {
             Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
                 Error::Busy
             }
+            // There is no room for the index of the write-ahead log.
+            _ if is_extended(&error, rusqlite::ffi::SQLITE_IOERR_SHMSIZE) => Error::DiskFull,
             _ => Error::Sqlite(error),
         }
     }
+}
+
+fn is_extended(error: &rusqlite::Error, code: std::ffi::c_int) -> bool {
+    error.sqlite_error().is_some_and(|error| error.extended_code == code)
 }
 
 impl From<std::io::Error> for Error {

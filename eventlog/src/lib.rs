@@ -7,6 +7,7 @@
 pub mod conformance;
 mod envelope;
 mod error;
+mod folder;
 mod group;
 mod postgres;
 mod sqlite;
@@ -19,6 +20,7 @@ pub use envelope::{
     Append, Appended, Expected, Metadata, NewEvent, Position, RecordedEvent, StreamId, event_id,
 };
 pub use error::{AppendError, Cause, Error};
+pub use folder::make_folder;
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{Capabilities, EventStore};

@@ -30,7 +30,7 @@ use crate::group::Request;
 use crate::tail::Tail;
 use crate::{
     Append, AppendError, Appended, Capabilities, Error, EventStore, Position, RecordedEvent,
-    StreamId,
+    StreamId, folder,
 };
 
 /// Rows up to which a stream is read on the caller's thread.
@@ -110,9 +110,7 @@ impl SqliteStore {
     }
 
     fn open_writer(path: &Path, options: SqliteOptions) -> Result<SqliteStore, Error> {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
+        folder::make_folder(folder::parent(path))?;
         let lock = schema::lock(path)?;
         let connection = schema::open_writer(path, &options)?;
         let head = reader::head(&connection)?.position;

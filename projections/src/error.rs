@@ -30,6 +30,27 @@ pub enum Error {
     NotReady,
 }
 
+impl Error {
+    /// Whether the disk is at fault and not the event: it may be taken in later.
+    pub(crate) fn is_passing(&self) -> bool {
+        use rusqlite::ErrorCode;
+        match self {
+            Error::Io(_) => true,
+            Error::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    ErrorCode::DiskFull
+                        | ErrorCode::SystemIoFailure
+                        | ErrorCode::OutOfMemory
+                        | ErrorCode::DatabaseBusy
+                        | ErrorCode::DatabaseLocked
+                )
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// An error with its causes, as one line.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -8,14 +8,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 pub use client::{Client, Reply};
-use process::{Process, data_dir, log_file};
-pub use process::{prodgy, prodgy_path, workspace};
+pub use process::{Process, prodgy, prodgy_path, workspace};
+use process::{data_dir, log_file};
 
 #[path = "support/client.rs"]
 mod client;
@@ -34,7 +35,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 /// A running server, and its owner signed in: it derefs to the owner's [`Client`].
 pub struct TestApp {
     process: Process,
-    folder: TempDir,
+    folder: Arc<TempDir>,
     settings: Vec<(OsString, OsString)>,
     owner: Client,
 }
@@ -65,13 +66,28 @@ impl TestApp {
 
     /// As [`TestApp::spawn`], with more `PRODGY_…` settings: `&[("PRODGY_UPLOAD_LIMIT_BYTES", "2048")]`.
     pub async fn spawn_with(settings: &[(&str, &str)]) -> TestApp {
-        let folder = tempfile::tempdir().unwrap();
-        let settings: Vec<(OsString, OsString)> =
-            settings.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let (process, address) = Process::start(folder.path(), &settings).unwrap();
-        let mut app = TestApp { process, folder, settings, owner: Client::new(address) };
-        app.owner = app.login(OWNER, PASSWORD).await;
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let settings = settings.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let mut app = TestApp::start_in(folder, settings).unwrap();
+        app.sign_in().await;
         app
+    }
+
+    /// Starts a server on the data directory of a folder that is there; nobody is signed in yet.
+    ///
+    /// # Errors
+    /// It ended before it listened: how, and what it logged.
+    pub fn start_in(
+        folder: Arc<TempDir>,
+        settings: Vec<(OsString, OsString)>,
+    ) -> Result<TestApp, String> {
+        let (process, address) = Process::start(folder.path(), &settings)?;
+        Ok(TestApp { process, folder, settings, owner: Client::new(address) })
+    }
+
+    /// Signs the owner in.
+    pub async fn sign_in(&mut self) {
+        self.owner = self.login(OWNER, PASSWORD).await;
     }
 
     /// Where everything of this server is kept.
@@ -87,21 +103,6 @@ impl TestApp {
     /// The owner.
     pub fn owner(&self) -> &Client {
         &self.owner
-    }
-
-    /// A client without a credential.
-    pub fn nobody(&self) -> Client {
-        self.owner.without_credential()
-    }
-
-    /// A client that sends this as its bearer credential: a session's access token, or anything else.
-    pub fn bearer(&self, credential: &str) -> Client {
-        self.owner.with_credential("authorization", &format!("Bearer {credential}"))
-    }
-
-    /// A client that sends this API token.
-    pub fn with_token(&self, secret: &str) -> Client {
-        self.owner.with_credential("x-api-token", secret)
     }
 
     /// Signs in.
@@ -205,9 +206,25 @@ impl TestApp {
 
     /// Starts the server again, on the same data directory; sessions and clients stay good.
     pub fn start(&mut self) {
-        let (process, address) = Process::start(self.folder.path(), &self.settings).unwrap();
+        self.try_start().unwrap();
+    }
+
+    /// As [`TestApp::start`], where it may be refused.
+    ///
+    /// # Errors
+    /// It ended before it listened: how, and what it logged.
+    pub fn try_start(&mut self) -> Result<(), String> {
+        let (process, address) = Process::start(self.folder.path(), &self.settings)?;
         self.process = process;
         self.owner.call_at(address);
+        Ok(())
+    }
+
+    /// Stops the test unless the read models are what the log makes of them.
+    #[track_caller]
+    pub fn verified(&self) {
+        let output = prodgy(self.folder.path(), &["projections", "verify"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// Stops the server as an operator does, and starts it again.
@@ -247,4 +264,18 @@ pub async fn eventually<T>(what_is_missing: &str, mut ask: impl AsyncFnMut() -> 
         assert!(Instant::now() < deadline, "after {PATIENCE:?}: {what_is_missing}");
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// An agent that answers its input's `n`, and one, and its configuration's `start`.
+pub fn counter_manifest() -> Value {
+    json!({
+        "manifest": "prodgy.agent/1", "name": "acme.counter", "version": "1.0.0", "title": "Counter", "summary": "Adds twice",
+        "config": { "type": "object", "properties": { "start": { "type": "integer", "default": 0 } } },
+        "inputs": { "type": "object", "properties": { "n": { "type": "integer" } }, "required": ["n"] },
+        "steps": [
+            { "id": "one", "type": "transform", "with": { "value": { "cel": "input.n + config.start" } } },
+            { "id": "two", "type": "transform", "needs": ["one"], "with": { "value": { "cel": "steps.one.output.value + 1" } } }
+        ],
+        "output": { "cel": "steps.two.output.value" }
+    })
 }

@@ -184,6 +184,34 @@ async fn a_read_model_that_was_tampered_with_does_not_verify() {
 }
 
 #[tokio::test]
+async fn no_command_touches_a_data_directory_of_a_newer_version() {
+    let mut app = TestApp::spawn().await;
+    let folder = folder_of(&app);
+    app.stop();
+    let log = app.data_dir().join("events.db");
+    let version = |change: i64| {
+        let log = rusqlite::Connection::open(&log).unwrap();
+        let known: i64 = log.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        log.pragma_update(None, "user_version", known + change).unwrap();
+    };
+
+    version(1);
+    for arguments in [
+        &["projections", "list"][..],
+        &["projections", "verify"],
+        &["projections", "rebuild", "product"],
+        &["events", "tail", "--no-follow"],
+        &["users", "create", "--email", "ada@example.com", "--role", "admin", "--password-stdin"],
+    ] {
+        let output = run_with_input(&folder, arguments, PASSWORD);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        assert!(stderr(&output).contains("upgrade prodgy"), "{arguments:?}: {}", stderr(&output));
+    }
+    version(-1);
+    app.start();
+}
+
+#[tokio::test]
 async fn the_log_is_printed_as_json_lines() {
     let app = TestApp::spawn().await;
     let folder = folder_of(&app);

@@ -9,11 +9,17 @@
  *       tree/         the guarded folder as it would be after the cut; files are hard links to …
  *       files/<inode> … the synced bytes of each guarded file
  *       folders/<inode> what was synced of a folder whose own name is not synced yet
- *       space         if it exists: how many more bytes the disk takes (a decimal number)
+ *       space         if it exists: how many more bytes the disk takes (a decimal number), and,
+ *                     after a space, what a path must hold to be counted
+ *       lies          if it exists: the disk says that it has synced what has this text in its
+ *                     path, and has not
+ *   POWER_CUT_AT_SYNC the power goes when the process asks for its so many-th sync, before it is done
  *
  * Files are known by their inode, so that renames, links and duplicated descriptors need no
  * bookkeeping. Not modelled: renaming a folder (it counts as synced), writes through mmap (SQLite's
  * -shm, which means nothing after a crash, is left out), sync() and syncfs() (they promise nothing).
+ * A system call that is made without libc (a rename by rustix) is not seen; since folders are looked
+ * at when they are synced, that costs nothing.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -22,6 +28,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -37,6 +44,8 @@
 
 static char data_folder[PATH_MAX], shadow_folder[PATH_MAX];
 static dev_t data_device;
+/* How many syncs are done before the power goes; 0 for ever. */
+static long syncs_left;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Set while this file itself uses the disk: its own calls are not looked at. */
 static __thread int inside;
@@ -48,6 +57,8 @@ __attribute__((constructor)) static void begin(void) {
         data_device = status.st_dev;
         snprintf(data_folder, sizeof data_folder, "%s", data);
         snprintf(shadow_folder, sizeof shadow_folder, "%s", shadow);
+        const char *at_sync = getenv("POWER_CUT_AT_SYNC");
+        if (at_sync) syncs_left = strtol(at_sync, NULL, 10);
     }
 }
 
@@ -129,14 +140,33 @@ static int is_scratch(const char *path) {
     return length >= 4 && !strcmp(path + length - 4, "-shm");
 }
 
+/* Reads a small file that a test has put into the shadow folder; says whether there is one. */
+static int told(const char *name, char *text, size_t room) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", shadow_folder, name);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return 0;
+    ssize_t length = read(file, text, room - 1);
+    if (length < 0) broken(path);
+    text[length] = 0;
+    close(file);
+    return 1;
+}
+
 /* Looks at a file that was just opened: from now on its inode is known. */
-static void opened(int descriptor, int was_truncated, off_t size_before) {
+static void opened(int descriptor, int is_new, int was_truncated, off_t size_before) {
     char path[PATH_MAX], shadow[PATH_MAX];
     struct stat status;
     if (fstat(descriptor, &status) || !S_ISREG(status.st_mode)) return;
     const char *name = guarded(descriptor, path);
     if (!name || is_scratch(name)) return;
     pthread_mutex_lock(&lock);
+    shadow_of(status.st_ino, "files", shadow);
+    if (is_new && find(status.st_ino)) {
+        /* Its inode was another file's, which lost its name unseen. */
+        forget(status.st_ino);
+        unlink(shadow);
+    }
     struct file *file = find(status.st_ino);
     if (!file) {
         file = calloc(1, sizeof *file);
@@ -145,7 +175,6 @@ static void opened(int descriptor, int was_truncated, off_t size_before) {
         file->next = files[status.st_ino % BUCKETS];
         files[status.st_ino % BUCKETS] = file;
         file->size = status.st_size;
-        shadow_of(status.st_ino, "files", shadow);
         /* Without synced bytes there is still the empty file. */
         int made = open(shadow, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
         if (made < 0) broken(shadow);
@@ -158,18 +187,16 @@ static void opened(int descriptor, int was_truncated, off_t size_before) {
 /* ---- a disk that is full ------------------------------------------------------------------- */
 
 /* How much of a write that reaches from `size` to `end` the disk still takes. */
-static size_t room_for(off_t size, off_t end, size_t wanted) {
+static size_t room_for(const char *name, off_t size, off_t end, size_t wanted) {
     static off_t used;
-    char path[PATH_MAX], text[32] = "";
-    snprintf(path, sizeof path, "%s/space", shadow_folder);
-    int space = open(path, O_RDONLY | O_CLOEXEC);
-    if (space < 0) {
+    char text[256], *of;
+    if (!told("space", text, sizeof text)) {
         used = 0;
         return wanted;
     }
-    if (read(space, text, sizeof text - 1) < 0) broken(path);
-    close(space);
-    off_t grows = end > size ? end - size : 0, left = strtoll(text, NULL, 10) - used;
+    off_t space = strtoll(text, &of, 10);
+    if (*of == ' ' && !strstr(name, of + 1)) return wanted;
+    off_t grows = end > size ? end - size : 0, left = space - used;
     if (left < 0) left = 0;
     if (grows <= left) {
         used += grows;
@@ -185,11 +212,12 @@ static ssize_t admit(int descriptor, off_t at, size_t count) {
     char path[PATH_MAX];
     struct stat status;
     if (inside || !*data_folder || fstat(descriptor, &status) || !S_ISREG(status.st_mode)) return count;
-    if (!guarded(descriptor, path)) return count;
+    const char *name = guarded(descriptor, path);
+    if (!name) return count;
     if (at < 0) at = fcntl(descriptor, F_GETFL) & O_APPEND ? status.st_size : lseek(descriptor, 0, SEEK_CUR);
     inside = 1;
     pthread_mutex_lock(&lock);
-    size_t fits = room_for(status.st_size, at + count, count);
+    size_t fits = room_for(name, status.st_size, at + count, count);
     pthread_mutex_unlock(&lock);
     inside = 0;
     if (!fits && count) {
@@ -295,14 +323,17 @@ static void sync_folder(int descriptor, const char *name, ino_t inode) {
 }
 
 static int sync_descriptor(int descriptor) {
-    char path[PATH_MAX];
+    char path[PATH_MAX], lies[256];
     struct stat status;
     if (fstat(descriptor, &status)) return -1;
     const char *name = guarded(descriptor, path);
     if (!name) return 1;
     inside = 1;
     pthread_mutex_lock(&lock);
-    if (S_ISDIR(status.st_mode)) {
+    if (syncs_left && !--syncs_left) kill(getpid(), SIGKILL);
+    if (told("lies", lies, sizeof lies) && strstr(name, lies)) {
+        /* Nothing is done, and nobody hears of it. */
+    } else if (S_ISDIR(status.st_mode)) {
         sync_folder(descriptor, name, status.st_ino);
     } else {
         struct file *file = find(status.st_ino);
@@ -351,7 +382,8 @@ static off_t size_of(int folder, const char *path) {
         int descriptor = CALL_##name;                                                \
         if (descriptor >= 0 && looks) {                                              \
             inside = 1;                                                              \
-            opened(descriptor, flags & O_TRUNC, before);                             \
+            int is_new = flags & O_CREAT && flags & O_EXCL;                          \
+            opened(descriptor, is_new, flags & O_TRUNC, before);                     \
             inside = 0;                                                              \
         }                                                                            \
         return descriptor;                                                           \

@@ -23,6 +23,9 @@
 //! are not to be renamed.
 //!
 //! [`PowerCut::fill`] makes the disk full for a running child, [`PowerCut::make_room`] ends it.
+//! [`PowerCut::lie_about`] makes a disk that says it has synced what it has not: the negative control
+//! of a program that syncs everything. The variable `POWER_CUT_AT_SYNC` of the child cuts the power
+//! at the so many-th sync that it asks for, counted from 1: the child is killed then.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -91,8 +94,27 @@ impl PowerCut {
 
     /// From now on the disk takes so many more bytes and is full then.
     pub fn fill(&self, bytes_left: u64) {
-        fs::write(self.shadow.path().join("space"), bytes_left.to_string())
-            .expect("space can be set");
+        self.fill_for("", bytes_left);
+    }
+
+    /// As [`PowerCut::fill`], for files alone that have this text in their path below the folder:
+    /// for a test of what happens when just these come too late for the last bytes.
+    pub fn fill_for(&self, part_of_path: &str, bytes_left: u64) {
+        self.tell("space", &format!("{bytes_left} {part_of_path}"));
+    }
+
+    /// From now on, until the cut, what has this text in its path below the folder is not synced
+    /// when that is asked for.
+    pub fn lie_about(&self, part_of_path: &str) {
+        self.tell("lies", part_of_path);
+    }
+
+    /// Tells the running child something. In one step: it may look at any moment.
+    fn tell(&self, name: &str, text: &str) {
+        let path = self.shadow.path().join(name);
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, text).expect("the shadow can be written");
+        fs::rename(&fresh, path).expect("the shadow can be written");
     }
 
     /// The disk has room again.
@@ -122,6 +144,8 @@ impl PowerCut {
             }
             fs::create_dir(&folder).expect("the shadow can be made");
         }
+        // Nothing has this in its path: the disk is honest again.
+        self.lie_about("\n");
         copy(&self.data, &self.tree());
         link(&self.data, &self.tree(), &self.files());
     }

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::{Value, json};
-use tests::support::{TestApp, eventually, prodgy};
-use walk::{Walk, seed};
+use tests::chance::seed;
+use tests::support::{TestApp, eventually};
+use walk::Walk;
 
 /// How many commands a walk has.
 const STEPS: usize = 120;
@@ -30,7 +31,7 @@ async fn read_models_made_anew_answer_byte_for_byte_the_same() {
     let before = answers(&app, &walk, None).await;
 
     assert!(app.stop().success(), "{}", app.stderr());
-    verified(&app);
+    app.verified();
     for folder in ["views", "search"] {
         fs::remove_dir_all(app.data_dir().join(folder)).unwrap();
     }
@@ -41,7 +42,7 @@ async fn read_models_made_anew_answer_byte_for_byte_the_same() {
 
     same(&before, &answers(&app, &walk, Some(before.head)).await);
     assert!(app.stop().success(), "{}", app.stderr());
-    verified(&app);
+    app.verified();
 }
 
 #[tokio::test]
@@ -59,7 +60,7 @@ async fn a_killed_server_comes_back_with_what_it_had_said() {
     let before = answers(&app, &walk, None).await;
 
     app.kill();
-    verified(&app);
+    app.verified();
     for folder in ["views", "search"] {
         fs::remove_dir_all(app.data_dir().join(folder)).unwrap();
     }
@@ -123,11 +124,4 @@ fn same(before: &Answers, after: &Answers) {
     for (path, answer) in &before.by_path {
         assert_eq!(answer, &after.by_path[path], "{path} is answered differently");
     }
-}
-
-#[track_caller]
-fn verified(app: &TestApp) {
-    let output =
-        prodgy(app.data_dir().parent().unwrap(), &["projections", "verify"]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
 }

@@ -4,20 +4,12 @@
 //! be read afterwards, deleted or not.
 
 use serde_json::{Value, json};
-use tests::support::{Product, TestApp};
-
-/// The seed of this run, printed so that a failure can be run again.
-pub fn seed() -> u64 {
-    let given = std::env::var("PRODGY_TEST_SEED").ok();
-    let seed =
-        given.map_or_else(|| uuid::Uuid::new_v4().as_u64_pair().1, |text| text.parse().unwrap());
-    eprintln!("PRODGY_TEST_SEED={seed}");
-    seed
-}
+use tests::chance::Chance;
+use tests::support::{Product, TestApp, counter_manifest};
 
 /// Where a walk is and what it has made.
 pub struct Walk {
-    state: u64,
+    chance: Chance,
     made: u64,
     products: Vec<Product>,
     bases: Vec<String>,
@@ -31,7 +23,7 @@ impl Walk {
     /// A walk that has not begun.
     pub fn new(seed: u64) -> Walk {
         Walk {
-            state: seed,
+            chance: Chance::new(seed),
             made: 0,
             products: Vec::new(),
             bases: Vec::new(),
@@ -42,13 +34,9 @@ impl Walk {
         }
     }
 
-    /// A number below `below` (SplitMix64: the same on every machine).
+    /// A number below `below`.
     pub fn pick(&mut self, below: usize) -> usize {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % below as u64) as usize
+        self.chance.pick(below)
     }
 
     fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
@@ -170,7 +158,7 @@ impl Walk {
         if choice == 0 {
             body["agent"] = json!("prodgy.search");
         } else {
-            body["manifest"] = counter();
+            body["manifest"] = counter_manifest();
             body["config"] = json!({ "start": choice });
         }
         let reply = app.post("/api/agent-base/install", body).await;
@@ -337,17 +325,4 @@ fn done_or_gone(reply: &tests::support::Reply, expected: &[u16]) {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
-}
-
-fn counter() -> Value {
-    json!({
-        "manifest": "prodgy.agent/1", "name": "acme.counter", "version": "1.0.0", "title": "Counter", "summary": "Adds twice",
-        "config": { "type": "object", "properties": { "start": { "type": "integer", "default": 0 } } },
-        "inputs": { "type": "object", "properties": { "n": { "type": "integer" } }, "required": ["n"] },
-        "steps": [
-            { "id": "one", "type": "transform", "with": { "value": { "cel": "input.n + config.start" } } },
-            { "id": "two", "type": "transform", "needs": ["one"], "with": { "value": { "cel": "steps.one.output.value + 1" } } }
-        ],
-        "output": { "cel": "steps.two.output.value" }
-    })
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::SqliteOptions;
-use crate::Error;
+use crate::{Error, folder};
 
 /// One entry for each schema number, from 1.
 const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/events/sqlite/0001_events.sql")];
@@ -38,7 +38,6 @@ pub(super) fn lock(path: &Path) -> Result<File, Error> {
 
 /// Opens the one connection that writes; makes the file where there is none.
 pub(super) fn open_writer(path: &Path, options: &SqliteOptions) -> Result<Connection, Error> {
-    let is_new = !path.exists();
     let mut connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -53,9 +52,9 @@ pub(super) fn open_writer(path: &Path, options: &SqliteOptions) -> Result<Connec
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "cache_size", -32 * 1024)?;
     migrate(&mut connection)?;
-    if is_new {
-        sync_folder(path)?;
-    }
+    // A file is only there after a power cut when its folder was synced too: every time, since whoever
+    // made it may have been killed before that.
+    folder::sync_folder(folder::parent(path))?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
@@ -98,13 +97,6 @@ fn migrate(connection: &mut Connection) -> Result<(), Error> {
 
 fn version(connection: &Connection) -> Result<u32, Error> {
     Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
-}
-
-/// A file is only there after a power cut when its folder was synced too.
-fn sync_folder(path: &Path) -> Result<(), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    Ok(())
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -122,6 +122,62 @@ os.mkdir('last')
     assert_eq!(left, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
 }
 
+/// The shim itself does what a negative control tells it: it lies, is full for some files alone, and
+/// cuts the power at a given sync.
+#[test]
+fn the_shim_lies_is_full_and_cuts_where_it_is_told_to() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir_all(data.join("believed")).unwrap();
+    let mut disk = PowerCut::over(&data);
+    let script = r#"
+import errno, os
+def put(path, text):
+    file = os.open(path, os.O_CREAT | os.O_WRONLY)
+    try: os.write(file, text)
+    except OSError as error: text = errno.errorcode[error.errno].encode()
+    os.fsync(file)
+    os.close(file)
+    folder = os.open(os.path.dirname(path) or '.', os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+    print(text.decode(), flush=True)
+put('honest', b'1')
+put('believed/file', b'2')
+put('full', b'3')
+put('late', b'4')
+"#;
+    let run = |disk: &PowerCut, at_sync: &str| {
+        let mut python = std::process::Command::new("python3");
+        let python = disk.guard(python.args(["-c", script]).current_dir(&data));
+        python.env("POWER_CUT_AT_SYNC", at_sync).output().unwrap()
+    };
+    disk.lie_about("believed");
+    disk.fill_for("full", 0);
+
+    let output = run(&disk, "0");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "1\n2\nENOSPC\n4\n");
+    disk.cut(Kept::Nothing);
+    let mut left = Vec::new();
+    list(&data, &data, &mut left);
+    left.sort();
+    let owned = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
+    assert_eq!(left, [("full", ""), ("honest", "1"), ("late", "4")].map(owned));
+
+    // After a cut it is honest again. The fourth sync is that of the second file's name.
+    std::fs::remove_file(data.join("honest")).unwrap();
+    std::fs::remove_file(data.join("late")).unwrap();
+    disk.take_as_synced();
+    let output = run(&disk, "4");
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "1\n");
+    disk.cut(Kept::Nothing);
+    let mut left = Vec::new();
+    list(&data, &data, &mut left);
+    left.sort();
+    assert_eq!(left, [("full", ""), ("honest", "1")].map(owned));
+}
+
 fn list(root: &std::path::Path, folder: &std::path::Path, left: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

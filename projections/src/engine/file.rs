@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use eventlog::{Position, RecordedEvent};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::model::ReadModel;
 use super::status::Stopped;
@@ -101,35 +101,23 @@ impl File {
         reached(&self.standings)
     }
 
-    /// Takes a batch in, which follows on what was taken in before.
+    /// Takes a batch in, which follows on what was taken in before. All of it or, where that fails,
+    /// nothing: the same batch is then to be given again.
     ///
     /// # Errors
-    /// The file failed; nothing of the batch was taken in.
+    /// The file failed.
     pub(crate) fn apply(&mut self, events: &[Arc<RecordedEvent>]) -> Result<(), Error> {
         let Some(last) = events.last() else { return Ok(()) };
-        let before = self.standings.clone();
-        let outcome = self.apply_in_transaction(events, last.position);
-        if outcome.is_err() {
-            self.standings = before;
-        }
-        outcome
-    }
-
-    fn apply_in_transaction(
-        &mut self,
-        events: &[Arc<RecordedEvent>],
-        last: Position,
-    ) -> Result<(), Error> {
+        // Until the commit nothing is taken in: a full disk may still throw it all away.
+        let mut standings = self.standings.clone();
         let transaction = self.connection.unchecked_transaction()?;
-        for standing in &mut self.standings {
-            if standing.stopped.is_some() {
-                continue;
-            }
+        for standing in standings.iter_mut().filter(|standing| standing.stopped.is_none()) {
             let model = self.models[standing.model].as_ref();
-            take_in(&transaction, model, standing, events, last)?;
+            take_in(&transaction, model, standing, events, last.position)?;
             save(&transaction, model, standing)?;
         }
         transaction.commit()?;
+        self.standings = standings;
         Ok(())
     }
 
@@ -218,7 +206,8 @@ pub(crate) fn reached(standings: &[Standing]) -> Position {
     })
 }
 
-/// Lets one model take a batch in, behind a savepoint. Where it fails it keeps what came before.
+/// Lets one model take a batch in, behind a savepoint. Where an event is at fault it keeps what came
+/// before; where the disk is, it fails.
 fn take_in(
     db: &Connection,
     model: &dyn ReadModel,
@@ -228,7 +217,7 @@ fn take_in(
 ) -> Result<(), Error> {
     db.prepare_cached("SAVEPOINT model")?.execute([])?;
     if let Err((index, error)) = run(db, model, standing.position, events) {
-        if is_of_the_file(&error) {
+        if error.is_passing() {
             return Err(error);
         }
         db.prepare_cached("ROLLBACK TO model")?.execute([])?;
@@ -254,7 +243,7 @@ fn fill_one(
     let Some(last) = events.last() else { return Ok(()) };
     let model = models[standing.model].as_ref();
     if let Err((index, error)) = run(db, model, standing.position, events) {
-        if is_of_the_file(&error) {
+        if error.is_passing() {
             return Err(error.into());
         }
         stop(model, standing, events[..index].last(), &events[index], &error);
@@ -279,23 +268,6 @@ fn run(
         }
     }
     Ok(())
-}
-
-/// Whether an error says something of the disk rather than of the event: then it is tried again.
-fn is_of_the_file(error: &Error) -> bool {
-    let Error::Sqlite(error) = error else {
-        return !matches!(error, Error::Payload(_) | Error::Unfit(_));
-    };
-    // What the event itself can bring about is a broken constraint, or a value of the wrong type.
-    error.sqlite_error_code().is_some_and(|code| {
-        !matches!(
-            code,
-            ErrorCode::ConstraintViolation
-                | ErrorCode::TypeMismatch
-                | ErrorCode::TooBig
-                | ErrorCode::Unknown
-        )
-    })
 }
 
 fn stop(
@@ -370,3 +342,6 @@ fn readable(value: ValueRef<'_>) -> String {
         ValueRef::Blob(bytes) => format!("x'{}'", hex::encode(bytes)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,19 +64,21 @@ impl FullText {
         Position(payload.and_then(|text| text.parse().ok()).unwrap_or(0))
     }
 
-    /// Adds a file, in place of an older one of that id. Not seen before [`FullText::commit`].
+    /// Adds a file, in place of an older one of that id. Not seen before [`FullText::commit`]. Where
+    /// it fails, everything since the last commit is forgotten.
     pub(super) fn add(&self, file: Uuid, base: Uuid, chunks: &[Chunk]) -> Result<(), Error> {
         self.remove(file);
-        let writer = self.writer.lock();
-        for chunk in chunks {
-            writer.add_document(doc!(
+        let mut writer = self.writer.lock();
+        let mut documents = chunks.iter().map(|chunk| {
+            doc!(
                 self.fields.file => file.to_string(),
                 self.fields.base => base.to_string(),
                 self.fields.chunk => u64::from(chunk.index),
                 self.fields.text => chunk.text.as_str(),
-            ))?;
-        }
-        Ok(())
+            )
+        });
+        let added = documents.try_for_each(|document| writer.add_document(document).map(|_| ()));
+        whole(&mut writer, added)
     }
 
     /// Removes a file. Seen until [`FullText::commit`].
@@ -96,12 +98,15 @@ impl FullText {
         Ok(())
     }
 
-    /// Makes what was added and removed durable and seen, together with the position.
+    /// Makes what was added and removed durable and seen, together with the position. Where it
+    /// fails, everything since the last commit is forgotten.
     pub(super) fn commit(&self, position: Position) -> Result<(), Error> {
         let mut writer = self.writer.lock();
-        let mut commit = writer.prepare_commit()?;
-        commit.set_payload(&position.to_string());
-        commit.commit()?;
+        let committed = writer.prepare_commit().and_then(|mut commit| {
+            commit.set_payload(&position.to_string());
+            commit.commit()
+        });
+        whole(&mut writer, committed.map(|_| ()))?;
         self.reader.reload()?;
         Ok(())
     }
@@ -156,6 +161,16 @@ impl FullText {
         });
         Ok(words.into_iter().collect())
     }
+}
+
+/// Makes a writer whole again after a failure, as a full disk. The threads that wrote are gone then:
+/// what is added next would be dropped, and the commit after it would say that it is there.
+fn whole(writer: &mut IndexWriter, outcome: tantivy::Result<()>) -> Result<(), Error> {
+    if let Err(error) = outcome {
+        writer.rollback()?;
+        return Err(error.into());
+    }
+    Ok(())
 }
 
 /// A condition that does not weigh in the score.

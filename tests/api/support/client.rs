@@ -33,11 +33,22 @@ impl Client {
         *self.base.lock().unwrap() = address;
     }
 
-    pub(super) fn without_credential(&self) -> Client {
+    /// A client without a credential.
+    pub fn nobody(&self) -> Client {
         Client { credential: None, ..self.clone() }
     }
 
-    pub(super) fn with_credential(&self, header: &'static str, value: &str) -> Client {
+    /// A client that sends this as its bearer credential: a session's access token, or anything else.
+    pub fn bearer(&self, credential: &str) -> Client {
+        self.with_credential("authorization", &format!("Bearer {credential}"))
+    }
+
+    /// A client that sends this API token.
+    pub fn with_token(&self, secret: &str) -> Client {
+        self.with_credential("x-api-token", secret)
+    }
+
+    fn with_credential(&self, header: &'static str, value: &str) -> Client {
         let mut value = HeaderValue::try_from(value).unwrap();
         value.set_sensitive(true);
         Client { credential: Some((HeaderName::from_static(header), value)), ..self.clone() }
@@ -142,6 +153,15 @@ impl Client {
 
     /// Uploads files, each a name, a media type and its bytes.
     pub async fn upload(&self, knowledge_base: &str, files: &[(&str, &str, &[u8])]) -> Reply {
+        self.send(self.upload_request(knowledge_base, files)).await
+    }
+
+    /// The request of [`Client::upload`], to be added to and sent.
+    pub fn upload_request(
+        &self,
+        knowledge_base: &str,
+        files: &[(&str, &str, &[u8])],
+    ) -> reqwest::RequestBuilder {
         let mut form = Form::new().text("knowledge_base_id", knowledge_base.to_owned());
         for (name, media_type, bytes) in files {
             let part = Part::bytes(bytes.to_vec())
@@ -150,8 +170,7 @@ impl Client {
                 .unwrap();
             form = form.part("file", part);
         }
-        let path = "/api/knowledge-base/storage/upload";
-        self.send(self.request(Method::POST, path).multipart(form)).await
+        self.request(Method::POST, "/api/knowledge-base/storage/upload").multipart(form)
     }
 }
 

@@ -58,7 +58,7 @@ pub fn prodgy(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 /// A server process, ended with the test.
-pub(super) struct Process {
+pub struct Process {
     pub(super) child: Child,
     /// Kept open: a server whose stdout is gone could not print to it.
     _stdout: BufReader<ChildStdout>,
@@ -66,11 +66,15 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts a server in `folder` and waits until it listens. Answers its address too.
-    pub(super) fn start(
+    ///
+    /// # Errors
+    /// It ended before it listened: how, and what it logged.
+    pub fn start(
         folder: &Path,
         settings: &[(OsString, OsString)],
     ) -> Result<(Process, String), String> {
         let log = File::options().create(true).append(true).open(log_file(folder)).unwrap();
+        let logged_before = log.metadata().unwrap().len() as usize;
         let mut child = prodgy(folder, &["serve", "--listen", "127.0.0.1:0"])
             .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
@@ -88,10 +92,8 @@ impl Process {
             line.clear();
         }
         let status = process(stdout).wait();
-        Err(format!(
-            "the server ended with {status}: {}",
-            fs::read_to_string(log_file(folder)).unwrap()
-        ))
+        let logged = fs::read(log_file(folder)).unwrap().split_off(logged_before);
+        Err(format!("the server ended with {status}: {}", String::from_utf8_lossy(&logged)))
     }
 
     pub(super) fn signal(&self, name: &str) {
