@@ -144,7 +144,7 @@ pub fn is_left(db: &Connection, product: Uuid) -> Result<bool, Error> {
 pub struct Inside {
     /// Its API tokens.
     pub tokens: Vec<Uuid>,
-    /// Its agents that are installed.
+    /// Its agents that are installed, or have triggers left.
     pub agents: Vec<Uuid>,
     /// Its executions that have not ended.
     pub executions: Vec<Uuid>,
@@ -167,7 +167,8 @@ pub fn inside(db: &Connection, product: Uuid) -> Result<Inside, Error> {
     };
     Ok(Inside {
         tokens: ids("SELECT id FROM api_token WHERE product = ?1")?,
-        agents: ids("SELECT id FROM agent WHERE product = ?1 AND uninstalled_at IS NULL")?,
+        agents: ids("SELECT id FROM agent WHERE product = ?1 AND (uninstalled_at IS NULL OR EXISTS
+               (SELECT 1 FROM agent_trigger WHERE agent_trigger.agent = agent.id AND deleted_at IS NULL))")?,
         executions: ids("SELECT id FROM execution
              WHERE agent IN (SELECT id FROM agent WHERE product = ?1) AND ended_at IS NULL")?,
         knowledge_bases: ids("SELECT id FROM knowledge_base WHERE product = ?1")?,

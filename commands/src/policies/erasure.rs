@@ -123,7 +123,12 @@ impl Ending {
                 commands.execute::<Session>(id, SessionCommand::End { reason }, ask).await
             }
             Ending::Token => commands.delete_api_token(id, ask).await,
-            Ending::Agent => commands.uninstall_agent(id, ask).await,
+            Ending::Agent => {
+                let uninstalled = commands.uninstall_agent(id, ask).await;
+                // It may have been uninstalled, and cut off before its triggers were removed.
+                commands.complete_agent(id).await?;
+                uninstalled
+            }
             Ending::Execution => {
                 let cancel = ExecutionCommand::Cancel { reason: CancelReason::ProductDeleted };
                 commands.execute::<Execution>(id, cancel, ask).await

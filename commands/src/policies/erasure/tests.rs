@@ -10,6 +10,7 @@ use domain::file::{FileCommand, FileEvent, FileIndex};
 use domain::lease::LeaseClaim;
 use domain::manifest::Manifest;
 use domain::session::SessionEvent;
+use domain::trigger::TriggerEvent;
 use domain::user::Asker;
 use domain::{BlobRef, Email, FileName, Name, Role, Scope, Timestamp};
 use eventlog::{EventStore, SqliteOptions, SqliteStore};
@@ -32,6 +33,23 @@ struct Log(Arc<dyn EventStore>);
 impl Log {
     async fn all(&self) -> Vec<Arc<RecordedEvent>> {
         self.0.read_after(Position::START, 10_000).await.expect("read")
+    }
+
+    /// The agents of a product that are installed, or have triggers left.
+    async fn agents_of(&self, product: Uuid) -> Vec<Uuid> {
+        let of = Some(product);
+        let mut agents = self.open(of, "agent.installed.v1", &["agent.uninstalled.v1"]).await;
+        for trigger in self.open(of, "trigger.created.v1", &["trigger.deleted.v1"]).await {
+            let stream = StreamId::new("trigger", trigger);
+            let first = self.0.read_stream(&stream, 0, 1).await.expect("read");
+            if let TriggerEvent::Created { agent, .. } =
+                decode_event::<TriggerEvent>(&first[0]).expect("decoded")
+                && !agents.contains(&agent)
+            {
+                agents.push(agent);
+            }
+        }
+        agents
     }
 
     /// The streams of a category that began with one of these types and did not go on to another.
@@ -116,7 +134,7 @@ impl Contents for Log {
         let over = ["execution.succeeded.v1", "execution.failed.v1", "execution.cancelled.v1"];
         Ok(Inside {
             tokens: self.open(of, "api_token.created.v1", &["api_token.deleted.v1"]).await,
-            agents: self.open(of, "agent.installed.v1", &["agent.uninstalled.v1"]).await,
+            agents: self.agents_of(product).await,
             executions: self.open(of, "execution.requested.v1", &over).await,
             knowledge_bases: self
                 .open(of, "knowledge_base.created.v1", &["knowledge_base.deleted.v1"])
