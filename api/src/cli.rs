@@ -208,6 +208,7 @@ async fn create_user(
     from_stdin: bool,
 ) -> anyhow::Result<()> {
     let password = read_password(from_stdin)?;
+    let _lock = DataDir::new(&config.data_dir).lock()?;
     let log = open_log(config, false).await?;
     let commands = Commands::open(log.clone(), open_vault(config).await?).await?;
     let boot = commands.boot().await?;
@@ -268,9 +269,11 @@ async fn rebuild(config: &Config, name: &str) -> anyhow::Result<()> {
     if !projections::read_models().iter().any(|model| model.name() == name) {
         bail!("there is no read model {name}: `prodgy projections list` names them");
     }
-    // The lock of the log says that no server runs here.
+    let folders = DataDir::new(&config.data_dir);
+    // It says that no server runs here.
+    let _lock = folders.lock()?;
     let log = open_log(config, false).await?;
-    let folder = DataDir::new(&config.data_dir).views();
+    let folder = folders.views();
     std::fs::create_dir_all(&folder)?;
     projections::discard(&folder)?;
     let head = log.head().await?;

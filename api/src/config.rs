@@ -80,11 +80,24 @@ pub struct Config {
     log: String,
 }
 
-/// Where a log is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum EventStoreAddress {
-    /// A file of SQLite.
-    Sqlite(PathBuf),
+/// Where a log is kept, as `eventlog::open` reads it. It may hold a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EventStoreAddress(String);
+
+impl EventStoreAddress {
+    /// The address itself, not to be shown.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for EventStoreAddress {
+    /// A path is shown, and of anything else only what kind of store it is.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kind, rest) = self.0.split_once(':').unwrap_or_default();
+        let shown = if kind == "sqlite" { rest } else { "…" };
+        write!(formatter, "{kind}:{shown}")
+    }
 }
 
 /// Why a configuration cannot be used.
@@ -151,7 +164,7 @@ impl Config {
         Ok(Config {
             event_store: from
                 .optional("event-store", event_store)?
-                .unwrap_or_else(|| EventStoreAddress::Sqlite(data_dir.join("events.db"))),
+                .unwrap_or_else(|| in_data_dir(&data_dir)),
             blobs: from.optional("blobs", blobs)?,
             master_key: from.secret("master-key"),
             model_dir: from.optional("model-dir", path)?,
@@ -217,18 +230,12 @@ fn choice<T: ValueEnum>(text: &str) -> Result<T, String> {
 }
 
 fn event_store(text: &str) -> Result<EventStoreAddress, String> {
-    let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
-    match kind {
-        "sqlite" => {
-            let path = path(rest.strip_prefix("//").unwrap_or(rest))
-                .map_err(|_| "sqlite: is followed by a path, as sqlite:data/events.db")?;
-            Ok(EventStoreAddress::Sqlite(path))
-        }
-        "postgres" | "postgresql" | "kurrentdb" => {
-            Err(format!("{kind} is not available in this version; use sqlite:PATH"))
-        }
-        _ => Err("must be sqlite:PATH".to_owned()),
-    }
+    eventlog::check_address(text).map_err(|error| error.to_string())?;
+    Ok(EventStoreAddress(text.to_owned()))
+}
+
+fn in_data_dir(data_dir: &Path) -> EventStoreAddress {
+    EventStoreAddress(format!("sqlite:{}", data_dir.join("events.db").display()))
 }
 
 fn blobs(text: &str) -> Result<PathBuf, String> {

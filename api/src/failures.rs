@@ -57,15 +57,33 @@ impl From<vault::Error> for Problem {
 }
 
 fn log_failure(error: eventlog::Error) -> Problem {
-    match error {
-        eventlog::Error::DiskFull => Problem::unavailable("disk_full", error.to_string(), SOON),
-        eventlog::Error::Busy | eventlog::Error::Locked(_) => {
-            Problem::unavailable("log_locked", error.to_string(), SOON)
+    use eventlog::Error;
+    let code = match &error {
+        Error::DiskFull => "disk_full",
+        Error::Busy | Error::Locked(_) => "log_locked",
+        Error::ReadOnly | Error::ReadOnlyServer { .. } => "log_read_only",
+        Error::Closed => "stopping",
+        Error::Unanswered { .. } => "outcome_unknown",
+        other if other.is_temporary() => "log_unavailable",
+        other => return Problem::internal(other),
+    };
+    // Where the log is kept and as whom it is asked is nothing for those who call: they are told
+    // what it means to them, and the cause is in this server's log and at /readyz.
+    let detail = match code {
+        "log_read_only" => "the event log takes no changes now: try again in a moment".to_owned(),
+        "outcome_unknown" => {
+            "the event log went away while this was stored, and whether it was is not known yet: \
+             send it again with the same Idempotency-Key"
+                .to_owned()
         }
-        eventlog::Error::ReadOnly => Problem::unavailable("log_read_only", error.to_string(), SOON),
-        eventlog::Error::Closed => Problem::unavailable("stopping", error.to_string(), SOON),
-        other => Problem::internal(&other),
-    }
+        "log_unavailable" => {
+            "the event log cannot be reached now: try again in a moment, nothing of this request \
+             was stored"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    };
+    Problem::unavailable(code, detail, SOON)
 }
 
 fn vault_failure(error: vault::Error) -> Problem {

@@ -3,6 +3,7 @@
 //! The rule of this file: what is started here is stopped here, in the opposite order; the last line
 //! of a start on stdout says where the server listens.
 
+use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use axum::serve::ListenerExt;
 use chrono::TimeDelta;
 use commands::Commands;
 use commands::policies::{Pending, Policies};
-use eventlog::{EventStore, SqliteOptions, SqliteStore};
+use eventlog::EventStore;
 use projections::Views;
 use projections::search::Search;
 use secrecy::ExposeSecret;
@@ -24,7 +25,7 @@ use uuid::Uuid;
 use vault::{MasterKey, Vault};
 
 use crate::app::{App, Parts};
-use crate::config::{Config, EventStoreAddress};
+use crate::config::Config;
 use crate::http::finish::LeftAlone;
 use crate::http::layers::Settings;
 use crate::http::rate_limit::RateLimit;
@@ -74,6 +75,33 @@ impl DataDir {
     pub fn master_key(&self) -> PathBuf {
         self.0.join("master.key")
     }
+
+    /// Makes the directory, where there is none, and keeps other processes from writing in it: a
+    /// log on a server is open to many, the read models beside it are not. The lock is the operating
+    /// system's, and ends with whoever holds it.
+    ///
+    /// # Errors
+    /// Another process holds it, or it cannot be made.
+    pub fn lock(&self) -> anyhow::Result<File> {
+        let path = self.0.display();
+        eventlog::make_folder(&self.0)
+            .with_context(|| format!("{path} cannot be made: choose another --data-dir"))?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.0.join("lock"))
+            .with_context(|| format!("{path} cannot be written: choose another --data-dir"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                anyhow::bail!(
+                    "{path} is in use by another prodgy: stop that one, or choose another --data-dir"
+                )
+            }
+            Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+        }
+    }
 }
 
 /// Makes a folder that holds nothing.
@@ -92,10 +120,7 @@ fn make_empty(folder: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// It is in use, of a newer version, or cannot be opened.
 pub async fn open_log(config: &Config, read_only: bool) -> anyhow::Result<Arc<dyn EventStore>> {
-    let EventStoreAddress::Sqlite(path) = config.event_store.clone();
-    let options = SqliteOptions { read_only, ..SqliteOptions::default() };
-    let store = tokio::task::spawn_blocking(move || SqliteStore::open(&path, options)).await??;
-    Ok(Arc::new(store))
+    Ok(eventlog::open(config.event_store.expose(), read_only).await?)
 }
 
 /// Opens the vault of the data directory, with the master key of the environment or of its file.
@@ -130,10 +155,8 @@ pub type OnReady = Box<
 /// It cannot start.
 pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<()> {
     let metrics = Metrics::install()?;
-    eventlog::make_folder(&config.data_dir).with_context(|| {
-        format!("{} cannot be made: choose another --data-dir", config.data_dir.display())
-    })?;
     let folders = DataDir::new(&config.data_dir);
+    let _lock = folders.lock()?;
     let log = open_log(&config, false).await?;
     // The lock of the log says that no other server uses the folder.
     make_empty(&folders.spool())?;

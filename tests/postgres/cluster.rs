@@ -184,6 +184,25 @@ impl Cluster {
         self.control(&["reload"]);
     }
 
+    /// Lets the server encrypt, with a certificate for 127.0.0.1. Answers the file of the authority
+    /// that signed it.
+    pub fn encrypt(&self) -> PathBuf {
+        let script = r#"
+            cd "$1"
+            key="-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+            openssl req -x509 $key -keyout authority.key -out authority.crt -subj /CN=authority
+            openssl req $key -keyout data/server.key -out server.csr -subj /CN=server
+            echo 'subjectAltName = IP:127.0.0.1' > server.ext
+            openssl x509 -req -in server.csr -CA authority.crt -CAkey authority.key \
+                -CAcreateserial -extfile server.ext -out data/server.crt
+            chmod 600 data/server.key
+        "#;
+        let mut make = as_ordinary_user(Path::new("sh"));
+        run(make.args(["-e", "-c", script, "encrypt", path(&self.folder)]));
+        self.set("ssl", "on");
+        self.folder.join("authority.crt")
+    }
+
     fn control(&self, arguments: &[&str]) {
         let mut control = as_ordinary_user(&program("pg_ctl"));
         run(control.args(arguments).args([

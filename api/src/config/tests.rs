@@ -77,7 +77,7 @@ fn without_a_word_the_defaults_hold() {
 
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.data_dir, Path::new("./data"));
-    assert_eq!(config.event_store, EventStoreAddress::Sqlite("./data/events.db".into()));
+    assert_eq!(config.event_store.expose(), "sqlite:./data/events.db");
     assert_eq!(config.upload_limit_bytes, 512 * 1024 * 1024);
     assert_eq!(config.body_limit_bytes, 1024 * 1024);
     assert_eq!(config.request_timeout, Duration::from_secs(30));
@@ -97,7 +97,7 @@ fn the_later_source_counts() {
     assert_eq!(config.listen.port(), 3);
     assert_eq!(config.data_dir, Path::new("from-env"));
     assert_eq!(config.log_filter().to_string(), "warn");
-    assert_eq!(config.event_store, EventStoreAddress::Sqlite("from-env/events.db".into()));
+    assert_eq!(config.event_store.expose(), "sqlite:from-env/events.db");
 }
 
 /// A value of each setting that is not its default.
@@ -185,13 +185,12 @@ fn bad_values_say_what_would_be_right() {
         ("--body-limit-bytes", "10", "must be a whole number from 1024 to 1073741824"),
         ("--log-format", "xml", "must be one of text, json"),
         ("--forwarded-header", "via", "must be one of x-forwarded-for, forwarded"),
-        ("--event-store", "data/events.db", "must be sqlite:PATH"),
-        ("--event-store", "sqlite:", "sqlite: is followed by a path, as sqlite:data/events.db"),
         (
             "--event-store",
-            "postgres://u:p@h/d",
-            "postgres is not available in this version; use sqlite:PATH",
+            "data/events.db",
+            "must be sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE",
         ),
+        ("--event-store", "sqlite:", "sqlite: is followed by a path, as sqlite:data/events.db"),
         ("--blobs", "s3://bucket/prefix", "s3 is not available in this version; use file://DIR"),
         ("--blobs", "/var/blobs", "must be file://DIR"),
         ("--embedding-workers", "0", "must be a number from 1"),
@@ -333,4 +332,20 @@ fn the_document_lists_every_setting_as_it_is() {
     let table = table::as_markdown();
 
     assert!(document.contains(&table), "put this table into docs/configuration.md:\n{table}");
+}
+
+#[test]
+fn the_address_of_a_database_is_taken_and_its_password_is_never_shown() {
+    for scheme in ["postgres", "postgresql"] {
+        let address = format!("{scheme}://ada:canary@db.example:5432/prodgy?sslmode=require");
+        let flag = Box::leak(format!("--event-store={address}").into_boxed_str());
+
+        let config = from_flags(&[flag]).unwrap();
+
+        assert_eq!(config.event_store.expose(), address);
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+    let fault = from_flags(&["--event-store=postgres://ada:canary@db:port/prodgy"]).unwrap_err();
+    assert!(fault.contains("is no PostgreSQL address"), "{fault}");
+    assert!(!fault.contains("canary"), "{fault}");
 }

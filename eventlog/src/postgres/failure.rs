@@ -69,6 +69,10 @@ pub(super) fn explain(error: sqlx::Error, server: &Server, moment: Moment) -> Er
     match (&*source, moment) {
         (sqlx::Error::Io(error), _) if error.kind() == ErrorKind::StorageFull => Error::DiskFull,
         (sqlx::Error::Tls(_), _) => Error::Tls { address, source },
+        // What rustls says of a certificate that it does not accept.
+        (sqlx::Error::Io(error), Moment::Connecting) if error.kind() == ErrorKind::InvalidData => {
+            Error::Tls { address, source }
+        }
         (sqlx::Error::Configuration(error), _) => {
             Error::Address(format!("the address of the event log cannot be used: {error}"))
         }

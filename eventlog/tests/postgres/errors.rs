@@ -77,6 +77,29 @@ async fn an_encrypted_connection_that_cannot_be_had_is_told() {
     assert!(error.to_string().contains("sslmode"), "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encrypted_connection_is_made_and_its_certificate_is_checked() {
+    let cluster = Cluster::start();
+    let authority = cluster.encrypt();
+    let name = cluster.database();
+    let url = cluster.url(&name);
+
+    let unknown = refusal(&format!("{url}?sslmode=verify-full")).await;
+    assert!(matches!(unknown, Error::Tls { .. }), "{unknown:?}");
+    let full = format!("{url}?sslmode=verify-full&sslrootcert={}", authority.display());
+    let elsewhere = refusal(&full.replace("127.0.0.1", "localhost")).await;
+    assert!(matches!(elsewhere, Error::Tls { .. }), "{elsewhere:?}");
+
+    for address in [full, format!("{url}?sslmode=require")] {
+        let store = open(&address).await;
+        store.append(command("a", Expected::Any)).await.unwrap();
+        let open_text = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+                         WHERE application_name = 'prodgy' AND NOT ssl";
+        assert_eq!(cluster.sql(&name, open_text), "0", "appender, readers and listener");
+        store.close().await;
+    }
+}
+
 #[tokio::test]
 async fn an_address_that_is_none_is_told() {
     for url in ["postgres://u:p%40ss@host:port/x", "postgres://u:p%40ss@host/x?sslmode=sometimes"] {

@@ -130,6 +130,8 @@ async fn a_command_that_two_nodes_are_sent_at_once_is_stored_once() {
         assert_eq!(answers.iter().filter(|answer| !answer.replayed).count(), 1);
         assert_eq!(answers[0].position(), answers[1].position());
     }
+    // What another node has stored, this one hears of in a moment.
+    nodes[0].watch().wait_for(|head| *head >= Position(20)).await.unwrap();
     assert_eq!(everything(&*nodes[0]).await.len(), 20);
 }
 

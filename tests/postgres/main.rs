@@ -1,0 +1,165 @@
+//! The whole system on a PostgreSQL server, from outside: it does its work, and outlives the server.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod cluster;
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tests::support::{Product, TestApp, eventually, prodgy};
+
+use cluster::Cluster;
+
+const SEARCH: &str = "/api/knowledge-base/embeddings";
+const HOLIDAYS: &str = "Employees may take twenty-five days of paid leave each year.";
+
+/// A server on a database of this cluster.
+async fn on(cluster: &Cluster) -> (TestApp, String) {
+    let database = cluster.database();
+    let app = TestApp::spawn_with(&[("PRODGY_EVENT_STORE", &cluster.url(&database))]).await;
+    (app, database)
+}
+
+/// A product with one file that can be found.
+async fn filled(app: &TestApp) -> Product {
+    let product = app.product().await;
+    let file = app.text_file(&product, "holidays.txt", HOLIDAYS).await;
+    app.wait_ready(&file).await;
+    product
+}
+
+/// Whether the file is found. After a start the model is loaded beside everything else.
+async fn finds(app: &TestApp, product: &Product) -> bool {
+    let question = json!({ "query": "How much vacation do I get?", "product_id": product.id });
+    let found = eventually("the model is not loaded", async || {
+        let reply = app.post(SEARCH, question.clone()).await;
+        (reply.error() != "model_missing").then_some(reply)
+    })
+    .await;
+    let found = found.expect_status(200);
+    found.data().as_array().unwrap().iter().any(|passage| passage["text"] == HOLIDAYS)
+}
+
+fn command_line(app: &TestApp, url: &str, arguments: &[&str]) -> Output {
+    let folder = app.data_dir().parent().unwrap().to_owned();
+    let mut command: Command = prodgy(&folder, arguments);
+    command.env("PRODGY_EVENT_STORE", url).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_whole_system_works_on_postgresql_and_after_a_restart() {
+    let cluster = Cluster::shared();
+    let (mut app, database) = on(cluster).await;
+    let url = cluster.url(&database);
+    let product = filled(&app).await;
+    assert!(finds(&app, &product).await);
+    let agent = app.agent(&product).await;
+    let trigger = agent["triggers"][0]["id"].as_str().unwrap();
+    let path = format!("/api/agent-base/triggers/{trigger}/execute?wait_seconds=60");
+    let input = json!({ "input": { "query": "vacation" } });
+    let execution = app.post(&path, input).await.expect_status(200);
+    assert_eq!(execution.data()["status"], "succeeded", "{execution:?}");
+
+    app.restart();
+
+    assert!(finds(&app, &product).await);
+    let head = app.head().await;
+    let stored: u64 = cluster.sql(&database, "SELECT count(*) FROM event_log").parse().unwrap();
+    assert!(stored >= head && head > 10, "{stored} events are stored, {head} were taken in");
+    let types = "SELECT string_agg(DISTINCT aggregate_type, ' ') FROM events";
+    assert!(cluster.sql(&database, types).contains("product"));
+
+    // Beside the server, and in its place.
+    let text =
+        stdout(&command_line(&app, &url, &["events", "tail", "--after", "0", "--no-follow"]));
+    let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    assert_eq!(first["position"], 1);
+    let listed = stdout(&command_line(&app, &url, &["projections", "list"]));
+    assert!(listed.contains("product"), "{listed}");
+    let verified = stdout(&command_line(&app, &url, &["projections", "verify"]));
+    assert!(verified.contains("are what the log makes of them"), "{verified}");
+    let second = command_line(&app, &url, &["projections", "rebuild", "product"]);
+    assert_eq!(second.status.code(), Some(1), "{second:?}");
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("in use by another prodgy") && said.contains("--data-dir"), "{said}");
+    app.stop();
+    stdout(&command_line(&app, &url, &["projections", "rebuild", "product"]));
+    assert!(!app.data_dir().join("events.db").exists(), "the log is in the database alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_is_down_reads_go_on_writes_are_put_off_and_all_recovers() {
+    let cluster = Cluster::start();
+    let (app, _) = on(&cluster).await;
+    let product = filled(&app).await;
+    let path = format!("/api/products/{}", product.id);
+    let new = json!({ "name": "Made when it is back" });
+
+    for round in 0..2 {
+        tokio::task::block_in_place(|| {
+            if round == 0 { cluster.stop_immediately() } else { cluster.stop() }
+        });
+
+        app.get(&path).await.expect_status(200);
+        app.get("/api/products").await.expect_status(200);
+        assert!(finds(&app, &product).await, "searching needs no log");
+        let key = format!("key-{round}");
+        for _ in 0..2 {
+            let reply = app.post_with("/api/products", new.clone(), "idempotency-key", &key).await;
+            let refused = reply.expect_problem(503, "log_unavailable");
+            assert!(refused.header("retry-after").parse::<u64>().unwrap() > 0, "{refused:?}");
+            let says_where = refused.text().contains(&cluster.port().to_string());
+            assert!(!says_where, "where the log is kept is nobody's business: {refused:?}");
+        }
+        app.put(&path, json!({ "name": "Other" })).await.expect_problem(503, "log_unavailable");
+        let ready = app.nobody().get("/readyz").await.expect_status(503);
+        assert!(ready.text().contains("event_log"), "{ready:?}");
+        app.nobody().get("/healthz").await.expect_status(200);
+
+        tokio::task::block_in_place(|| cluster.start_again());
+
+        let made = eventually("nothing can be written again", async || {
+            let reply = app.post_with("/api/products", new.clone(), "idempotency-key", &key).await;
+            (reply.status != 503).then_some(reply)
+        });
+        let made = made.await.expect_status(201);
+        app.get(made.header("location")).await.expect_status(200);
+        app.put(&path, json!({ "name": format!("Renamed {round}") })).await.expect_status(200);
+        let renamed = app.get(&path).await.expect_status(200);
+        assert_eq!(renamed.data()["name"], format!("Renamed {round}"));
+        eventually("the server is not ready again", async || {
+            (app.nobody().get("/readyz").await.status == 200).then_some(())
+        })
+        .await;
+        let file =
+            app.text_file(&product, &format!("{round}.txt"), &format!("Round {round}")).await;
+        app.wait_ready(&file).await;
+    }
+    let reply = app.get("/api/products").await.expect_status(200);
+    assert_eq!(reply.body["pagination"]["total"], 3, "what was refused was not made: {reply:?}");
+}
+
+#[test]
+fn a_start_without_its_database_says_what_to_do() {
+    let cluster = Cluster::shared();
+    let folder = tempfile::tempdir().unwrap();
+    for (database, words) in
+        [("nowhere", "createdb nowhere"), ("postgres?sslmode=require", "sslmode")]
+    {
+        let url = cluster.url(database);
+        let output = prodgy(folder.path(), &["serve", "--listen", "127.0.0.1:0"])
+            .env("PRODGY_EVENT_STORE", url)
+            .output()
+            .unwrap();
+
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(words), "{said}");
+        assert!(!said.contains("p%40ss") && !said.contains(cluster::PASSWORD), "{said}");
+    }
+}
