@@ -240,14 +240,18 @@ async fn a_deletion_that_nobody_waits_for_is_finished() {
         users.push(new_user(&app, &format!("user{number}@example.com")).await);
     }
 
-    for user in &users {
+    for (before, user) in users.iter().enumerate() {
         let mut line = TcpStream::connect(&address).unwrap();
         let request = format!(
             "DELETE /api/users/{user} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {}\r\n\r\n",
             app.credential()
         );
         line.write_all(request.as_bytes()).unwrap();
-        // Gone, without a look at the answer.
+        // Begun; then gone, without a look at the answer.
+        eventually("a deletion was not begun", async || {
+            (events(&app, "user.deleted.v1").await.len() > before).then_some(())
+        })
+        .await;
     }
 
     eventually("a deletion was not finished", async || {
