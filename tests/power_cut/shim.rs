@@ -62,7 +62,10 @@ impl PowerCut {
         let compiled = Command::new("cc")
             .args(["-shared", "-fPIC", "-O1", "-o"])
             .arg(disk.shim())
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/power_cut/shim.c"))
+            .arg(
+                Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap())
+                    .join("../tests/power_cut/shim.c"),
+            )
             .args(["-ldl", "-lpthread"])
             .status();
         assert!(

@@ -88,8 +88,7 @@ fn a_text_of_256_tokens_is_one_chunk_and_one_of_257_is_more() {
 #[test]
 fn no_chunk_is_longer_than_the_model_reads() {
     let model = model();
-    let prose =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/index.rs")).unwrap();
+    let prose = std::fs::read_to_string("src/index.rs").unwrap();
     for text in
         [prose, "x".repeat(5000), "東京タワー".repeat(300), "🦊".repeat(900), "a\n\n".repeat(700)]
     {

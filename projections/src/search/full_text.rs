@@ -10,9 +10,12 @@ use embeddings::{Chunk, Hit};
 use eventlog::Position;
 use parking_lot::Mutex;
 use tantivy::collector::TopDocs;
+use tantivy::directory::MmapDirectory;
 use tantivy::query::{BooleanQuery, ConstScoreQuery, Occur, Query, TermSetQuery};
 use tantivy::schema::{FAST, Field, INDEXED, STORED, STRING, Schema, TEXT, Value};
-use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, Term, doc};
+use tantivy::{
+    Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term, doc,
+};
 use uuid::Uuid;
 
 use super::index::VERSION;
@@ -39,22 +42,26 @@ struct Fields {
 
 impl FullText {
     /// Opens the index below `folder`, or makes it. One of another version, or one that cannot be
-    /// opened, is made anew: it holds nothing that the log and the artifacts do not.
+    /// opened or lost a file in a power cut, is made anew: it holds nothing that the log and the
+    /// artifacts do not.
     pub(super) fn open(folder: &Path) -> Result<FullText, Error> {
-        let (schema, fields) = schema();
         let folder = folder.join(format!("full-text-{VERSION}"));
         std::fs::create_dir_all(&folder)?;
-        let index = match open_or_create(&folder, &schema) {
-            Ok(index) => index,
-            Err(error) => {
-                tracing::warn!(%error, "the full-text index cannot be opened and is made anew");
-                std::fs::remove_dir_all(&folder)?;
-                std::fs::create_dir_all(&folder)?;
-                open_or_create(&folder, &schema)?
-            }
-        };
-        let writer = index.writer_with_num_threads(1, WRITER_MEMORY)?;
+        FullText::open_in(&folder).or_else(|error| {
+            tracing::warn!(%error, "the full-text index cannot be opened and is made anew");
+            std::fs::remove_dir_all(&folder)?;
+            std::fs::create_dir_all(&folder)?;
+            FullText::open_in(&folder)
+        })
+    }
+
+    /// Opens or makes the index with all its segments.
+    fn open_in(folder: &Path) -> Result<FullText, Error> {
+        let (schema, fields) = schema();
+        let directory = MmapDirectory::open(folder).map_err(TantivyError::from)?;
+        let index = Index::open_or_create(directory, schema)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        let writer = index.writer_with_num_threads(1, WRITER_MEMORY)?;
         Ok(FullText { index, reader, writer: Mutex::new(writer), fields })
     }
 
@@ -188,10 +195,4 @@ fn schema() -> (Schema, Fields) {
         text: schema.add_text_field("text", TEXT),
     };
     (schema.build(), fields)
-}
-
-fn open_or_create(folder: &Path, schema: &Schema) -> Result<Index, Error> {
-    let directory =
-        tantivy::directory::MmapDirectory::open(folder).map_err(tantivy::TantivyError::from)?;
-    Ok(Index::open_or_create(directory, schema.clone())?)
 }

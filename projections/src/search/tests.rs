@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 static EMBEDDER: LazyLock<Embedder> = LazyLock::new(|| {
     let named = std::env::var_os("PRODGY_MODEL_DIR").map(PathBuf::from);
     let directory = named.unwrap_or_else(|| {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../models/all-MiniLM-L6-v2")
+        PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap())
+            .join("../models/all-MiniLM-L6-v2")
     });
     Embedder::new(Model::load(&directory).unwrap(), 1)
 });
@@ -382,6 +383,28 @@ async fn a_restart_finds_what_was_found_before() {
     node.start_search().await;
     for (mode, before) in MODES.into_iter().zip(&before) {
         assert_eq!(&node.find(&[base], "the database every year", mode).await, before, "{mode:?}");
+    }
+}
+
+/// As after a power cut that kept a segment's name in the index and not the segment.
+#[tokio::test]
+async fn a_start_without_a_file_of_the_full_text_makes_it_anew() {
+    let (mut node, base) = filled().await;
+    let folder = node.folder.path().join(format!("search/full-text-{}", super::index::VERSION));
+    for ending in ["term", "store", "fast", "fieldnorm"] {
+        node.stop_search().await;
+        let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        let lost: Vec<_> =
+            files.filter(|path| path.extension().is_some_and(|is| is == ending)).collect();
+        assert!(!lost.is_empty(), "no file of the full text ends in {ending}");
+        for path in lost {
+            std::fs::remove_file(path).unwrap();
+        }
+
+        node.start_search().await;
+
+        let found = node.find(&[base], "espresso", Mode::FullText).await;
+        assert_eq!(names(&found), ["coffee.md"], "{ending}");
     }
 }
 

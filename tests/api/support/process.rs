@@ -17,9 +17,9 @@ pub(super) fn log_file(folder: &Path) -> PathBuf {
     folder.join("stderr.log")
 }
 
-/// The workspace.
-pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+/// The workspace of this run. Not of the build: checkouts may share a target directory.
+pub fn workspace() -> PathBuf {
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("..")
 }
 
 /// The `prodgy` binary that was built beside this test.
