@@ -3,13 +3,17 @@
 CREATE TABLE audit (
     -- Event position and place within the event, as position * 4096 + place.
     position      INTEGER PRIMARY KEY,
-    event         INTEGER NOT NULL,
-    event_id      TEXT NOT NULL,
+    -- Numbers for the ids below, 0 where there is none: they are sorted and compared in a fraction of the time.
+    resource_key  INTEGER NOT NULL,
+    actor_key     INTEGER NOT NULL,
+    product_key   INTEGER NOT NULL,
+    event_id      BLOB NOT NULL,
     event_type    TEXT NOT NULL,
-    stream        TEXT NOT NULL,
+    -- None where it is that of the resource: <resource_type>-<resource_id>.
+    stream        TEXT,
     at            TEXT NOT NULL,
-    organization  TEXT NOT NULL,
-    product       TEXT,
+    organization  BLOB NOT NULL,
+    product       BLOB,
     actor         TEXT NOT NULL,
     action        TEXT NOT NULL,
     resource_type TEXT,
@@ -20,6 +24,6 @@ CREATE TABLE audit (
     user_agent    TEXT,
     details       TEXT NOT NULL
 );
-CREATE INDEX audit_by_resource ON audit (resource_type, resource_id, position);
-CREATE INDEX audit_by_actor ON audit (actor, position);
-CREATE INDEX audit_by_product ON audit (product, position);
+CREATE INDEX audit_by_resource ON audit (resource_key);
+CREATE INDEX audit_by_actor ON audit (actor_key);
+CREATE INDEX audit_by_product ON audit (product_key);

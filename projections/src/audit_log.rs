@@ -5,14 +5,16 @@
 
 use std::borrow::Cow;
 
+use domain::Timestamp;
 use domain::access_log::AccessLogEvent;
 use domain::token_usage::TokenUsageEvent;
 use eventlog::RecordedEvent;
 use rusqlite::{Connection, Row, params};
-use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::columns::{id, json as json_column, optional_id};
@@ -99,7 +101,7 @@ impl ReadModel for AuditLog {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn schema(&self) -> &'static str {
@@ -131,30 +133,35 @@ impl ReadModel for AuditLog {
 struct Line<'a> {
     place: u64,
     at: String,
-    product: Option<String>,
+    product: Option<Uuid>,
     actor: &'a str,
     action: &'a str,
     resource_type: Option<&'a str>,
     resource_id: Option<&'a str>,
     outcome: &'a str,
     request_id: Option<&'a str>,
-    address: Option<SealedField>,
-    user_agent: Option<SealedField>,
+    address: Option<&'a str>,
+    user_agent: Option<&'a str>,
     details: &'a str,
 }
 
 fn insert(db: &Connection, event: &RecordedEvent, line: &Line<'_>) -> Result<(), Error> {
     let mut statement = db.prepare_cached(
-        "INSERT INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+        "INSERT INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
     )?;
+    let stream = event.stream.as_str();
+    let is_the_resource = line.resource_type == Some(event.stream.category())
+        && line.resource_id == Some(event.stream.id());
     statement.execute(params![
         event.position.0 * PLACES + line.place.min(PLACES - 1),
-        event.position.0,
-        event.id.to_string(),
+        line.resource_id.map_or(0, key_of),
+        key_of(line.actor),
+        line.product.map_or(0, key_of_id),
+        event.id,
         event.event_type,
-        event.stream.as_str(),
+        (!is_the_resource).then_some(stream),
         line.at,
-        event.organization.to_string(),
+        event.organization,
         line.product,
         line.actor,
         line.action,
@@ -169,6 +176,24 @@ fn insert(db: &Connection, event: &RecordedEvent, line: &Line<'_>) -> Result<(),
     Ok(())
 }
 
+/// The number by which rows are found that name this id, or this text. Two may share one: the text itself
+/// is compared as well. An actor's is that of its id, so that either finds it.
+fn key_of(text: &str) -> i64 {
+    let id = text.rsplit(':').next().unwrap_or(text);
+    match Uuid::try_parse(id) {
+        Ok(id) => key_of_id(id),
+        Err(_) => {
+            let digest = Sha256::digest(text);
+            i64::from_be_bytes(digest.first_chunk().copied().unwrap_or_default())
+        }
+    }
+}
+
+/// [`key_of`] an id: the half that is random in every version that this log has.
+fn key_of_id(id: Uuid) -> i64 {
+    id.as_u64_pair().1.cast_signed()
+}
+
 /// An event that is one fact: `agent.installed.v1` is "installed" of an "agent".
 fn change(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     let category = event.stream.category();
@@ -179,15 +204,15 @@ fn change(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
         &Line {
             place: 0,
             at: stored_time(event.time),
-            product: event.product.map(|product| product.to_string()),
+            product: event.product,
             actor: &event.actor,
             action,
             resource_type: Some(category),
             resource_id: Some(event.stream.id()),
             outcome: if action.ends_with("failed") { "failed" } else { "success" },
             request_id: event.request_id.as_deref(),
-            address: event.address.clone().map(SealedField::of_client),
-            user_agent: event.user_agent.clone().map(SealedField::of_client),
+            address: event.address.as_deref(),
+            user_agent: event.user_agent.as_deref(),
             details: &details(event)?,
         },
     )
@@ -210,11 +235,11 @@ fn action(event: &RecordedEvent) -> &str {
 
 /// What may be shown of a payload: without what is sealed, without hashes of secrets, and not whole
 /// documents.
-fn details(event: &RecordedEvent) -> Result<String, Error> {
+fn details(event: &RecordedEvent) -> Result<Cow<'_, str>, Error> {
     let data = event.data.get();
     let is_long = data.len() > DETAILS;
     if !is_long && event.keys.is_empty() && !data.contains("_hash\"") {
-        return Ok(data.to_owned());
+        return Ok(Cow::Borrowed(data));
     }
     let Members(members) = serde_json::from_str(data)?;
     let mut shown = String::from("{");
@@ -231,7 +256,7 @@ fn details(event: &RecordedEvent) -> Result<String, Error> {
         shown.push_str(value);
     }
     shown.push('}');
-    Ok(shown)
+    Ok(Cow::Owned(shown))
 }
 
 fn is_shown(name: &str, value: &str) -> Result<bool, Error> {
@@ -278,31 +303,46 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
+/// What a row says of uses of a token. The fields stand in order, as in every other payload.
+#[derive(Serialize)]
+struct UsageDetails<'a> {
+    count: u64,
+    first_at: &'a Timestamp,
+    last_at: &'a Timestamp,
+    method: &'a str,
+    route: &'a str,
+    status: u16,
+}
+
 /// Uses of an API token: each is a row of the token.
 fn uses(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     let TokenUsageEvent::Recorded { uses } = decode(event)?;
     let actor = format!("token:{}", event.stream.id());
     for (place, usage) in (0..).zip(&uses) {
-        let details = json!({
-            "method": usage.method, "route": usage.route, "status": usage.status, "count": usage.count,
-            "first_at": usage.first_at, "last_at": usage.last_at,
-        });
+        let details = UsageDetails {
+            count: usage.count,
+            first_at: &usage.first_at,
+            last_at: &usage.last_at,
+            method: &usage.method,
+            route: &usage.route,
+            status: usage.status,
+        };
         insert(
             db,
             event,
             &Line {
                 place,
                 at: usage.last_at.to_string(),
-                product: event.product.map(|product| product.to_string()),
+                product: event.product,
                 actor: &actor,
                 action: "used",
                 resource_type: Some("api_token"),
                 resource_id: Some(event.stream.id()),
                 outcome: if usage.status < 400 { "success" } else { "failed" },
                 request_id: None,
-                address: usage.address.clone().map(|text| SealedField::of_client(text.0)),
+                address: usage.address.as_ref().map(|text| text.0.as_str()),
                 user_agent: None,
-                details: &details.to_string(),
+                details: &serde_json::to_string(&details)?,
             },
         )?;
     }
@@ -323,7 +363,7 @@ fn rejections(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
             &Line {
                 place,
                 at: attempt.at.to_string(),
-                product: attempt.product.map(|product| product.to_string()),
+                product: attempt.product,
                 actor: &attempt.actor,
                 action: "rejected",
                 resource_type: attempt.resource_type.as_deref(),
@@ -334,8 +374,8 @@ fn rejections(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
                     "failed"
                 },
                 request_id: attempt.request_id.as_deref(),
-                address: attempt.address.clone().map(|text| SealedField::of_client(text.0)),
-                user_agent: attempt.user_agent.clone().map(|text| SealedField::of_client(text.0)),
+                address: attempt.address.as_ref().map(|text| text.0.as_str()),
+                user_agent: attempt.user_agent.as_ref().map(|text| text.0.as_str()),
                 details: &details.to_string(),
             },
         )?;
@@ -343,28 +383,38 @@ fn rejections(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     Ok(())
 }
 
-const COLUMNS: &str = "position, event, event_id, event_type, stream, at, organization, product, actor, action, \
+const COLUMNS: &str = "position, event_id, event_type, stream, at, organization, product, actor, action, \
                        resource_type, resource_id, outcome, request_id, address, user_agent, details";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let cursor: u64 = row.get(0)?;
+    let resource_type: Option<String> = row.get(9)?;
+    let resource_id: Option<String> = row.get(10)?;
+    let stream = match (row.get(3)?, &resource_type, &resource_id) {
+        (None, Some(category), Some(id)) => format!("{category}-{id}"),
+        (named, ..) => named.unwrap_or_default(),
+    };
+    let of_client = |column| -> rusqlite::Result<Option<SealedField>> {
+        Ok(row.get::<_, Option<String>>(column)?.map(SealedField::of_client))
+    };
     Ok(Entry {
-        cursor: row.get(0)?,
-        position: row.get(1)?,
-        event_id: id(row, 2)?,
-        event_type: row.get(3)?,
-        stream: row.get(4)?,
-        at: row.get(5)?,
-        organization: id(row, 6)?,
-        product: optional_id(row, 7)?,
-        actor: row.get(8)?,
-        action: row.get(9)?,
-        resource_type: row.get(10)?,
-        resource_id: row.get(11)?,
-        outcome: row.get(12)?,
-        request_id: row.get(13)?,
-        address: row.get(14)?,
-        user_agent: row.get(15)?,
-        details: json_column(row, 16)?,
+        cursor,
+        position: cursor / PLACES,
+        event_id: id(row, 1)?,
+        event_type: row.get(2)?,
+        stream,
+        at: row.get(4)?,
+        organization: id(row, 5)?,
+        product: optional_id(row, 6)?,
+        actor: row.get(7)?,
+        action: row.get(8)?,
+        resource_type,
+        resource_id,
+        outcome: row.get(11)?,
+        request_id: row.get(12)?,
+        address: of_client(13)?,
+        user_agent: of_client(14)?,
+        details: json_column(row, 15)?,
     })
 }
 
@@ -395,20 +445,23 @@ pub fn list(
         _ => "actor = ?",
     };
     let mut query = Query::new(COLUMNS, "audit", "position")
-        .and("organization = ?", organization.to_string())
+        .and("organization = ?", organization)
+        .and_if("actor_key = ?", filter.actor.as_deref().map(key_of))
         .and_if(actor_condition, actor)
         .and_if("action = ?", filter.action.clone())
         .and_if("resource_type = ?", filter.resource_type.clone())
+        .and_if("resource_key = ?", filter.resource_id.as_deref().map(key_of))
         .and_if("resource_id = ?", filter.resource_id.clone())
-        .and_if("product = ?", filter.product.map(|product| product.to_string()))
+        .and_if("product_key = ?", filter.product.map(key_of_id))
+        .and_if("product = ?", filter.product)
         .and_if("outcome = ?", filter.outcome.clone())
         .and_if("at >= ?", filter.from.clone())
         .and_if("at < ?", filter.to.clone())
         .and_if("request_id = ?", filter.request_id.clone());
     for word in words {
         query = query.and(
-            "actor || ' ' || action || ' ' || event_type || ' ' || stream || ' ' || coalesce(request_id, '') || ' ' \
-             || outcome || ' ' || coalesce(resource_id, '') || ' ' || details LIKE ? ESCAPE '\\'",
+            "actor || ' ' || action || ' ' || event_type || ' ' || coalesce(stream, resource_type || '-' || resource_id) \
+             || ' ' || coalesce(request_id, '') || ' ' || outcome || ' ' || coalesce(resource_id, '') || ' ' || details LIKE ? ESCAPE '\\'",
             word,
         );
     }

@@ -113,7 +113,7 @@ impl ReadModel for Executions {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn schema(&self) -> &'static str {
@@ -129,7 +129,11 @@ impl ReadModel for Executions {
     }
 
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
-        let (execution, at) = (event.stream.id(), stored_time(event.time));
+        let execution = event
+            .stream
+            .uuid()
+            .ok_or_else(|| Error::Unfit("the id of an execution is a UUID".into()))?;
+        let at = stored_time(event.time);
         let position = event.position.0;
         match decode(event)? {
             ExecutionEvent::Requested { agent, version_id, digest, trigger, input } => {
@@ -144,12 +148,12 @@ impl ReadModel for Executions {
                 .execute(params![
                     position,
                     execution,
-                    event.organization.to_string(),
-                    product.to_string(),
-                    agent.to_string(),
-                    version_id.to_string(),
+                    event.organization,
+                    product,
+                    agent,
+                    version_id,
                     digest.as_str(),
-                    trigger.map(|trigger| trigger.to_string()),
+                    trigger,
                     event.actor,
                     at,
                 ])?;
@@ -159,10 +163,12 @@ impl ReadModel for Executions {
                 db.prepare_cached(
                     "UPDATE execution SET status = 'running', started_at = coalesce(started_at, ?2) WHERE id = ?1",
                 )?
-                .execute([execution, &at])?;
+                .execute(params![execution, at])?;
             }
             ExecutionEvent::StepStarted { step_id, attempt, .. } => {
-                cut_off(db, execution, Some(&step_id), &at)?;
+                if attempt > 1 {
+                    cut_off(db, execution, Some(&step_id), &at)?;
+                }
                 db.prepare_cached(
                     "INSERT INTO execution_attempt (execution, position, step_id, attempt, status, started_at)
                      SELECT position, ?2, ?3, ?4, 'running', ?5 FROM execution WHERE id = ?1",
@@ -205,7 +211,7 @@ impl ReadModel for Executions {
                 db.prepare_cached(
                     "UPDATE execution SET status = 'cancelled', ended_at = ?2 WHERE id = ?1",
                 )?
-                .execute([execution, &at])?;
+                .execute(params![execution, at])?;
                 cut_off(db, execution, None, &at)?;
             }
         }
@@ -222,7 +228,7 @@ fn keep(db: &Connection, event: &RecordedEvent, payload: Payload) -> Result<(), 
 }
 
 /// An attempt that a crash cut off never reported: what comes after it says that it failed.
-fn cut_off(db: &Connection, execution: &str, step: Option<&str>, at: &str) -> Result<(), Error> {
+fn cut_off(db: &Connection, execution: Uuid, step: Option<&str>, at: &str) -> Result<(), Error> {
     db.prepare_cached(
         "UPDATE execution_attempt SET status = 'failed', error_code = 'interrupted', ended_at = ?3
          WHERE execution = (SELECT position FROM execution WHERE id = ?1)
@@ -268,7 +274,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Execution> {
 /// The file cannot be read.
 pub fn get(db: &Connection, execution: Uuid) -> Result<Option<Execution>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM execution WHERE id = ?1");
-    Ok(db.prepare_cached(&sql)?.query_row([execution.to_string()], read).optional()?)
+    Ok(db.prepare_cached(&sql)?.query_row([execution], read).optional()?)
 }
 
 /// The executions of an agent, newest first.
@@ -282,10 +288,10 @@ pub fn list(
     window: Window,
 ) -> Result<Listing<Execution>, Error> {
     Query::new(COLUMNS, "execution", "position")
-        .and("agent = ?", agent.to_string())
+        .and("agent = ?", agent)
         .and_if("status = ?", filter.status.clone())
-        .and_if("trigger_id = ?", filter.trigger.map(|trigger| trigger.to_string()))
-        .and_if("version_id = ?", filter.version.map(|version| version.to_string()))
+        .and_if("trigger_id = ?", filter.trigger)
+        .and_if("version_id = ?", filter.version)
         .and_if("created_at >= ?", filter.from.clone())
         .and_if("created_at < ?", filter.to.clone())
         .list(db, window, read)
@@ -298,7 +304,7 @@ pub fn list(
 pub fn latest(db: &Connection, agent: Uuid) -> Result<Option<Execution>, Error> {
     let sql =
         format!("SELECT {COLUMNS} FROM execution WHERE agent = ?1 ORDER BY position DESC LIMIT 1");
-    Ok(db.prepare_cached(&sql)?.query_row([agent.to_string()], read).optional()?)
+    Ok(db.prepare_cached(&sql)?.query_row([agent], read).optional()?)
 }
 
 /// Every attempt at every step of an execution, in the order in which they began.
@@ -311,7 +317,7 @@ pub fn attempts(db: &Connection, execution: Uuid) -> Result<Vec<Attempt>, Error>
          (SELECT text FROM execution_text WHERE position = error_at), started_at, ended_at
          FROM execution_attempt WHERE execution = (SELECT position FROM execution WHERE id = ?1) ORDER BY position",
     )?;
-    let rows = statement.query_map([execution.to_string()], |row| {
+    let rows = statement.query_map([execution], |row| {
         let code: Option<String> = row.get(4)?;
         let message = optional_json(row, 5)?;
         Ok(Attempt {

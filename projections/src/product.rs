@@ -170,7 +170,7 @@ pub fn inside(db: &Connection, product: Uuid) -> Result<Inside, Error> {
         agents: ids("SELECT id FROM agent WHERE product = ?1 AND (uninstalled_at IS NULL OR EXISTS
                (SELECT 1 FROM agent_trigger WHERE agent_trigger.agent = agent.id AND deleted_at IS NULL))")?,
         executions: ids("SELECT id FROM execution
-             WHERE agent IN (SELECT id FROM agent WHERE product = ?1) AND ended_at IS NULL")?,
+             WHERE agent IN (SELECT unhex(replace(id, '-', '')) FROM agent WHERE product = ?1) AND ended_at IS NULL")?,
         knowledge_bases: ids("SELECT id FROM knowledge_base WHERE product = ?1")?,
         files: ids("SELECT id FROM file WHERE product = ?1")?,
     })

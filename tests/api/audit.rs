@@ -38,6 +38,16 @@ async fn every_change_names_who_made_it_from_where_and_in_which_request() {
     }
     assert_eq!(of_product[2]["user_agent"], "tester/1.0");
 
+    // Each way to name what is looked for finds the same.
+    let by_id_alone = entries(&app, &format!("resource_id={id}")).await;
+    assert_eq!(column(&by_id_alone, "action"), ["erased", "deleted", "changed", "created"]);
+    let by_actor = entries(&app, &format!("resource_id={id}&actor=user:{me}")).await;
+    assert_eq!(by_actor, of_product);
+    assert_eq!(entries(&app, &format!("resource_id={id}&actor={me}")).await, of_product);
+    assert_eq!(entries(&app, &format!("q=product-{id}&actor={me}")).await, of_product);
+    let by_policy = entries(&app, "actor=system:erasure&action=erased").await;
+    assert_eq!(column(&by_policy, "resource_id"), [id]);
+
     let of_request = entries(&app, "request_id=request-of-mine").await;
     let kinds = column(&of_request, "event_type");
     assert!(

@@ -169,10 +169,11 @@ impl File {
         Ok(put_off)
     }
 
-    /// Makes indexes that were put off. Many rows are sorted on disk, and by a second thread.
+    /// Makes indexes that were put off: sorted in pieces that fit the processor's cache, by a second thread,
+    /// and merged.
     fn make_indexes(&self, put_off: &[String]) -> Result<(), Error> {
         self.connection.execute_batch(
-            "PRAGMA temp_store = default; PRAGMA threads = 2; PRAGMA cache_size = -131072;",
+            "PRAGMA temp_store = default; PRAGMA threads = 2; PRAGMA cache_size = -4096;",
         )?;
         put_off.iter().try_for_each(|sql| self.connection.execute_batch(sql))?;
         Ok(())
