@@ -101,13 +101,9 @@ impl App {
         if self.views.caught_up(position, PATIENCE).await {
             return Ok(());
         }
-        Err(Problem::unavailable(
-            "read_models_behind",
-            format!(
-                "the read models have not reached position {position} yet: try again in a moment"
-            ),
-            Duration::from_secs(1),
-        ))
+        Err(behind(format!(
+            "the read models have not reached position {position} yet: try again in a moment"
+        )))
     }
 
     /// Waits until the read models show what a command did. Answers the position for
@@ -117,7 +113,12 @@ impl App {
     /// 503 when that takes longer than [`PATIENCE`]; the change is stored all the same.
     pub async fn applied(&self, done: &Done) -> Result<u64, Problem> {
         let position = done.position();
-        self.caught_up(position).await?;
+        if !self.views.caught_up(position, PATIENCE).await {
+            return Err(behind(format!(
+                "your change is stored, at position {position}, but the read models do not show it yet: look \
+                 again in a moment; do not send it again, unless with the same Idempotency-Key"
+            )));
+        }
         Ok(position.max(self.views.position()).0)
     }
 
@@ -171,16 +172,23 @@ impl App {
 
     async fn written(&self, outcome: Result<Position, commands::Error>) -> Result<(), Problem> {
         use commands::Error;
-        match outcome {
-            Ok(position) => self.caught_up(position).await,
-            Err(
-                error @ (Error::Log(eventlog::Error::DiskFull | eventlog::Error::Busy)
-                | Error::Vault(vault::Error::DiskFull)),
-            ) => {
-                tracing::warn!(%error, "what is pending could not be written; it is read without it");
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
+        let error = match outcome {
+            Ok(position) => return self.caught_up(position).await,
+            Err(error) => error,
+        };
+        let is_temporary = match &error {
+            Error::Log(error) => error.is_temporary(),
+            Error::Vault(vault::Error::DiskFull) => true,
+            _ => false,
+        };
+        if !is_temporary {
+            return Err(error.into());
         }
+        tracing::warn!(%error, "what is pending could not be written; it is read without it");
+        Ok(())
     }
+}
+
+fn behind(what: String) -> Problem {
+    Problem::unavailable("read_models_behind", what, Duration::from_secs(1))
 }

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use projections::audit_log::{self, Entry, Filter};
-use projections::{Window, stored_time};
+use projections::{SealedField, Window, stored_time};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -141,20 +141,14 @@ impl AuditFilters {
     }
 }
 
-/// Opens what is sealed in a row, for its answer.
+/// Opens what is sealed in a row, for its answer. What can never be opened again is left out, and logged:
+/// one damaged key must not hide the rest of the history.
 ///
 /// # Errors
-/// The vault fails.
+/// The vault cannot be reached.
 pub async fn shown(app: &App, entry: Entry) -> Result<AuditEntry, Problem> {
-    let vault = app.commands.vault();
-    let address = match &entry.address {
-        Some(sealed) => sealed.open_client(vault, entry.organization, "address").await?,
-        None => None,
-    };
-    let user_agent = match &entry.user_agent {
-        Some(sealed) => sealed.open_client(vault, entry.organization, "user_agent").await?,
-        None => None,
-    };
+    let address = opened(app, &entry, entry.address.as_ref(), "address").await?;
+    let user_agent = opened(app, &entry, entry.user_agent.as_ref(), "user_agent").await?;
     Ok(AuditEntry {
         id: entry.event_id,
         position: entry.position,
@@ -171,6 +165,23 @@ pub async fn shown(app: &App, entry: Entry) -> Result<AuditEntry, Problem> {
         event_type: entry.event_type,
         details: entry.details,
     })
+}
+
+async fn opened(
+    app: &App,
+    entry: &Entry,
+    sealed: Option<&SealedField>,
+    field: &str,
+) -> Result<Option<String>, Problem> {
+    let Some(sealed) = sealed else { return Ok(None) };
+    let opened = sealed.open_client(app.commands.vault(), entry.organization, field).await;
+    match opened {
+        Err(projections::Error::Vault(error)) if error.is_damage() => {
+            tracing::error!(%error, position = entry.position, field, "an audit row is shown without this");
+            Ok(None)
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// Ask the audit log

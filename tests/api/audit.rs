@@ -186,3 +186,23 @@ async fn filters_narrow_and_the_export_says_the_same() {
             .expect_problem(400, "invalid_parameters");
     }
 }
+
+#[tokio::test]
+async fn a_damaged_key_hides_its_own_texts_and_nothing_else() {
+    let mut app = TestApp::spawn().await;
+    let member = app.user("member").await;
+    let me = member.get("/api/auth/me").await.data()["user"]["id"].as_str().unwrap().to_owned();
+    member.get("/api/users").await.expect_status(403);
+    let product = app.product().await;
+    app.stop();
+    let key = app.data_dir().join(format!("vault/keys/user-{me}.json"));
+    std::fs::write(&key, "{}").unwrap();
+    app.start();
+
+    let rows = entries(&app, "").await;
+    let of = |actor: &str| rows.iter().find(|row| row["actor"] == actor).unwrap().clone();
+    assert!(of(&format!("user:{me}"))["address"].is_null(), "{rows:?}");
+    let made = rows.iter().find(|row| row["resource_id"] == product.id.as_str()).unwrap();
+    assert_eq!(made["address"], "127.0.0.1");
+    assert!(app.stderr().contains("is damaged: restore keys/user-"), "{}", app.stderr());
+}

@@ -157,6 +157,19 @@ pub enum PutError<E> {
 }
 
 impl Error {
+    /// Whether something stored is not what it was: trying again does not help, a backup does.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Error::KeyMissing { .. }
+                | Error::KeyCorrupt { .. }
+                | Error::SealMalformed
+                | Error::SealRefused { .. }
+                | Error::BlobMissing { .. }
+                | Error::Corrupt { .. }
+        )
+    }
+
     /// Names the file that failed, and knows a full disk when it sees one.
     pub(crate) fn io(path: &Path, source: io::Error) -> Error {
         match source.kind() {

@@ -122,9 +122,13 @@ impl Runner {
     /// Opens the newest generation of these versions, or fills one; removes all others.
     fn first_generation(&self) -> Result<Generation, Error> {
         let Found { mut own, others } = Generation::find(&self.folder, &self.models)?;
-        let path = match own.pop() {
-            Some((_, path)) => path,
-            None => {
+        let newest = own.pop().map(|(_, path)| path);
+        let path = match newest {
+            Some(path) if self.is_of_this_log(&path)? => path,
+            other => {
+                if let Some(of_another_log) = other {
+                    generation::remove(&of_another_log)?;
+                }
                 let path = self.path_of(1);
                 let started = Instant::now();
                 self.fill(&path, |position| {
@@ -141,6 +145,22 @@ impl Runner {
         self.shared.pool.store(Some(Arc::new(Pool::new(&path, &self.models))));
         self.publish(&generation, None, false);
         Ok(generation)
+    }
+
+    /// Whether a generation holds nothing that the log does not. It does where an older backup of the log
+    /// was put back: what is appended next would then be taken for what was there before.
+    fn is_of_this_log(&self, path: &Path) -> Result<bool, Error> {
+        let head = self.runtime.block_on(self.log.head())?;
+        let standings = Generation::open(path, &self.models)?.standings();
+        let furthest = standings.iter().map(|standing| standing.position).max().unwrap_or_default();
+        if furthest > head {
+            tracing::warn!(
+                read_models = furthest.0,
+                log = head.0,
+                "the read models are ahead of the log, which was put back from a backup: they are made anew"
+            );
+        }
+        Ok(furthest <= head)
     }
 
     fn path_of(&self, number: u64) -> PathBuf {

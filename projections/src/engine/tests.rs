@@ -232,6 +232,25 @@ async fn a_rebuild_swaps_a_whole_generation_in_and_removes_the_old_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn read_models_that_are_ahead_of_a_log_put_back_from_a_backup_are_made_anew() {
+    let mut node = Node::new();
+    let last = node.append_many(5).await;
+    let views = node.open();
+    assert!(views.caught_up(last, PATIENCE).await);
+    views.close().await;
+
+    let backup = SqliteStore::open(&node.folder.path().join("old.db"), SqliteOptions::default());
+    node.log = Arc::new(backup.unwrap());
+    node.append("other-1", "other.happened.v1").await;
+    let views = node.open();
+    let last = node.append_many(2).await;
+    assert!(views.caught_up(last, PATIENCE).await);
+
+    assert_eq!((count(&views, "noted"), count(&views, "everything")), (4, 3));
+    views.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_an_earlier_build_or_a_crash_left_is_removed_at_the_start() {
     let node = Node::new();
     let last = node.append_many(2).await;

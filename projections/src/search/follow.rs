@@ -223,7 +223,15 @@ impl Follower {
             added.map_err(|error| self.poison_of(&file, error))?;
         }
         // The full text may be behind the vectors or ahead of them: each takes in what it lacks.
-        let words_from = self.shared.full_text.position();
+        let mut words_from = self.shared.full_text.position();
+        if words_from > self.log.head().await? {
+            tracing::warn!(
+                "the full text is ahead of the log, which was put back from a backup: it is made anew"
+            );
+            words_from = Position::START;
+            self.shared.full_text.clear()?;
+            self.commit(words_from).await?;
+        }
         let position = vectors_from.min(words_from);
         // There may be nothing to catch up with, and what was ready before is ready now.
         self.publish(position, 0, Instant::now());
