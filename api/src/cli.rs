@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Parser, Subcommand};
-use commands::{Ask, Commands, NewUser};
+use commands::{Ask, Collection, Commands, NewUser};
 use domain::user::Asker;
 use domain::{Email, Name, Role};
 use eventlog::Position;
@@ -20,7 +20,7 @@ use secrecy::SecretString;
 use crate::config::Config;
 use crate::config::arguments::{Arguments, CommonArguments, ServingArguments};
 use crate::serve::{DataDir, open_log, open_vault, serve};
-use crate::{demo, logs};
+use crate::{blobs, demo, healthcheck, logs};
 
 /// How many events one read of the log brings.
 const BATCH: usize = 1_000;
@@ -60,6 +60,11 @@ enum Command {
     /// The log of events.
     #[command(subcommand)]
     Events(EventsCommand),
+    /// Files and what was made of them, beside the log.
+    #[command(subcommand)]
+    Blobs(BlobsCommand),
+    /// Ask the server at --listen whether it lives: exit code 0 if so. For health checks.
+    Healthcheck(ServingArguments),
     /// Print the OpenAPI document.
     Openapi(CommonArguments),
 }
@@ -122,6 +127,21 @@ enum EventsCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum BlobsCommand {
+    /// Take away what no event names: first aside, and at a later run for good. Runs beside a server.
+    Gc {
+        /// Only say what would be done.
+        #[arg(long)]
+        dry_run: bool,
+        /// Leave what was stored, or set aside, less long ago than this: uploads are not named yet.
+        #[arg(long, value_name = "TIME", default_value = "24h", value_parser = blobs::time_span)]
+        older_than: Duration,
+        #[command(flatten)]
+        common: CommonArguments,
+    },
+}
+
 /// Runs the command line.
 pub async fn run() -> ExitCode {
     let command = Cli::parse().command;
@@ -148,7 +168,8 @@ impl Command {
     fn arguments(&self) -> &Arguments {
         match self {
             Command::Serve(ServingArguments(arguments))
-            | Command::Demo(ServingArguments(arguments)) => arguments,
+            | Command::Demo(ServingArguments(arguments))
+            | Command::Healthcheck(ServingArguments(arguments)) => arguments,
             Command::Model(ModelCommand::Fetch(CommonArguments(arguments)))
             | Command::Users(UsersCommand::Create { common: CommonArguments(arguments), .. })
             | Command::Projections(
@@ -157,6 +178,7 @@ impl Command {
                 | ProjectionsCommand::Verify(CommonArguments(arguments)),
             )
             | Command::Events(EventsCommand::Tail { common: CommonArguments(arguments), .. })
+            | Command::Blobs(BlobsCommand::Gc { common: CommonArguments(arguments), .. })
             | Command::Openapi(CommonArguments(arguments)) => arguments,
         }
     }
@@ -189,6 +211,10 @@ async fn carry_out(command: Command, config: Config) -> anyhow::Result<ExitCode>
         Command::Events(EventsCommand::Tail { after, no_follow, .. }) => {
             tail(&config, after, !no_follow).await?
         }
+        Command::Blobs(BlobsCommand::Gc { dry_run, older_than, .. }) => {
+            blobs::collect(&config, Collection { older_than, dry_run }).await?
+        }
+        Command::Healthcheck(_) => healthcheck::check(config.listen).await?,
         Command::Openapi(_) => {
             print_line(&serde_json::to_string_pretty(&crate::router::document())?)?
         }

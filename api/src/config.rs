@@ -25,6 +25,7 @@ use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::SecretString;
 use tracing_subscriber::EnvFilter;
+use vault::S3Address;
 
 use crate::http::client::{ForwardedHeader, TrustedProxies};
 use crate::logs::LogFormat;
@@ -38,8 +39,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the log is kept.
     pub event_store: EventStoreAddress,
-    /// The folder of blobs; `None` is the vault's place in the data directory.
-    pub blobs: Option<PathBuf>,
+    /// Where blobs, artifacts and data keys are kept; `None` is the vault's place in the data
+    /// directory.
+    pub blobs: Option<BlobsAddress>,
     /// What seals all data keys; `None` is the key file in the data directory.
     pub master_key: Option<SecretString>,
     /// Where the embedding model is looked for first.
@@ -98,6 +100,15 @@ impl std::fmt::Debug for EventStoreAddress {
         let shown = if kind == "sqlite" { rest } else { "…" };
         write!(formatter, "{kind}:{shown}")
     }
+}
+
+/// Where blobs, artifacts and data keys are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlobsAddress {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// A bucket of S3, or of what speaks as it does. What else it needs is in the environment.
+    S3(S3Address),
 }
 
 /// Why a configuration cannot be used.
@@ -238,13 +249,14 @@ fn in_data_dir(data_dir: &Path) -> EventStoreAddress {
     EventStoreAddress(format!("sqlite:{}", data_dir.join("events.db").display()))
 }
 
-fn blobs(text: &str) -> Result<PathBuf, String> {
+fn blobs(text: &str) -> Result<BlobsAddress, String> {
     if text.starts_with("s3:") {
-        return Err("s3 is not available in this version; use file://DIR".to_owned());
+        return text.parse().map(BlobsAddress::S3).map_err(|error: vault::Error| error.to_string());
     }
     let folder = text.strip_prefix("file://").map(Path::new);
     let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
-    folder.map(Path::to_owned).ok_or_else(|| "must be file://DIR".to_owned())
+    let folder = folder.map(|folder| BlobsAddress::Folder(folder.to_owned()));
+    folder.ok_or_else(|| "must be file://DIR or s3://BUCKET/PREFIX".to_owned())
 }
 
 fn public_url(text: &str) -> Result<String, String> {

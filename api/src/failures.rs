@@ -90,6 +90,12 @@ fn vault_failure(error: vault::Error) -> Problem {
     match error {
         vault::Error::DiskFull => Problem::unavailable("disk_full", error.to_string(), SOON),
         vault::Error::Stopping => Problem::unavailable("stopping", error.to_string(), SOON),
+        away if away.is_store_away() => {
+            tracing::error!(error = ?away, "the object store failed: {away}");
+            let detail =
+                "the store of files and keys does not answer as it should: try again in a moment";
+            Problem::unavailable("object_store_unavailable", detail, SOON)
+        }
         other => Problem::internal(&other),
     }
 }

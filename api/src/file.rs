@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use domain::file::FileError;
+use futures::{StreamExt, TryStreamExt};
 use projections::file::{self, File};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -183,7 +184,13 @@ async fn download_file(
     }
     let part = asked.of(file.size, &etag)?;
     let blob = vault::BlobRef { name: file.blob.clone(), size: file.size };
-    let bytes = app.commands.vault().get_blob(file.product_id, &blob, part.clone()).await?;
+    let mut bytes = app.commands.vault().get_blob(file.product_id, &blob, part.clone()).await?;
+    // The first of it before the answer begins: what is wrong by then is said by a status.
+    let first = bytes.try_next().await?;
+    let rest = bytes.inspect_err(move |error| {
+        tracing::error!(%error, file = %id, "a download was broken off");
+    });
+    let bytes = futures::stream::iter(first.map(Ok)).chain(rest);
     let download = Download {
         file_name: &file.file_name,
         media_type: &file.media_type,

@@ -22,10 +22,10 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-use vault::{MasterKey, Vault};
+use vault::{MasterKey, Vault, s3_environment};
 
 use crate::app::{App, Parts};
-use crate::config::Config;
+use crate::config::{BlobsAddress, Config};
 use crate::http::finish::LeftAlone;
 use crate::http::layers::Settings;
 use crate::http::rate_limit::RateLimit;
@@ -123,20 +123,32 @@ pub async fn open_log(config: &Config, read_only: bool) -> anyhow::Result<Arc<dy
     Ok(eventlog::open(config.event_store.expose(), read_only).await?)
 }
 
-/// Opens the vault of the data directory, with the master key of the environment or of its file.
+/// Opens the vault that the configuration names, with the master key of the environment or of its
+/// file in the data directory.
 ///
 /// # Errors
 /// The master key is wrong or missing, or the vault cannot be opened.
 pub async fn open_vault(config: &Config) -> anyhow::Result<Vault> {
     let folders = DataDir::new(&config.data_dir);
-    let folder = config.blobs.clone().unwrap_or_else(|| folders.vault());
-    if let Some(key) = &config.master_key {
-        return Ok(Vault::local(&folder, MasterKey::parse(key.expose_secret())?).await?);
-    }
-    let (vault, is_new) = Vault::local_with_key_file(&folder, &folders.master_key()).await?;
+    let key = config.master_key.as_ref().map(|key| MasterKey::parse(key.expose_secret()));
+    let key_file = folders.master_key();
+    let folder = folders.vault();
+    let blobs = config.blobs.clone().unwrap_or(BlobsAddress::Folder(folder));
+    let (vault, is_new) = match (&blobs, key.transpose()?) {
+        (BlobsAddress::Folder(folder), Some(key)) => (Vault::local(folder, key).await?, false),
+        (BlobsAddress::Folder(folder), None) => {
+            Vault::local_with_key_file(folder, &key_file).await?
+        }
+        (BlobsAddress::S3(address), Some(key)) => {
+            (Vault::s3(address, &s3_environment(), key).await?, false)
+        }
+        (BlobsAddress::S3(address), None) => {
+            Vault::s3_with_key_file(address, &s3_environment(), &key_file).await?
+        }
+    };
     if is_new {
         tracing::warn!(
-            file = %folders.master_key().display(),
+            file = %key_file.display(),
             "a master key was made: without it nothing sealed can be read, so keep a copy in a safe place, or pass \
              PRODGY_MASTER_KEY"
         );
@@ -162,6 +174,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     make_empty(&folders.spool())?;
     let vault = open_vault(&config).await?;
     let commands = Commands::open(log.clone(), vault.clone()).await?;
+    let warming_up = tokio::spawn(warm_up(vault.clone()));
     let boot = commands.boot().await?;
     first_admin(&commands, &config, boot.organization).await?;
 
@@ -216,6 +229,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     stop_signal().await?;
     tracing::info!("stopping: no new requests, running work is finished or handed back");
     shutdown.cancel();
+    warming_up.abort();
     let ended = async {
         let _ = server.await;
         left_alone.ended().await;
@@ -284,6 +298,13 @@ async fn first_admin(
         writeln!(stdout, "its password, shown this once: {password}")?;
     }
     Ok(())
+}
+
+/// Reads the data keys into memory: a store may be far away, or be away later.
+async fn warm_up(vault: Vault) {
+    if let Err(error) = vault.warm_up().await {
+        tracing::warn!(%error, "not all data keys could be read yet: each is when it is needed");
+    }
 }
 
 /// Starts the process managers as soon as the read models know what was left undone.

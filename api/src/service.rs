@@ -6,7 +6,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::access::Access;
-use crate::app::App;
+use crate::app::{App, PATIENCE};
 use crate::health::{Health, Readiness, alive};
 use crate::http::Reply;
 use crate::http::openapi::PublicFailures;
@@ -36,6 +36,15 @@ async fn readyz(State(app): State<App>) -> Response {
     match app.log.head().await {
         Ok(head) => readiness.check("event_log", true, format!("at position {head}")),
         Err(error) => readiness.check("event_log", false, error.to_string()),
+    }
+    match tokio::time::timeout(PATIENCE, app.commands.vault().check()).await {
+        Ok(Ok(())) => readiness.check("object_store", true, "it answers"),
+        failed => {
+            let error = failed.ok().and_then(Result::err).map(|error| error.to_string());
+            let why = error.as_deref().unwrap_or("it does not answer in time");
+            tracing::warn!(why, "the store of files and keys is not ready");
+            readiness.check("object_store", false, "it does not answer as it should: see the log");
+        }
     }
     match app.views.trouble() {
         None => {

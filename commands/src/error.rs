@@ -67,6 +67,11 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// Garbage was to be collected by a log that holds nothing.
+    #[error(
+        "the log is empty, but the store holds files: check that --event-store is the log of these --blobs; nothing was changed"
+    )]
+    EmptyLog,
     /// Hashing or signing failed.
     #[error("{0}")]
     Crypto(String),

@@ -38,7 +38,17 @@ fn help_names_every_command() {
 
     let help = run(folder.path(), &["--help"]);
     assert_eq!(help.status.code(), Some(0), "{help:?}");
-    for command in ["serve", "demo", "model", "users", "projections", "events", "openapi"] {
+    for command in [
+        "serve",
+        "demo",
+        "model",
+        "users",
+        "projections",
+        "events",
+        "blobs",
+        "healthcheck",
+        "openapi",
+    ] {
         assert!(stdout(&help).contains(command), "{command}: {}", stdout(&help));
     }
     let serve = run(folder.path(), &["serve", "--help"]);
@@ -65,6 +75,8 @@ fn bad_usage_exits_2_and_says_what_is_right() {
         &["users", "create", "--role", "admin"],
         &["projections", "rebuild"],
         &["events", "tail", "--after", "soon"],
+        &["blobs", "gc", "--older-than", "yesterday"],
+        &["serve", "--blobs", "s3://"],
     ] {
         let output = run(folder.path(), arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
@@ -290,4 +302,32 @@ fn a_hub_that_does_not_answer_is_said() {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("scripts/fetch-model"), "{}", stderr(&output));
     assert_eq!(json!(stdout(&output)), "");
+}
+
+#[tokio::test]
+async fn a_health_check_says_by_its_exit_code_whether_the_server_lives() {
+    let mut app = TestApp::spawn().await;
+    let folder = folder_of(&app);
+    let address = app.base().trim_start_matches("http://").to_owned();
+    let check = || run(&folder, &["healthcheck", "--listen", &address]);
+    let output = check();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    app.stop();
+    let output = check();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("/healthz does not answer"), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn garbage_is_collected_beside_a_running_server() {
+    let app = TestApp::spawn().await;
+    let product = app.product().await;
+    let file = app.text_file(&product, "kept.txt", "kept").await;
+    app.wait_ready(&file).await;
+    let output = run(&folder_of(&app), &["blobs", "gc", "--older-than", "0s"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = stdout(&output);
+    assert!(said.contains("2 objects") && said.contains("named by the log, and kept"), "{said}");
+    let path = format!("/api/knowledge-base/storage/file/{file}/download");
+    assert_eq!(app.get(&path).await.expect_status(200).text(), "kept");
 }

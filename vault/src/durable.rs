@@ -9,17 +9,20 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::objects::Listed;
+
 /// How many folders are remembered as synced; beyond that they are synced once more.
 const MAX_KNOWN_FOLDERS: usize = 16_384;
 
 /// The folder of unfinished files.
-const UNFINISHED: &str = "unfinished";
+pub(crate) const UNFINISHED: &str = "unfinished";
 
 /// A file that is being written. Dropped before it has its name, it is removed.
 pub(crate) struct Unfinished {
@@ -182,11 +185,6 @@ impl Folder {
         }))
     }
 
-    /// The size of a file; `None` when it certainly is not there.
-    pub(crate) fn size(&self, name: &str) -> io::Result<Option<u64>> {
-        absent_as_none(fs::metadata(self.path(name)).map(|metadata| metadata.len()))
-    }
-
     /// Removes a file, for good; it is no error when it is not there.
     pub(crate) fn delete(&self, name: &str) -> io::Result<()> {
         let path = self.path(name);
@@ -212,6 +210,58 @@ impl Folder {
             return Ok(Vec::new());
         };
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    /// The files directly in a folder, and the folders in it, by their names below the store.
+    pub(crate) fn list_one(&self, name: &str) -> io::Result<(Vec<Listed>, Vec<String>)> {
+        let (mut files, mut folders) = (Vec::new(), Vec::new());
+        let Some(entries) = absent_as_none(fs::read_dir(self.path(name)))? else {
+            return Ok((files, folders));
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = format!("{name}/{}", entry.file_name().to_string_lossy());
+            // Gone since the folder was read: somebody else removed it.
+            let Some(metadata) = absent_as_none(entry.metadata())? else { continue };
+            if metadata.is_dir() {
+                folders.push(name);
+            } else {
+                files.push(Listed { name, size: metadata.len(), modified: metadata.modified()? });
+            }
+        }
+        Ok((files, folders))
+    }
+
+    /// Moves a file to another name, unless it was written after `cutoff`; says whether it did.
+    pub(crate) fn move_older(&self, from: &str, to: &str, cutoff: SystemTime) -> io::Result<bool> {
+        let path = self.path(from);
+        let modified = absent_as_none(fs::metadata(&path).and_then(|found| found.modified()))?;
+        if modified.is_none_or(|modified| modified > cutoff) {
+            return Ok(false);
+        }
+        self.rename(from, to)
+    }
+
+    /// Moves a file to another name, over what has that name now, and lets it count as written now;
+    /// says whether it was there.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<bool> {
+        let (from, to) = (self.path(from), self.path(to));
+        // The time first: with an old one, what has just been moved would be taken for long moved.
+        let touched = absent_as_none(File::open(&from).and_then(|file| {
+            file.set_modified(SystemTime::now())?;
+            file.sync_all()
+        }))?;
+        if touched.is_none() {
+            return Ok(false);
+        }
+        self.ensure_folder(parent(&to))?;
+        if absent_as_none(fs::rename(&from, &to))?.is_none() {
+            return Ok(false);
+        }
+        // The new name before the old one's absence: a cut may leave both, never neither.
+        sync_folder(parent(&to))?;
+        absent_as_none(sync_folder(parent(&from)))?;
+        Ok(true)
     }
 
     /// Makes a folder and all above it, and sees to it that each is synced.

@@ -20,11 +20,62 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The object store failed.
+    /// The address or the settings of an object store are not good.
+    #[error("the object store cannot be used: {reason}")]
+    StoreMalformed {
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// The object store does not answer.
     #[error(
-        "the object store failed: check that it is reachable and that its credentials are right, then try again"
+        "{place} cannot be reached: check the network, and that AWS_ENDPOINT_URL names the store (and AWS_REGION its region); nothing was changed"
     )]
-    Store(#[source] object_store::Error),
+    StoreUnreachable {
+        /// The store.
+        place: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The object store refuses us.
+    #[error(
+        "{place} refuses these credentials: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, and that they may list, read, write and delete objects there"
+    )]
+    StoreRefused {
+        /// The store.
+        place: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// There is no such bucket.
+    #[error(
+        "there is no bucket for {place}: make it (`aws s3 mb s3://BUCKET`), or correct --blobs or AWS_ENDPOINT_URL"
+    )]
+    BucketMissing {
+        /// The store.
+        place: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The object store answers with failures of its own.
+    #[error("{place} failed: look at its own log; it is tried again when it is needed")]
+    Store {
+        /// The store.
+        place: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The object store does not keep conditional puts.
+    #[error(
+        "{place} lets several create the same object at once (`If-None-Match: *`), so two nodes could make different keys of one name: use a store, or a version of it, that keeps conditional writes, as S3 does"
+    )]
+    NoConditionalPuts {
+        /// The store.
+        place: String,
+    },
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes, nothing was stored: try again")]
     Random(#[source] getrandom::Error),
@@ -42,7 +93,7 @@ pub enum Error {
     },
     /// There are sealed data, and the file of the master key is gone.
     #[error(
-        "{path} is missing, but the data beside it are sealed with the master key that it held: put that file back (or pass the key in PRODGY_MASTER_KEY); without it the sealed data cannot be read"
+        "{path} is missing, but there are data that are sealed with the master key that it held: put that file back (or pass the key in PRODGY_MASTER_KEY); without it the sealed data cannot be read"
     )]
     MasterKeyMissing {
         /// The file.
@@ -178,18 +229,45 @@ impl Error {
         }
     }
 
-    /// Looks for a full disk below what the object store says.
-    pub(crate) fn store(error: object_store::Error) -> Error {
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    /// Tells what an object store's failure means.
+    pub(crate) fn store(place: &str, source: object_store::Error) -> Error {
+        let place = place.to_owned();
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&source);
+        let mut is_unreachable = false;
         while let Some(inner) = cause {
             if let Some(io) = inner.downcast_ref::<io::Error>()
                 && matches!(io.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             {
                 return Error::DiskFull;
             }
+            is_unreachable |= inner.is::<object_store::client::HttpError>();
             cause = inner.source();
         }
-        Error::Store(error)
+        let text = source.to_string();
+        if text.contains("NoSuchBucket") {
+            return Error::BucketMissing { place, source };
+        }
+        // Some requests, as a listing, say what went wrong in words alone.
+        let is_refused =
+            ["status code: 401", "status code: 403"].iter().any(|said| text.contains(said));
+        match source {
+            object_store::Error::PermissionDenied { .. }
+            | object_store::Error::Unauthenticated { .. } => Error::StoreRefused { place, source },
+            _ if is_refused => Error::StoreRefused { place, source },
+            _ if is_unreachable => Error::StoreUnreachable { place, source },
+            _ => Error::Store { place, source },
+        }
+    }
+
+    /// Whether the object store is why, and may be back soon.
+    pub fn is_store_away(&self) -> bool {
+        matches!(
+            self,
+            Error::StoreUnreachable { .. }
+                | Error::StoreRefused { .. }
+                | Error::BucketMissing { .. }
+                | Error::Store { .. }
+        )
     }
 }
 
@@ -206,10 +284,10 @@ mod tests {
             io::Error::other(object_store::Error::Generic { store: "a", source: full().into() });
         for source in [full(), deep] {
             let error = object_store::Error::Generic { store: "any", source: Box::new(source) };
-            assert!(matches!(Error::store(error), Error::DiskFull));
+            assert!(matches!(Error::store("a store", error), Error::DiskFull));
         }
         let other = io::Error::from(io::ErrorKind::PermissionDenied);
         let error = object_store::Error::Generic { store: "any", source: Box::new(other) };
-        assert!(matches!(Error::store(error), Error::Store(_)));
+        assert!(matches!(Error::store("a store", error), Error::Store { .. }));
     }
 }

@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use futures::{TryStreamExt, stream};
 use hkdf::Hkdf;
 use parking_lot::RwLock;
 use secrecy::{ExposeSecret, ExposeSecretMut};
@@ -18,13 +19,18 @@ use crate::{
     Error, MasterKey, Vault,
     cipher::{self, KEY_LENGTH, Secret},
     objects::Objects,
+    remote::Remote,
 };
 
 /// How many keys are kept unwrapped in memory.
 const CACHED_KEYS: usize = 16_384;
+/// How many keys are read at once when all are.
+const WARMING_UP: usize = 16;
 /// The id under which a random value lies that only the right master key unwraps.
 const MASTER_CHECK: &str = "master";
 const FORMAT: u64 = 1;
+/// How often a key is looked for that somebody else creates at the same time.
+const ATTEMPTS: usize = 10;
 
 /// The stored form of a key.
 #[derive(Serialize, Deserialize)]
@@ -87,6 +93,18 @@ impl Keys {
         Ok(())
     }
 
+    /// Looks whether the store still answers with what it was opened with.
+    pub(crate) async fn check_store(&self) -> Result<(), Error> {
+        let stored = self.objects.read(&key_name(MASTER_CHECK)).await?;
+        let stored = stored.ok_or_else(|| Error::KeyMissing { id: MASTER_CHECK.to_owned() })?;
+        self.unwrap(MASTER_CHECK, &stored).map(|_| ())
+    }
+
+    /// Refuses a store in which two nodes could make different keys of one name.
+    pub(crate) async fn check_remote(&self, remote: &Remote) -> Result<(), Error> {
+        remote.check_manners(&key_name(MASTER_CHECK)).await
+    }
+
     /// Some stored key: where the check value is lost, any key tells whether the master key fits.
     async fn any_key(&self) -> Result<Option<(String, Bytes)>, Error> {
         for name in self.objects.list("keys").await? {
@@ -136,16 +154,37 @@ impl Keys {
 
     async fn create(&self, id: &str) -> Result<(), Error> {
         let _alone = self.gate.write().await;
+        for _ in 0..ATTEMPTS {
+            self.refuse_shredded(id).await?;
+            let (key, wrapped) = self.new_key(id)?;
+            let created = self.objects.create(&key_name(id), wrapped).await?;
+            // Another node may have shredded it between the look and the creation; its mark came
+            // before its removal, so whoever created a key after that sees the mark now.
+            match self.refuse_shredded(id).await {
+                Err(shredded @ Error::KeyShredded { .. }) => {
+                    self.objects.delete(&key_name(id)).await?;
+                    return Err(shredded);
+                }
+                looked => looked?,
+            }
+            if created {
+                self.remember(id, Known::Key(Arc::new(key)));
+                return Ok(());
+            }
+            // The one that is there is the key, if it can be used.
+            if self.load(id).await?.is_some() {
+                return Ok(());
+            }
+            // Its creation by another node is under way, or has failed.
+            tokio::task::yield_now().await;
+        }
+        Err(Error::KeyMissing { id: id.to_owned() })
+    }
+
+    async fn refuse_shredded(&self, id: &str) -> Result<(), Error> {
         if self.is_shredded(id).await? {
             self.remember(id, Known::Shredded);
             return Err(Error::KeyShredded { id: id.to_owned() });
-        }
-        let (key, wrapped) = self.new_key(id)?;
-        if self.objects.create(&key_name(id), wrapped).await? {
-            self.remember(id, Known::Key(Arc::new(key)));
-        } else {
-            // The one that is there is the key, if it can be used.
-            self.load(id).await?;
         }
         Ok(())
     }
@@ -161,7 +200,7 @@ impl Keys {
     }
 
     async fn is_shredded(&self, id: &str) -> Result<bool, Error> {
-        Ok(self.objects.size(&shredded_name(id)).await?.is_some())
+        Ok(self.objects.read(&shredded_name(id)).await?.is_some())
     }
 
     fn remember(&self, id: &str, known: Known) {
@@ -222,6 +261,22 @@ impl Vault {
         check_id(id)?;
         let (vault, id) = (self.clone(), id.to_owned());
         uninterrupted(async move { vault.keys().shred(&id).await }).await
+    }
+
+    /// Reads every key, as many as are kept in memory, so that nobody has to wait for a store that is
+    /// far away, or is away, when a text is opened for the first time.
+    ///
+    /// # Errors
+    /// The store fails; what was read is kept.
+    pub async fn warm_up(&self) -> Result<(), Error> {
+        let names = self.keys().objects.list("keys").await?;
+        let ids = names.iter().filter_map(|name| name.strip_suffix(".json"));
+        let ids = ids.filter(|id| *id != MASTER_CHECK).take(CACHED_KEYS).map(Ok::<_, Error>);
+        let read = |id: &str| {
+            let id = id.to_owned();
+            async move { self.keys().find(&id).await.map(|_| ()) }
+        };
+        stream::iter(ids).try_for_each_concurrent(WARMING_UP, read).await
     }
 
     /// Forgets a key that another node has shredded; it is read anew when it is needed.

@@ -5,18 +5,24 @@
 //!
 //! Below the folder (or the object store) of a [`Vault`] lie
 //! `keys/<id>.json` (data keys, wrapped by the [`MasterKey`]), `blobs/<product>/<xx>/<name>`,
-//! `artifacts/<name>`, and `unfinished/`, which is emptied when the vault is opened. A shredded key
-//! leaves `keys/<id>.shredded`; a backup of `keys/` from before a shredding undoes it, so such
-//! backups must be kept no longer than erased data may be.
+//! `artifacts/<name>`, `garbage/`, where blobs and artifacts are set aside before they are removed,
+//! and `unfinished/`, which is emptied when the vault is opened. Blobs and artifacts are sealed. A
+//! shredded key leaves `keys/<id>.shredded`; a backup of `keys/` from before a shredding undoes it,
+//! so such backups (and old versions of objects, where a bucket keeps them) must be kept no longer
+//! than erased data may be.
 
 mod artifacts;
 mod blobs;
+mod blocks;
 mod cipher;
 mod durable;
 mod error;
+mod garbage;
 mod keys;
 mod master_key;
 mod objects;
+mod remote;
+mod s3;
 mod seal;
 
 use std::{fmt, path::Path, sync::Arc};
@@ -25,12 +31,15 @@ use object_store::ObjectStore;
 
 pub use blobs::BlobRef;
 pub use error::{Error, PutError};
+pub use garbage::StoredObject;
 pub use master_key::MasterKey;
 pub use objects::ByteStream;
+pub use s3::{S3Address, s3_environment};
 pub use seal::{Opened, Place, Sealed};
 
 use keys::Keys;
 use objects::Objects;
+use remote::Remote;
 
 /// Data keys, sealing, blobs and artifacts in one place. Cheap to clone.
 #[derive(Clone)]
@@ -69,7 +78,54 @@ impl Vault {
     /// Opens the vault in an object store. It must be durable by itself, as S3 is:
     /// `object_store`'s own local store is not, [`Vault::local`] is for that.
     pub async fn remote(store: Arc<dyn ObjectStore>, master: MasterKey) -> Result<Vault, Error> {
-        Vault::new(Objects::remote(store).await?, master).await
+        let remote = Remote::open_store(store, "the object store").await?;
+        Vault::new(Objects::Remote(remote), master).await
+    }
+
+    /// Opens the vault in S3, or in what speaks as it does; `environment` is what
+    /// [`s3_environment`] found. Fails at once where the store does not answer, has no such bucket or
+    /// refuses the credentials.
+    pub async fn s3(
+        address: &S3Address,
+        environment: &[(String, String)],
+        master: MasterKey,
+    ) -> Result<Vault, Error> {
+        Vault::new(Vault::s3_objects(address, environment).await?, master).await
+    }
+
+    /// As [`Vault::s3`], with the master key in a file. Where the store holds no keys yet and there
+    /// is no such file, it is made, and the flag says so; where only the file is missing, that is an
+    /// error, and no new key is made.
+    pub async fn s3_with_key_file(
+        address: &S3Address,
+        environment: &[(String, String)],
+        key_file: &Path,
+    ) -> Result<(Vault, bool), Error> {
+        let objects = Vault::s3_objects(address, environment).await?;
+        let (master, created) = match MasterKey::load(key_file)? {
+            Some(master) => (master, false),
+            None if !objects.list("keys").await?.is_empty() => {
+                return Err(Error::MasterKeyMissing { path: key_file.display().to_string() });
+            }
+            None => MasterKey::load_or_create(key_file)?,
+        };
+        Ok((Vault::new(objects, master).await?, created))
+    }
+
+    async fn s3_objects(
+        address: &S3Address,
+        environment: &[(String, String)],
+    ) -> Result<Objects, Error> {
+        let (store, place) = address.client(environment)?;
+        Ok(Objects::Remote(Remote::open_store(store, &place).await?))
+    }
+
+    /// Asks the store for something that is there: whether it answers.
+    ///
+    /// # Errors
+    /// It does not, or no longer as it should.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.keys().check_store().await
     }
 
     /// Whether a local folder holds keys that some master key has wrapped.
@@ -79,6 +135,9 @@ impl Vault {
 
     async fn new(objects: Objects, master: MasterKey) -> Result<Vault, Error> {
         let keys = Keys::open(objects.clone(), master).await?;
+        if let Objects::Remote(remote) = &objects {
+            keys.check_remote(remote).await?;
+        }
         Ok(Vault { inner: Arc::new(Inner { objects, keys }) })
     }
 

@@ -3,31 +3,21 @@
 //! The rule of this file: `Ok` means that it will still be there after a power cut. The local
 //! store of `object_store` never syncs, so the local folder is our own ([`crate::durable`]).
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{fs::File, ops::Range, path::Path, path::PathBuf, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use futures::{
-    StreamExt, TryStreamExt,
-    stream::{self, BoxStream},
-};
-use object_store::{
-    GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, WriteMultipart, path::Path as Key,
-};
-use uuid::Uuid;
+use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 
 use crate::{
     Error,
     durable::{self, Folder, Unfinished},
+    remote::{Remote, RemoteObject, RemoteUpload},
 };
 
-/// How much of a file is read at once.
-const READ_CHUNK: u64 = 128 * 1024;
-/// How many parts of an upload may be on their way to an object store.
-const PARTS_IN_FLIGHT: usize = 4;
-/// Where an object store keeps what has no name yet.
-const UNFINISHED: &str = "unfinished";
-/// Unfinished objects older than this belong to nobody: several nodes share an object store.
-const ABANDONED_AFTER_HOURS: u64 = 24;
+/// How much of a local file is read at once.
+const LOCAL_WINDOW: u64 = 512 * 1024;
+/// How much of an object is asked for at once: no request outlasts a slow reader of the whole.
+const REMOTE_WINDOW: u64 = 4 * 1024 * 1024;
 
 /// A stream of bytes out of the vault.
 pub type ByteStream = BoxStream<'static, Result<Bytes, Error>>;
@@ -38,7 +28,15 @@ pub(crate) enum Objects {
     /// Our own durable files.
     Local(Arc<Folder>),
     /// An object store that is durable by itself, such as S3.
-    Remote(Arc<dyn ObjectStore>),
+    Remote(Remote),
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    pub(crate) modified: SystemTime,
 }
 
 impl Objects {
@@ -50,35 +48,30 @@ impl Objects {
         Ok(Objects::Local(Arc::new(folder)))
     }
 
-    /// Takes an object store, and removes what was abandoned in it.
-    pub(crate) async fn remote(store: Arc<dyn ObjectStore>) -> Result<Objects, Error> {
-        let mut unfinished = store.list(Some(&Key::from(UNFINISHED)));
-        while let Some(object) = unfinished.try_next().await.map_err(Error::store)? {
-            let age = std::time::SystemTime::now()
-                .duration_since(object.last_modified.into())
-                .unwrap_or_default();
-            if age.as_secs() > ABANDONED_AFTER_HOURS * 3600 {
-                absent_as_none(store.delete(&object.location).await)?;
-            }
+    /// The largest object that can be stored.
+    pub(crate) fn longest(&self) -> u64 {
+        match self {
+            Objects::Local(_) => u64::MAX,
+            Objects::Remote(_) => Remote::LONGEST,
         }
-        drop(unfinished);
-        Ok(Objects::Remote(store))
     }
 
-    /// Stores bytes under a name unless it is taken; says whether it did.
+    /// How much is read at once.
+    pub(crate) fn window(&self) -> u64 {
+        match self {
+            Objects::Local(_) => LOCAL_WINDOW,
+            Objects::Remote(_) => REMOTE_WINDOW,
+        }
+    }
+
+    /// Stores bytes under a name unless it is taken; says whether it did. Of many who do so at
+    /// once, on one node or several, one does.
     pub(crate) async fn create(&self, name: &str, bytes: Bytes) -> Result<bool, Error> {
         match self {
             Objects::Local(folder) => {
                 on_folder(folder, name, move |folder, name| folder.create(name, bytes)).await
             }
-            Objects::Remote(store) => {
-                let options = PutOptions::from(PutMode::Create);
-                match store.put_opts(&Key::from(name), bytes.into(), options).await {
-                    Ok(_) => Ok(true),
-                    Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-                    Err(error) => Err(Error::store(error)),
-                }
-            }
+            Objects::Remote(remote) => remote.create(name, bytes).await,
         }
     }
 
@@ -88,10 +81,7 @@ impl Objects {
             Objects::Local(folder) => {
                 on_folder(folder, name, move |folder, name| folder.replace(name, bytes)).await
             }
-            Objects::Remote(store) => {
-                store.put(&Key::from(name), bytes.into()).await.map_err(Error::store)?;
-                Ok(())
-            }
+            Objects::Remote(remote) => remote.replace(name, bytes).await,
         }
     }
 
@@ -99,75 +89,32 @@ impl Objects {
     pub(crate) async fn read(&self, name: &str) -> Result<Option<Bytes>, Error> {
         match self {
             Objects::Local(folder) => on_folder(folder, name, Folder::read).await,
-            Objects::Remote(store) => match absent_as_none(store.get(&Key::from(name)).await)? {
-                Some(found) => found.bytes().await.map(Some).map_err(Error::store),
-                None => Ok(None),
-            },
+            Objects::Remote(remote) => remote.read(name).await,
         }
     }
 
-    /// The size of an object; `None` when it certainly is not there.
-    pub(crate) async fn size(&self, name: &str) -> Result<Option<u64>, Error> {
-        match self {
-            Objects::Local(folder) => on_folder(folder, name, Folder::size).await,
-            Objects::Remote(store) => {
-                Ok(absent_as_none(store.head(&Key::from(name)).await)?.map(|found| found.size))
-            }
-        }
-    }
-
-    /// Reads a part of an object that should have exactly `size` bytes.
-    pub(crate) async fn stream(
-        &self,
-        name: &str,
-        size: u64,
-        range: Range<u64>,
-    ) -> Result<Stored, Error> {
+    /// Opens an object for reading, and reads its last bytes, at most `tail` of them; `None` when it
+    /// certainly is not there.
+    pub(crate) async fn open(&self, name: &str, tail: u64) -> Result<Option<Object>, Error> {
         match self {
             Objects::Local(folder) => {
-                let Some((file, found)) = on_folder(folder, name, Folder::open_file).await? else {
-                    return Ok(Stored::Absent);
-                };
-                if found != size {
-                    return Ok(Stored::OtherSize);
-                }
                 let path = folder.path(name);
-                Ok(Stored::Bytes(
-                    stream::try_unfold((Arc::new(file), range), move |(file, range)| {
-                        let path = path.clone();
-                        async move {
-                            if range.is_empty() {
-                                return Ok(None);
-                            }
-                            let length = READ_CHUNK.min(range.end - range.start);
-                            let (reader, offset) = (file.clone(), range.start);
-                            let bytes = blocking(move || {
-                                durable::read_at(&reader, offset, length as usize)
-                                    .map_err(|error| Error::io(&path, error))
-                            })
-                            .await?;
-                            Ok(Some((bytes, (file, range.start + length..range.end))))
-                        }
-                    })
-                    .boxed(),
-                ))
-            }
-            Objects::Remote(store) => {
-                // Asked first: a store may refuse a range of an object that was cut short.
-                match self.size(name).await? {
-                    None => return Ok(Stored::Absent),
-                    Some(found) if found != size => return Ok(Stored::OtherSize),
-                    Some(_) if range.is_empty() => {
-                        return Ok(Stored::Bytes(stream::empty().boxed()));
-                    }
-                    Some(_) => {}
-                }
-                let options = GetOptions::new().with_range(Some(range));
-                let found = store.get_opts(&Key::from(name), options).await;
-                Ok(match absent_as_none(found)? {
-                    Some(found) => Stored::Bytes(found.into_stream().map_err(Error::store).boxed()),
-                    None => Stored::Absent,
+                on_folder(folder, name, move |folder, name| {
+                    let Some((file, size)) = folder.open_file(name)? else { return Ok(None) };
+                    let length = size.min(tail);
+                    let tail = durable::read_at(&file, size - length, length as usize)?;
+                    let source = Source::Local(Arc::new(file), path);
+                    Ok(Some(Object { size, tail, source }))
                 })
+                .await
+            }
+            Objects::Remote(remote) => {
+                let opened = remote.open(name, tail).await?;
+                Ok(opened.map(|(size, tail, object)| Object {
+                    size,
+                    tail,
+                    source: Source::Remote(object),
+                }))
             }
         }
     }
@@ -176,9 +123,7 @@ impl Objects {
     pub(crate) async fn delete(&self, name: &str) -> Result<(), Error> {
         match self {
             Objects::Local(folder) => on_folder(folder, name, Folder::delete).await,
-            Objects::Remote(store) => {
-                absent_as_none(store.delete(&Key::from(name)).await).map(|_| ())
-            }
+            Objects::Remote(remote) => remote.delete(name).await,
         }
     }
 
@@ -186,13 +131,7 @@ impl Objects {
     pub(crate) async fn delete_all(&self, name: &str) -> Result<(), Error> {
         match self {
             Objects::Local(folder) => on_folder(folder, name, Folder::delete_all).await,
-            Objects::Remote(store) => {
-                let mut found = store.list(Some(&Key::from(name)));
-                while let Some(object) = found.try_next().await.map_err(Error::store)? {
-                    absent_as_none(store.delete(&object.location).await)?;
-                }
-                Ok(())
-            }
+            Objects::Remote(remote) => remote.delete_all(name).await,
         }
     }
 
@@ -200,11 +139,62 @@ impl Objects {
     pub(crate) async fn list(&self, name: &str) -> Result<Vec<String>, Error> {
         match self {
             Objects::Local(folder) => on_folder(folder, name, Folder::list).await,
-            Objects::Remote(store) => {
-                let found = store.list_with_delimiter(Some(&Key::from(name))).await;
-                let names = found.map_err(Error::store)?.objects.into_iter();
-                Ok(names.filter_map(|o| o.location.filename().map(str::to_owned)).collect())
+            Objects::Remote(remote) => remote.list(name).await,
+        }
+    }
+
+    /// Every object below a name, however deep, in no order.
+    pub(crate) fn list_all(&self, name: &str) -> BoxStream<'static, Result<Listed, Error>> {
+        match self {
+            Objects::Local(folder) => {
+                let (folder, first) = (folder.clone(), vec![name.to_owned()]);
+                // One folder at a time: a store may hold more names than memory should.
+                stream::try_unfold(first, move |mut folders| {
+                    let store = folder.clone();
+                    async move {
+                        let Some(next) = folders.pop() else { return Ok(None) };
+                        let (files, below) = on_folder(&store, &next, Folder::list_one).await?;
+                        folders.extend(below);
+                        Ok::<_, Error>(Some((stream::iter(files.into_iter().map(Ok)), folders)))
+                    }
+                })
+                .try_flatten()
+                .boxed()
             }
+            Objects::Remote(remote) => remote.list_all(name),
+        }
+    }
+
+    /// Moves an object to another name, unless it was written after `cutoff`; says whether it did.
+    /// The other name's time is that of the move.
+    ///
+    /// At every moment at least one of the two names is there. Somebody who writes the first name
+    /// meanwhile may find it gone, and its content under the other.
+    pub(crate) async fn move_older(
+        &self,
+        from: &str,
+        to: &str,
+        cutoff: SystemTime,
+    ) -> Result<bool, Error> {
+        match self {
+            Objects::Local(folder) => {
+                let to = to.to_owned();
+                on_folder(folder, from, move |folder, from| folder.move_older(from, &to, cutoff))
+                    .await
+            }
+            Objects::Remote(remote) => remote.move_older(from, to, cutoff).await,
+        }
+    }
+
+    /// Moves an object to another name, over what has that name now; says whether it was there.
+    /// Its time is that of the move.
+    pub(crate) async fn rename(&self, from: &str, to: &str) -> Result<bool, Error> {
+        match self {
+            Objects::Local(folder) => {
+                let to = to.to_owned();
+                on_folder(folder, from, move |folder, from| folder.rename(from, &to)).await
+            }
+            Objects::Remote(remote) => remote.rename(from, to).await,
         }
     }
 
@@ -212,27 +202,50 @@ impl Objects {
     pub(crate) async fn begin(&self) -> Result<Upload, Error> {
         match self {
             Objects::Local(folder) => {
-                let unfinished = on_folder(folder, UNFINISHED, |folder, _| folder.begin()).await?;
+                let unfinished =
+                    on_folder(folder, durable::UNFINISHED, |folder, _| folder.begin()).await?;
                 Ok(Upload::Local(folder.clone(), unfinished))
             }
-            Objects::Remote(store) => {
-                let key = Key::from(format!("{UNFINISHED}/{}", Uuid::now_v7()));
-                let parts = store.put_multipart(&key).await.map_err(Error::store)?;
-                let writer = Some(WriteMultipart::new(parts));
-                Ok(Upload::Remote(RemoteUpload { store: store.clone(), key, writer }))
-            }
+            Objects::Remote(remote) => Ok(Upload::Remote(remote.begin())),
         }
     }
 }
 
-/// What a read found.
-pub(crate) enum Stored {
-    /// The object, and these are its bytes.
-    Bytes(ByteStream),
-    /// Certainly nothing.
-    Absent,
-    /// An object that is shorter or longer than it was.
-    OtherSize,
+/// An object that was opened for reading.
+pub(crate) struct Object {
+    /// Its size.
+    pub(crate) size: u64,
+    /// Its last bytes.
+    pub(crate) tail: Bytes,
+    source: Source,
+}
+
+enum Source {
+    Local(Arc<File>, PathBuf),
+    Remote(RemoteObject),
+}
+
+impl Object {
+    /// Reads a part of it; `None` when it is no longer the one that was opened.
+    pub(crate) async fn read(&self, range: Range<u64>) -> Result<Option<Bytes>, Error> {
+        let in_tail = self.size - self.tail.len() as u64;
+        if range.start >= in_tail {
+            let part = (range.start - in_tail) as usize..(range.end - in_tail) as usize;
+            return Ok(Some(self.tail.slice(part)));
+        }
+        match &self.source {
+            Source::Local(file, path) => {
+                let (file, path) = (file.clone(), path.clone());
+                let length = (range.end - range.start) as usize;
+                blocking(move || {
+                    let read = durable::read_at(&file, range.start, length);
+                    read.map(Some).map_err(|error| Error::io(&path, error))
+                })
+                .await
+            }
+            Source::Remote(object) => object.read(range).await,
+        }
+    }
 }
 
 /// An object that is being written. Dropped before it is finished, it leaves nothing.
@@ -248,18 +261,14 @@ impl Upload {
     pub(crate) async fn write(self, chunks: Vec<Bytes>) -> Result<Upload, Error> {
         match self {
             Upload::Local(folder, mut unfinished) => {
-                let unfinished = on_folder(&folder, UNFINISHED, move |_, _| {
+                let unfinished = on_folder(&folder, durable::UNFINISHED, move |_, _| {
                     unfinished.write(&chunks).map(|()| unfinished)
                 })
                 .await?;
                 Ok(Upload::Local(folder, unfinished))
             }
             Upload::Remote(mut upload) => {
-                let writer = upload.writer.as_mut().expect("taken only by finish and drop");
-                for chunk in chunks {
-                    writer.wait_for_capacity(PARTS_IN_FLIGHT).await.map_err(Error::store)?;
-                    writer.put(chunk);
-                }
+                upload.write(chunks).await?;
                 Ok(Upload::Remote(upload))
             }
         }
@@ -271,32 +280,7 @@ impl Upload {
             Upload::Local(folder, unfinished) => {
                 on_folder(&folder, name, move |folder, name| folder.finish(unfinished, name)).await
             }
-            Upload::Remote(mut upload) => {
-                let writer = upload.writer.take().expect("taken only here and by drop");
-                writer.finish().await.map_err(Error::store)?;
-                let copied = upload.store.copy(&upload.key, &Key::from(name)).await;
-                let cleared = upload.store.delete(&upload.key).await;
-                copied.map_err(Error::store)?;
-                absent_as_none(cleared).map(|_| ())
-            }
-        }
-    }
-}
-
-/// Parts on their way to an object store.
-pub(crate) struct RemoteUpload {
-    store: Arc<dyn ObjectStore>,
-    key: Key,
-    writer: Option<WriteMultipart>,
-}
-
-impl Drop for RemoteUpload {
-    fn drop(&mut self) {
-        if let (Some(writer), Ok(runtime)) =
-            (self.writer.take(), tokio::runtime::Handle::try_current())
-        {
-            // Parts that stay are never seen as an object, and a lifecycle rule of the store ends them.
-            runtime.spawn(writer.abort());
+            Upload::Remote(upload) => upload.finish(name).await,
         }
     }
 }
@@ -320,12 +304,4 @@ async fn on_folder<T: Send + 'static>(
     let (folder, name) = (folder.clone(), name.to_owned());
     blocking(move || work(&folder, &name).map_err(|error| Error::io(&folder.path(&name), error)))
         .await
-}
-
-fn absent_as_none<T>(outcome: object_store::Result<T>) -> Result<Option<T>, Error> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(Error::store(error)),
-    }
 }

@@ -104,7 +104,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Default::Words("in the data directory"),
         place: Place::Everywhere,
         commands: Commands::All,
-        help: "Where files are kept: file://DIR",
+        help: "Where files and data keys are kept: file://DIR or s3://BUCKET/PREFIX",
     },
     Setting {
         name: "master-key",

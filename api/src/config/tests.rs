@@ -191,8 +191,14 @@ fn bad_values_say_what_would_be_right() {
             "must be sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE",
         ),
         ("--event-store", "sqlite:", "sqlite: is followed by a path, as sqlite:data/events.db"),
-        ("--blobs", "s3://bucket/prefix", "s3 is not available in this version; use file://DIR"),
-        ("--blobs", "/var/blobs", "must be file://DIR"),
+        ("--blobs", "/var/blobs", "must be file://DIR or s3://BUCKET/PREFIX"),
+        ("--blobs", "file://", "must be file://DIR or s3://BUCKET/PREFIX"),
+        (
+            "--blobs",
+            "s3://key:secret@bucket/prefix",
+            "the object store cannot be used: the name of a bucket has 3 to 63 of a-z, 0-9, '.' and '-'; it must be \
+             s3://BUCKET/PREFIX",
+        ),
         ("--embedding-workers", "0", "must be a number from 1"),
         ("--data-dir", "", "a path is missing"),
         ("--admin-email", "ada", "must be an e-mail address, as ada@example.org"),
@@ -222,6 +228,15 @@ fn bad_values_say_what_would_be_right() {
         assert_eq!(fault, format!("{flag} on the command line: {reason}"));
     }
     assert!(from_flags(&["--log", "api=loud"]).unwrap_err().contains("must be a level"));
+}
+
+#[test]
+fn blobs_lie_in_a_folder_or_in_a_bucket() {
+    assert!(from_flags(&[]).unwrap().blobs.is_none());
+    let folder = from_flags(&["--blobs", "file:///var/blobs"]).unwrap().blobs.unwrap();
+    assert_eq!(folder, BlobsAddress::Folder("/var/blobs".into()));
+    let bucket = from_environment("PRODGY_BLOBS", "s3://bucket/a/b").unwrap().blobs.unwrap();
+    assert_eq!(bucket, BlobsAddress::S3("s3://bucket/a/b".parse().unwrap()));
 }
 
 #[test]

@@ -195,6 +195,8 @@ impl Erasure {
         let events = self.commands.whole_stream(&StreamId::new("user", user)).await?;
         let find = |event_type| events.iter().rfind(|event| event.event_type == event_type);
         if find("user.erased.v1").is_some() {
+            // Another node did it, and this one may know the key.
+            self.commands.vault().forget_key(&user_key(user));
             return Ok(());
         }
         match (find("user.deleted.v1"), find("user.password_changed.v1")) {
@@ -232,9 +234,14 @@ impl Erasure {
 
     async fn erase_product(&self, product: Uuid) -> Result<(), Failure> {
         let events = self.commands.whole_stream(&StreamId::new("product", product)).await?;
+        let vault = self.commands.vault();
         // Of an erased one the last event is another.
         let deleted = events.last().filter(|last| last.event_type == "product.deleted.v1");
-        let Some(deleted) = deleted else { return Ok(()) };
+        let Some(deleted) = deleted else {
+            // Another node did it, and this one may know the key.
+            vault.forget_key(&product_key(product));
+            return Ok(());
+        };
         let mut reached = deleted.position;
         loop {
             self.contents.know(reached).await?;
@@ -245,7 +252,6 @@ impl Erasure {
             // What was being made when the product was deleted may come after the first look.
             reached = newer(self.end_all(inside, deleted).await?)?;
         }
-        let vault = self.commands.vault();
         vault.shred_key(&product_key(product)).await?;
         vault.delete_blobs(product).await?;
         self.contents.forget(reached).await?;

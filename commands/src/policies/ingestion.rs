@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
 use domain::Timestamp;
 use domain::file::{File, FileCommand, FileEvent, FileIndex, Upload};
@@ -20,6 +19,7 @@ use uuid::Uuid;
 
 use super::queue::{Outcome, Queue};
 use crate::execute::decode_event;
+use crate::seal::product_key;
 use crate::{Ask, Commands, Error};
 
 /// How many files are read at once. The embedding threads are shared by all of them.
@@ -158,7 +158,11 @@ impl Ingestion {
         let vault = self.commands.vault();
         let product = claim.event.product.ok_or(Failure::NotOurs)?;
         let name = artifact_name(product, &claim.upload, embedder);
-        let known = vault.get_artifact(&name).await.map_err(Error::from)?;
+        let known = match vault.get_artifact(&name).await {
+            // It is made anew, over the damaged one.
+            Err(vault::Error::Corrupt { .. }) => None,
+            known => known.map_err(Error::from)?,
+        };
         if let Some(artifact) = known.and_then(|bytes| Artifact::decode(&bytes).ok()) {
             return Ok(Ok((name, artifact)));
         }
@@ -166,7 +170,8 @@ impl Ingestion {
             Ok(artifact) => artifact,
             Err(unreadable) => return Ok(Err(unreadable)),
         };
-        vault.put_artifact(&name, Bytes::from(artifact.encode())).await.map_err(Error::from)?;
+        let key = product_key(product);
+        vault.put_artifact(&key, &name, &artifact.encode()).await.map_err(Error::from)?;
         Ok(Ok((name, artifact)))
     }
 

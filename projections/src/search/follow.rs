@@ -1,12 +1,13 @@
 //! The task that keeps the search index up with the log.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use embeddings::Artifact;
 use eventlog::{EventStore, Position, RecordedEvent};
-use futures::FutureExt;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 use uuid::Uuid;
 use vault::Vault;
@@ -23,6 +24,9 @@ const BATCH: usize = 1_000;
 /// How many positions the commit of the full text may lag behind where nothing in it changes: so
 /// many events are read again at a start.
 const COMMIT_EVERY: u64 = 20_000;
+
+/// How many artifacts are read at once when all are.
+const READ_AHEAD: usize = 16;
 
 /// How long the task rests after a failure that may pass.
 const REST: Duration = Duration::from_secs(1);
@@ -175,9 +179,8 @@ impl Follower {
         let built = async {
             self.shared.full_text.clear()?;
             let mut chunks = Chunks::default();
-            for file in files {
-                let artifact =
-                    self.artifact(&file).await.map_err(|error| self.poison_of(&file, error))?;
+            let mut artifacts = pin!(self.artifacts(files));
+            while let Some((file, artifact)) = artifacts.try_next().await? {
                 self.shared.full_text.add(file.id, file.knowledge_base_id, &artifact.chunks)?;
                 chunks.add(&file, artifact).map_err(|error| self.poison_of(&file, error))?;
             }
@@ -216,9 +219,8 @@ impl Follower {
     /// Loads the vectors of every file that is ready.
     async fn load(&self) -> Result<Place, Failure> {
         let (vectors_from, files) = self.ready_files()?;
-        for file in files {
-            let artifact =
-                self.artifact(&file).await.map_err(|error| self.poison_of(&file, error))?;
+        let mut artifacts = pin!(self.artifacts(files));
+        while let Some((file, artifact)) = artifacts.try_next().await? {
             let added = self.shared.chunks.write().add(&file, artifact);
             added.map_err(|error| self.poison_of(&file, error))?;
         }
@@ -290,6 +292,7 @@ impl Follower {
                     return Ok(false);
                 }
                 let artifact = self.artifact(&file).await.map_err(|error| poison(event, error))?;
+                let Some(artifact) = artifact else { return Ok(false) };
                 if for_words {
                     self.shared.full_text.add(id, file.knowledge_base_id, &artifact.chunks)?;
                 }
@@ -314,18 +317,49 @@ impl Follower {
         from_words
     }
 
-    async fn artifact(&self, file: &File) -> Result<Artifact, Error> {
+    /// The artifacts of files that have theirs, in their order. Several are read at once: the store
+    /// may be far away.
+    fn artifacts(
+        &self,
+        files: Vec<File>,
+    ) -> impl Stream<Item = Result<(File, Artifact), Failure>> + '_ {
+        let read = move |file: File| async move {
+            match self.artifact(&file).await {
+                Ok(artifact) => Ok(artifact.map(|artifact| (file, artifact))),
+                Err(error) => Err(self.poison_of(&file, error)),
+            }
+        };
+        let read = stream::iter(files).map(read).buffered(READ_AHEAD);
+        read.try_filter_map(async |found| Ok(found))
+    }
+
+    /// The artifact of a file; `None` when its product was erased, by another node that is ahead.
+    async fn artifact(&self, file: &File) -> Result<Option<Artifact>, Error> {
         let name = file
             .artifact
             .as_deref()
             .ok_or_else(|| Error::Unfit("a ready file has an artifact".into()))?;
-        let bytes = self.vault.get_artifact(name).await?.ok_or_else(|| {
-            Error::Unfit(format!(
+        let found = match self.vault.get_artifact(name).await {
+            Err(damaged @ vault::Error::Corrupt { .. }) => {
+                let why = format!("the artifact of file {}: {damaged}", file.id);
+                return Err(Error::Unfit(why));
+            }
+            found => found?,
+        };
+        let Some(bytes) = found else {
+            // The key goes before the artifacts do. What this node knows of it may be old.
+            let key = format!("product-{}", file.product_id);
+            self.vault.forget_key(&key);
+            if !self.vault.key_exists(&key).await? {
+                return Ok(None);
+            }
+            return Err(Error::Unfit(format!(
                 "the artifact of file {} is gone: restore {name} from a backup",
                 file.id
-            ))
-        })?;
+            )));
+        };
         Artifact::decode(&bytes)
+            .map(Some)
             .map_err(|error| Error::Unfit(format!("the artifact of file {}: {error}", file.id)))
     }
 

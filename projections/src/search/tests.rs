@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use bytes::Bytes;
 use domain::file::FileEvent;
 use domain::{BlobRef, FileName};
 use embeddings::{Artifact, CHUNKER_VERSION, Document, Embedder, Model};
@@ -51,6 +50,11 @@ impl<'a> Given<'a> {
     }
 }
 
+/// What the artifacts of a product are sealed with.
+fn product_key(product: Uuid) -> String {
+    format!("product-{product}")
+}
+
 impl Node {
     async fn start() -> Node {
         let folder = tempfile::tempdir().unwrap();
@@ -58,9 +62,11 @@ impl Node {
         let log: Arc<dyn EventStore> = Arc::new(log.unwrap());
         let master = MasterKey::parse(&"07".repeat(32)).unwrap();
         let vault = Vault::local(&folder.path().join("vault"), master).await.unwrap();
+        let product = Uuid::now_v7();
+        vault.create_key(&product_key(product)).await.unwrap();
         let views = Views::open(&folder.path().join("views"), log.clone()).unwrap();
         let search = Some(open(&folder, &log, &vault, &views));
-        Node { folder, log, vault, views, search, product: Uuid::now_v7() }
+        Node { folder, log, vault, views, search, product }
     }
 
     fn search(&self) -> &Search {
@@ -138,7 +144,8 @@ impl Node {
             chunks,
         };
         let name = format!("test/{id}");
-        self.vault.put_artifact(&name, Bytes::from(artifact.encode())).await.unwrap();
+        let key = product_key(self.product);
+        self.vault.put_artifact(&key, &name, &artifact.encode()).await.unwrap();
         let indexed = FileEvent::Indexed {
             fence: 1,
             artifact: name,
@@ -149,6 +156,33 @@ impl Node {
         };
         self.append(id, indexed).await;
         self.caught_up().await;
+    }
+
+    /// Lets a file be uploaded and read whose artifact is not there.
+    async fn add_lost(&self, base: Uuid) -> Uuid {
+        let file = Uuid::now_v7();
+        let indexed = FileEvent::Indexed {
+            fence: 1,
+            artifact: "test/lost".into(),
+            chunks: 1,
+            characters: 1,
+            tokens: 1,
+            model_revision: "none".into(),
+        };
+        let uploaded = FileEvent::Uploaded {
+            knowledge_base: base,
+            name: FileName::parse("lost.md").unwrap(),
+            media_type: "text/markdown".into(),
+            size: 1,
+            blob: BlobRef { name: "0".repeat(64), size: 1 },
+            source: None,
+            subject: None,
+            language: None,
+            tags: vec![],
+        };
+        self.append(file, uploaded).await;
+        self.append(file, indexed).await;
+        file
     }
 
     async fn delete(&self, file: Uuid) {
@@ -425,30 +459,28 @@ async fn what_changes_while_the_index_is_away_is_caught_up_with() {
 }
 
 #[tokio::test]
+async fn what_another_node_has_erased_already_stops_no_index() {
+    let mut node = Node::start().await;
+    let base = Uuid::now_v7();
+    // As another node does: this one remembers the key.
+    assert!(node.vault.key_exists(&product_key(node.product)).await.unwrap());
+    let master = MasterKey::parse(&"07".repeat(32)).unwrap();
+    let other = Vault::local(&node.folder.path().join("vault"), master).await.unwrap();
+    other.shred_key(&product_key(node.product)).await.unwrap();
+
+    let file = node.add_lost(base).await;
+    node.caught_up().await;
+    node.stop_search().await;
+    node.start_search().await;
+    node.delete(file).await;
+
+    assert_eq!(node.search().trouble(), None);
+}
+
+#[tokio::test]
 async fn a_lost_artifact_stops_the_index_and_says_which() {
-    let (node, base) = (Node::start().await, Uuid::now_v7());
-    let file = Uuid::now_v7();
-    let indexed = FileEvent::Indexed {
-        fence: 1,
-        artifact: "test/lost".into(),
-        chunks: 1,
-        characters: 1,
-        tokens: 1,
-        model_revision: "none".into(),
-    };
-    let uploaded = FileEvent::Uploaded {
-        knowledge_base: base,
-        name: FileName::parse("lost.md").unwrap(),
-        media_type: "text/markdown".into(),
-        size: 1,
-        blob: BlobRef { name: "0".repeat(64), size: 1 },
-        source: None,
-        subject: None,
-        language: None,
-        tags: vec![],
-    };
-    node.append(file, uploaded).await;
-    node.append(file, indexed).await;
+    let node = Node::start().await;
+    node.add_lost(Uuid::now_v7()).await;
 
     let trouble = tokio::time::timeout(PATIENCE, async {
         loop {

@@ -90,14 +90,12 @@ fn more_folders_than_are_remembered_are_no_harm() {
 fn absence_is_not_mistaken_for_an_error_nor_an_error_for_absence() {
     let (_parent, folder) = store();
     assert!(folder.read("a/b").unwrap().is_none());
-    assert!(folder.size("a/b").unwrap().is_none());
     assert!(folder.open_file("a/b").unwrap().is_none());
     assert!(folder.list("a").unwrap().is_empty());
     folder.delete("a/b").unwrap();
     // A file where a folder should be: the file below it is not certainly absent.
     folder.replace("a", Bytes::from_static(b"text")).unwrap();
     assert!(folder.read("a/b").is_err());
-    assert!(folder.size("a/b").is_err());
     assert!(folder.delete("a/b").is_err());
     assert!(folder.replace("a/b", Bytes::new()).is_err());
     assert!(unfinished(&folder).is_empty());

@@ -1,12 +1,17 @@
 //! Data keys: created once, durable, and shredded for good.
 
-use std::fs;
-
 use vault::{Error, MasterKey, Opened, Sealed, Vault};
 
-use crate::support::{Store, flip_a_bit, place};
+use crate::support::{ONE_IN, Store, place};
 
 const KEY: &str = "user-0193";
+const FILE: &str = "keys/user-0193.json";
+const MARK: &str = "keys/user-0193.shredded";
+const CHECK: &str = "keys/master.json";
+
+async fn is_there(store: &Store, name: &str) -> bool {
+    store.names("keys").await.contains(&name.to_owned())
+}
 
 async fn sealed(vault: &Vault, text: &str) -> Sealed {
     vault.seal(KEY, &place("email"), text.as_bytes()).await.unwrap()
@@ -29,12 +34,11 @@ async fn a_key_opens_what_it_sealed_after_a_restart() {
 async fn creating_a_key_again_changes_nothing() {
     let store = Store::new().await;
     store.vault.create_key(KEY).await.unwrap();
-    let file = store.path("keys/user-0193.json");
-    let before = fs::read(&file).unwrap();
+    let before = store.bytes(FILE).await;
     store.vault.create_key(KEY).await.unwrap();
     store.reopened().await.create_key(KEY).await.unwrap();
-    assert_eq!(fs::read(&file).unwrap(), before);
-    assert!(store.files("unfinished").is_empty());
+    assert_eq!(store.bytes(FILE).await, before);
+    assert_eq!(store.unfinished().await, 0);
 }
 
 #[tokio::test]
@@ -42,7 +46,9 @@ async fn a_key_in_memory_is_used_without_the_disk() {
     let store = Store::new().await;
     store.vault.create_key(KEY).await.unwrap();
     // With its files gone, only memory is left to answer.
-    fs::remove_dir_all(store.path("keys")).unwrap();
+    for name in store.names("keys").await {
+        store.remove(&name).await;
+    }
     store.vault.create_key(KEY).await.unwrap();
     let sealed = sealed(&store.vault, "ada").await;
     assert!(store.vault.open_cached(&sealed, &place("email")).unwrap().is_ok());
@@ -51,10 +57,30 @@ async fn a_key_in_memory_is_used_without_the_disk() {
 }
 
 #[tokio::test]
+async fn after_warming_up_no_key_is_waited_for() {
+    let store = Store::new().await;
+    let mut all = Vec::new();
+    for number in 0..40 {
+        let key = format!("user-{number}");
+        store.vault.create_key(&key).await.unwrap();
+        all.push(store.vault.seal(&key, &place("email"), b"ada").await.unwrap());
+    }
+    store.vault.shred_key("user-7").await.unwrap();
+    let vault = store.reopened().await;
+    assert!(vault.open_cached(&all[0], &place("email")).is_none());
+    vault.warm_up().await.unwrap();
+    for (number, sealed) in all.iter().enumerate().filter(|(number, _)| *number != 7) {
+        let opened = vault.open_cached(sealed, &place("email"));
+        assert!(opened.is_some_and(|opened| opened.unwrap().clear().is_some()), "{number}");
+    }
+    assert_eq!(vault.open(&all[7], &place("email")).await.unwrap(), Opened::Shredded);
+}
+
+#[tokio::test]
 async fn a_damaged_key_is_not_created_again() {
     let store = Store::new().await;
     store.vault.create_key(KEY).await.unwrap();
-    flip_a_bit(&store.path("keys/user-0193.json"));
+    store.flip_a_bit(FILE).await;
     let refused = store.reopened().await.create_key(KEY).await;
     assert!(matches!(refused, Err(Error::KeyCorrupt { id }) if id == KEY));
 }
@@ -78,7 +104,7 @@ async fn many_who_create_a_key_at_once_get_one_key() {
         let opened = third.open(&task.await.unwrap(), &place("email")).await.unwrap();
         assert_eq!(**opened.clear().unwrap(), *b"the same");
     }
-    assert!(store.files("unfinished").is_empty());
+    assert_eq!(store.unfinished().await, 0);
 }
 
 #[tokio::test]
@@ -88,7 +114,7 @@ async fn what_a_shredded_key_sealed_is_shredded() {
     let sealed = sealed(&store.vault, "ada@example.org").await;
     store.vault.shred_key(KEY).await.unwrap();
 
-    assert!(!store.path("keys/user-0193.json").exists());
+    assert!(!is_there(&store, FILE).await);
     for vault in [store.vault.clone(), store.reopened().await] {
         assert_eq!(vault.open(&sealed, &place("email")).await.unwrap(), Opened::Shredded);
         let cached = vault.open_cached(&sealed, &place("email")).unwrap().unwrap();
@@ -108,7 +134,7 @@ async fn a_shredded_key_never_comes_back() {
         let refused = vault.create_key(KEY).await;
         assert!(matches!(refused, Err(Error::KeyShredded { id }) if id == KEY));
     }
-    assert!(!store.path("keys/user-0193.json").exists());
+    assert!(!is_there(&store, FILE).await);
 }
 
 #[tokio::test]
@@ -124,7 +150,7 @@ async fn a_shredding_that_was_cut_off_is_finished_by_the_next() {
     store.vault.create_key(KEY).await.unwrap();
     let sealed = sealed(&store.vault, "ada").await;
     // As a crash between the mark and the removal leaves it.
-    fs::write(store.path("keys/user-0193.shredded"), "{\"v\":1}").unwrap();
+    store.overwrite(MARK, b"{\"v\":1}").await;
 
     let vault = store.reopened().await;
     assert!(matches!(vault.create_key(KEY).await, Err(Error::KeyShredded { .. })));
@@ -170,37 +196,31 @@ async fn only_absence_is_shredding() {
     let store = Store::new().await;
     store.vault.create_key(KEY).await.unwrap();
     let sealed = sealed(&store.vault, "ada").await;
-    let file = store.path("keys/user-0193.json");
-    let stored = fs::read(&file).unwrap();
+    let stored = store.bytes(FILE).await;
 
     // Cut at every length, and each bit of it flipped: never shredded, never clear, always an error.
-    for length in 0..stored.len() {
-        fs::write(&file, &stored[..length]).unwrap();
+    for length in (0..stored.len()).step_by(ONE_IN) {
+        store.overwrite(FILE, &stored[..length]).await;
         let outcome = store.reopened().await.open(&sealed, &place("email")).await;
         assert!(matches!(outcome, Err(Error::KeyCorrupt { .. })), "cut at {length}: {outcome:?}");
     }
-    for bit in 0..stored.len() * 8 {
+    for bit in (0..stored.len() * 8).step_by(ONE_IN) {
         let mut changed = stored.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
-        fs::write(&file, &changed).unwrap();
+        store.overwrite(FILE, &changed).await;
         let vault = store.reopened().await;
         match vault.open(&sealed, &place("email")).await {
             Err(Error::KeyCorrupt { id } | Error::KeyNewer { id, .. }) => assert_eq!(id, KEY),
             other => panic!("bit {bit} flipped gave {other:?}"),
         }
     }
-    // A folder in its place cannot be read, which is not the same as absent.
-    fs::remove_file(&file).unwrap();
-    fs::create_dir(&file).unwrap();
-    let outcome = store.reopened().await.open(&sealed, &place("email")).await;
-    assert!(matches!(outcome, Err(Error::Io { .. })), "{outcome:?}");
 }
 
 #[tokio::test]
 async fn a_key_file_under_another_id_does_not_unwrap() {
     let store = Store::new().await;
     store.vault.create_key(KEY).await.unwrap();
-    fs::copy(store.path("keys/user-0193.json"), store.path("keys/user-0194.json")).unwrap();
+    store.overwrite("keys/user-0194.json", &store.bytes(FILE).await).await;
     let outcome = store.vault.key_exists("user-0194").await;
     assert!(matches!(outcome, Err(Error::KeyCorrupt { id }) if id == "user-0194"));
 }
@@ -211,22 +231,22 @@ async fn another_master_key_is_refused_when_opening() {
     store.vault.create_key(KEY).await.unwrap();
     let wrong = || MasterKey::generate().unwrap();
 
-    let refused = Vault::local(store.folder.path(), wrong()).await;
+    let refused = store.opened_with(wrong()).await;
     assert!(matches!(refused, Err(Error::WrongMasterKey)));
     // Also where the check value is lost; with the right key it is made again.
-    fs::remove_file(store.path("keys/master.json")).unwrap();
-    let refused = Vault::local(store.folder.path(), wrong()).await;
+    store.remove(CHECK).await;
+    let refused = store.opened_with(wrong()).await;
     assert!(matches!(refused, Err(Error::WrongMasterKey)));
-    assert!(!store.path("keys/master.json").exists());
+    assert!(!is_there(&store, CHECK).await);
     store.reopened().await;
-    assert!(store.path("keys/master.json").exists());
+    assert!(is_there(&store, CHECK).await);
 }
 
 #[tokio::test]
 async fn a_damaged_check_value_is_not_taken_for_a_good_one() {
     let store = Store::new().await;
-    flip_a_bit(&store.path("keys/master.json"));
-    let refused = Vault::local(store.folder.path(), store.master.clone()).await;
+    store.flip_a_bit(CHECK).await;
+    let refused = store.opened_with(store.master.clone()).await;
     assert!(matches!(refused, Err(Error::WrongMasterKey)));
 }
 

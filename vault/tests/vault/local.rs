@@ -2,11 +2,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use bytes::Bytes;
 use tempfile::TempDir;
-use vault::{MasterKey, Vault};
+use vault::{Error, MasterKey, Vault};
 
-use crate::support::{Store, body, collect};
+use crate::support::{Store, body, collect, place};
 
 #[tokio::test]
 async fn files_are_for_their_owner_alone() {
@@ -16,9 +15,10 @@ async fn files_are_for_their_owner_alone() {
     let product = uuid::Uuid::now_v7();
     vault.create_key(&format!("product-{product}")).await.unwrap();
     vault.create_key("user-1").await.unwrap();
+    vault.create_key("user-2").await.unwrap();
     vault.shred_key("user-1").await.unwrap();
     vault.put_blob(product, body(b"text", 4), 4).await.unwrap();
-    vault.put_artifact("a/b", Bytes::from_static(b"artifact")).await.unwrap();
+    vault.put_artifact("user-2", "a/b", b"artifact").await.unwrap();
 
     let mut paths = Vec::new();
     collect(&parent.path().join("data"), &mut paths);
@@ -45,4 +45,17 @@ async fn who_opens_the_store_beside_a_writer_clears_nothing_of_it() {
     let other = store.reopened().await;
     assert!(store.path("unfinished/0193").exists());
     drop(other);
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_read_is_not_a_shredded_one() {
+    let store = Store::new().await;
+    store.vault.create_key("user-0193").await.unwrap();
+    let sealed = store.vault.seal("user-0193", &place("email"), b"ada").await.unwrap();
+    // A folder in its place.
+    let file = store.path("keys/user-0193.json");
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    let outcome = store.reopened().await.open(&sealed, &place("email")).await;
+    assert!(matches!(outcome, Err(Error::Io { .. })), "{outcome:?}");
 }

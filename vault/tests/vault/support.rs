@@ -1,16 +1,19 @@
-//! A vault of one test, and ways to look below it.
+//! A vault of one test in a local folder, and ways to look below it.
 
 use std::{
-    convert::Infallible,
     fs,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
-use futures::{Stream, stream};
 use tempfile::TempDir;
 use uuid::Uuid;
-use vault::{MasterKey, Place, Vault};
+use vault::{Error, MasterKey, Vault};
+
+pub use crate::common::{body, noise, place, product_key};
+
+/// Of many alike things that a test could try, it tries one in so many.
+pub const ONE_IN: usize = 1;
 
 /// A vault in a folder that goes away with it.
 pub struct Store {
@@ -35,22 +38,72 @@ impl Store {
         (store, product)
     }
 
-    /// The same files in a vault that remembers nothing.
+    /// The same files in a vault that remembers nothing, as on another node.
     pub async fn reopened(&self) -> Vault {
-        Vault::local(self.folder.path(), self.master.clone()).await.unwrap()
+        self.opened_with(self.master.clone()).await.unwrap()
+    }
+
+    /// The same files under another master key.
+    pub async fn opened_with(&self, master: MasterKey) -> Result<Vault, Error> {
+        Vault::local(self.folder.path(), master).await
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Every file below a folder of the store.
-    pub fn files(&self, below: &str) -> Vec<PathBuf> {
+    /// The names of all objects below a name, in their order.
+    pub async fn names(&self, below: &str) -> Vec<String> {
         let mut found = Vec::new();
         collect(&self.path(below), &mut found);
-        found.retain(|path| path.is_file() && !path.ends_with("unfinished/lock"));
-        found
+        found.retain(|path| path.is_file());
+        let name = |path: PathBuf| path.strip_prefix(self.folder.path()).unwrap().to_owned();
+        let names = found.into_iter().map(|path| name(path).to_str().unwrap().to_owned());
+        let mut names: Vec<String> = names.filter(|name| name != "unfinished/lock").collect();
+        names.sort();
+        names
     }
+
+    /// How many things are there that have not got their name.
+    pub async fn unfinished(&self) -> usize {
+        self.names("unfinished").await.len()
+    }
+
+    pub async fn bytes(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap()
+    }
+
+    pub async fn overwrite(&self, name: &str, bytes: &[u8]) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    pub async fn remove(&self, name: &str) {
+        fs::remove_file(self.path(name)).unwrap();
+    }
+
+    /// Changes one bit in the middle of an object.
+    pub async fn flip_a_bit(&self, name: &str) {
+        let mut bytes = self.bytes(name).await;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        self.overwrite(name, &bytes).await;
+    }
+
+    /// Lets everything be so much older.
+    pub async fn age(&self, by: Duration) {
+        for name in self.names("").await {
+            let file = fs::OpenOptions::new().write(true).open(self.path(&name)).unwrap();
+            let modified = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(modified - by).unwrap();
+        }
+    }
+}
+
+/// The time so long ago.
+pub fn ago(time: Duration) -> SystemTime {
+    SystemTime::now() - time
 }
 
 /// Everything below a path, folders too, itself included.
@@ -59,41 +112,4 @@ pub fn collect(path: &Path, found: &mut Vec<PathBuf>) {
     if let Ok(entries) = fs::read_dir(path) {
         entries.for_each(|entry| collect(&entry.unwrap().path(), found));
     }
-}
-
-pub fn product_key(product: Uuid) -> String {
-    format!("product-{product}")
-}
-
-pub fn place(field: &str) -> Place<'_> {
-    Place {
-        organization: Uuid::from_u128(7),
-        stream: "user-0193",
-        event_type: "user.created.v1",
-        field,
-    }
-}
-
-/// A body in chunks of this size.
-pub fn body(bytes: &[u8], chunk: usize) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
-    let chunks: Vec<_> = bytes.chunks(chunk).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
-    stream::iter(chunks)
-}
-
-/// Bytes that repeat nowhere soon.
-pub fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    let next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
-
-/// Changes one bit in the middle of a file.
-pub fn flip_a_bit(path: &Path) {
-    let mut bytes = fs::read(path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(path, bytes).unwrap();
 }

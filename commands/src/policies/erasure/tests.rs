@@ -287,7 +287,11 @@ impl World {
         let file = *self.log().files_of(base).await.expect("listed").last().expect("a file");
         let artifact = format!("{product}/{text}");
         let bytes = Bytes::from_static(b"text and vectors");
-        self.commands.vault().put_artifact(&artifact, bytes).await.expect("stored");
+        self.commands
+            .vault()
+            .put_artifact(&product_key(product), &artifact, &bytes)
+            .await
+            .expect("stored");
         let now = Utc::now();
         let claim = LeaseClaim {
             worker: Uuid::now_v7(),
@@ -506,6 +510,31 @@ async fn a_deleted_knowledge_base_is_emptied_once_wherever_it_is_cut_off() {
                 break;
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_node_forgets_the_keys_of_what_another_has_erased() {
+    let world = World::new().await;
+    let user = world.user().await;
+    let Full { product, .. } = world.product().await;
+    let keys = [user_key(user), product_key(product)];
+    let vault = world.commands.vault();
+    for key in &keys {
+        assert!(vault.key_exists(key).await.expect("asked"));
+    }
+    world.commands.delete_user(user, Asker::Operator, &ask()).await.expect("deleted");
+    world.commands.delete_product(product, &ask()).await.expect("deleted");
+    let other = world.second_life().await;
+    other.settle_user(user).await.expect("erased");
+    other.erase_product(product).await.expect("erased");
+
+    let here = Erasure::start(world.commands.clone(), Arc::new(world.log()));
+    here.settle_user(user).await.expect("known");
+    here.erase_product(product).await.expect("known");
+
+    for key in &keys {
+        assert!(!vault.key_exists(key).await.expect("asked"), "{key}");
     }
 }
 

@@ -140,7 +140,8 @@ fn not_stored(error: Error) -> ToolError {
     let message = error.to_string();
     match error {
         Error::Log(_) | Error::Conflict => ToolError::passing(NOT_STORED, message),
-        Error::Vault(Vault::DiskFull | Vault::Io { .. } | Vault::Store(_) | Vault::Stopping) => {
+        Error::Vault(away) if away.is_store_away() => ToolError::passing(NOT_STORED, message),
+        Error::Vault(Vault::DiskFull | Vault::Io { .. } | Vault::Stopping) => {
             ToolError::passing(NOT_STORED, message)
         }
         _ => ToolError::lasting(NOT_STORED, message),
