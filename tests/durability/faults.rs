@@ -87,7 +87,11 @@ pub async fn faults(app: &TestApp, told: &Told) -> Vec<String> {
 /// Waits until what was under way has ended, as if nothing had happened.
 pub async fn settled(app: &TestApp, told: &Told) {
     for file in &told.files {
-        let Some(word) = &file.word else { continue };
+        let Some(word) = &file.word else {
+            // Nobody can read it.
+            app.wait_ended(&file.id, "failed").await;
+            continue;
+        };
         app.wait_ready(&file.id).await;
         let base = app.get(&path(file)).await.data()["knowledge_base_id"].clone();
         let body = json!({ "query": word, "mode": "full_text", "knowledge_base_id": base });
