@@ -12,7 +12,7 @@ use clap::{Parser, Subcommand};
 use commands::{Ask, Collection, Commands, NewUser};
 use domain::user::Asker;
 use domain::{Email, Name, Role};
-use eventlog::Position;
+use eventlog::{EventStore, Position};
 use indicatif::{ProgressBar, ProgressStyle};
 use projections::{Status, Views};
 use secrecy::SecretString;
@@ -373,11 +373,28 @@ async fn verify(config: &Config) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The position behind which the newest `count` events lie, or all where there are fewer. Positions
+/// need not be dense: it looks back farther until there are enough.
+async fn before_last(log: &dyn EventStore, count: usize) -> Result<Position, eventlog::Error> {
+    let head = log.head().await?;
+    let mut back = count as u64;
+    loop {
+        let after = Position(head.0.saturating_sub(back));
+        let events = log.read_after(after, BATCH).await?;
+        match events.len().checked_sub(count) {
+            Some(0) => return Ok(after),
+            Some(more) => return Ok(events[more - 1].position),
+            None if after == Position::START => return Ok(after),
+            None => back = back.saturating_mul(2),
+        }
+    }
+}
+
 async fn tail(config: &Config, after: Option<u64>, follow: bool) -> anyhow::Result<()> {
     let log = open_log(config, true).await?;
     let mut position = match after {
         Some(position) => Position(position),
-        None => Position(log.head().await?.0.saturating_sub(10)),
+        None => before_last(log.as_ref(), 10).await?,
     };
     loop {
         let events = log.read_after(position, BATCH).await?;

@@ -57,13 +57,15 @@ impl From<vault::Error> for Problem {
 }
 
 fn log_failure(error: eventlog::Error) -> Problem {
-    use eventlog::Error;
+    use eventlog::{Error, KurrentdbError};
     let code = match &error {
         Error::DiskFull => "disk_full",
         Error::Busy | Error::Locked(_) => "log_locked",
         Error::ReadOnly | Error::ReadOnlyServer { .. } => "log_read_only",
         Error::Closed => "stopping",
-        Error::Unanswered { .. } => "outcome_unknown",
+        Error::Unanswered { .. } | Error::Kurrentdb(KurrentdbError::Unanswered(_)) => {
+            "outcome_unknown"
+        }
         other if other.is_temporary() => "log_unavailable",
         other => return Problem::internal(other),
     };

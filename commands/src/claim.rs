@@ -1,16 +1,17 @@
-//! Claims: what may exist once (an e-mail address), held by a stream that is named by its keyed
-//! hash.
+//! Claims: what may exist once (an e-mail address, the key of an upload), held by a stream that is
+//! named by its keyed hash.
 //!
 //! The rule of this file: the claim comes first and what needs it second; a claim whose holder never
 //! came to be is taken over after a minute.
 
 use chrono::{TimeDelta, Utc};
-use domain::claim::{Claim, ClaimCommand, ClaimKind};
+use domain::claim::{Claim, ClaimCommand, ClaimEvent, ClaimKind};
 use domain::user::User;
 use domain::{Digest, Email};
 use eventlog::StreamId;
 use uuid::Uuid;
 
+use crate::execute::decode_event;
 use crate::{Ask, Commands, Error};
 
 /// How long a claim waits for its holder.
@@ -60,6 +61,39 @@ impl Commands {
         Ok(match self.load::<Claim>(&stream).await?.0 {
             Claim::Taken { holder, .. } => StreamId::from(holder.as_str()).uuid(),
             Claim::Free => None,
+        })
+    }
+
+    /// Which file stores the first events of an upload under a key: the one that did so before, or
+    /// else `file`, from now on. `None` for an upload that was not begun, while `file` is not new.
+    ///
+    /// Files are named by their bytes. Where the log knows a command only within its stream, the
+    /// same key with other files would find nothing of the first ones: the claim is what it finds.
+    ///
+    /// # Errors
+    /// [`Error::CommandReused`] where the key was used for another upload.
+    pub(crate) async fn hold_upload(
+        &self,
+        file: Uuid,
+        is_new: bool,
+        ask: &Ask,
+    ) -> Result<Option<Uuid>, Error> {
+        let name = self.secrets.claim("upload", &ask.command_id.to_string());
+        let stream = StreamId::new("claim", &name);
+        let holder = format!("file-{file}");
+        let held = match self.done_before(&stream, ask).await? {
+            Some(held) => held,
+            None if !is_new => return Ok(None),
+            None => {
+                let take = ClaimCommand::Take { kind: ClaimKind::UploadKey, holder };
+                self.execute::<Claim>(&name, take, ask).await?
+            }
+        };
+        let taken =
+            held.events.first().map(|event| decode_event::<ClaimEvent>(event)).transpose()?;
+        Ok(match taken {
+            Some(ClaimEvent::Taken { holder, .. }) => StreamId::from(holder.as_str()).uuid(),
+            _ => None,
         })
     }
 

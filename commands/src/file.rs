@@ -64,6 +64,16 @@ impl Commands {
         let mut uploaded = Vec::with_capacity(files.len());
         let mut stored = 0_usize;
         for file in files {
+            if stored == 0
+                && let Some(first) =
+                    self.first_of(knowledge_base, &file, keep_duplicates, ask).await?
+                && first != file_id(knowledge_base, &file.blob)
+            {
+                // The first time it was a duplicate, and another one came first.
+                let id = file_id(knowledge_base, &file.blob);
+                uploaded.push(Uploaded { id, done: None });
+                continue;
+            }
             let ask = match stored {
                 0 => ask.clone(),
                 number => ask.follow_up(&format!("file {number}")),
@@ -74,6 +84,25 @@ impl Commands {
             uploaded.push(outcome);
         }
         Ok(uploaded)
+    }
+
+    /// Which file is stored under the command id of `ask` itself, as far as that must be said beside
+    /// the files: see [`Commands::hold_upload`].
+    async fn first_of(
+        &self,
+        knowledge_base: Uuid,
+        file: &NewFile,
+        keep_duplicates: bool,
+        ask: &Ask,
+    ) -> Result<Option<Uuid>, Error> {
+        if !ask.repeatable || self.log.capabilities().log_wide_command_ids {
+            return Ok(None);
+        }
+        self.check_takes_files(knowledge_base).await?;
+        let id = file_id(knowledge_base, &file.blob);
+        let is_new = keep_duplicates
+            || self.load::<File>(&StreamId::new("file", id)).await?.0.upload().is_none();
+        self.hold_upload(id, is_new, ask).await
     }
 
     /// Puts one file into a knowledge base.

@@ -56,6 +56,8 @@ pub enum ClaimKind {
     WebhookPath,
     /// The name and version of a manifest.
     Manifest,
+    /// The `Idempotency-Key` of an upload, where the log knows a command only within its stream.
+    UploadKey,
 }
 
 /// A claim.
@@ -105,17 +107,19 @@ fn thing(kind: ClaimKind) -> &'static str {
         ClaimKind::Email => "this e-mail address",
         ClaimKind::WebhookPath => "this webhook path",
         ClaimKind::Manifest => "this name and version of a manifest",
+        ClaimKind::UploadKey => "this Idempotency-Key",
     }
 }
 
 impl Refusal for ClaimError {
     fn reason(&self) -> (RefusalKind, &'static str) {
-        let code = match self {
-            ClaimError::Taken(ClaimKind::Email) => "email_taken",
-            ClaimError::Taken(ClaimKind::WebhookPath) => "webhook_path_taken",
-            ClaimError::Taken(ClaimKind::Manifest) => "manifest_version_taken",
-        };
-        (RefusalKind::Conflict, code)
+        let ClaimError::Taken(kind) = self;
+        match kind {
+            ClaimKind::Email => (RefusalKind::Conflict, "email_taken"),
+            ClaimKind::WebhookPath => (RefusalKind::Conflict, "webhook_path_taken"),
+            ClaimKind::Manifest => (RefusalKind::Conflict, "manifest_version_taken"),
+            ClaimKind::UploadKey => (RefusalKind::Invalid, "idempotency_key_reused"),
+        }
     }
 }
 

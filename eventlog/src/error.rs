@@ -55,6 +55,9 @@ pub enum Error {
         "the event log was opened for reading only: send the request to the server that writes it"
     )]
     ReadOnly,
+    /// KurrentDB could not be asked, or its answer is of no use.
+    #[error(transparent)]
+    Kurrentdb(#[from] crate::KurrentdbError),
     /// The log was closed.
     #[error("the event log is closed, the server is stopping: try again when it is back")]
     Closed,
@@ -187,6 +190,7 @@ impl Error {
             | Error::Unavailable { .. }
             | Error::Overloaded { .. }
             | Error::Unanswered { .. } => true,
+            Error::Kurrentdb(error) => error.is_temporary(),
             Error::Sqlite(_)
             | Error::Io(_)
             | Error::Missing(_)
@@ -248,6 +252,10 @@ impl Error {
             }
             Error::Unanswered { address } => Error::Unanswered { address: address.clone() },
             Error::Rewound { known, found } => Error::Rewound { known: *known, found: *found },
+            // KurrentDB is sent each append alone: it fails no group.
+            Error::Kurrentdb(error) => {
+                Error::Server(Arc::new(std::io::Error::other(error.to_string())))
+            }
             Error::Server(source) => Error::Server(source.clone()),
         }
     }
@@ -306,4 +314,16 @@ pub enum AppendError {
     /// after [`Error::Unanswered`].
     #[error(transparent)]
     Store(#[from] Error),
+}
+
+/// An error with what led to it, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
 }

@@ -9,6 +9,7 @@ mod envelope;
 mod error;
 mod folder;
 mod group;
+mod kurrentdb;
 mod postgres;
 mod sqlite;
 mod store;
@@ -21,6 +22,7 @@ pub use envelope::{
 };
 pub use error::{AppendError, Cause, Error};
 pub use folder::make_folder;
+pub use kurrentdb::{KurrentdbError, KurrentdbOptions, KurrentdbStore};
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{Capabilities, EventStore};

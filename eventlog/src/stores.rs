@@ -6,12 +6,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{Error, EventStore, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore};
+use crate::{
+    Error, EventStore, KurrentdbOptions, KurrentdbStore, PostgresOptions, PostgresStore,
+    SqliteOptions, SqliteStore,
+};
 
 /// What an address names, with what the store itself is to read of it.
 enum Address<'a> {
     Sqlite(&'a Path),
     Postgres(&'a str),
+    Kurrentdb(&'a str),
 }
 
 impl Address<'_> {
@@ -25,8 +29,11 @@ impl Address<'_> {
                 path => Ok(Address::Sqlite(Path::new(path))),
             },
             "postgres" | "postgresql" => Ok(Address::Postgres(address)),
+            "kurrentdb" | "kurrentdb+discover" | "esdb" | "esdb+discover" => {
+                Ok(Address::Kurrentdb(address))
+            }
             _ => Err(Error::Address(
-                "must be sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE".into(),
+                "must be sqlite:PATH, postgres://USER:PASSWORD@HOST:PORT/DATABASE or kurrentdb://USER:PASSWORD@HOST:PORT".into(),
             )),
         }
     }
@@ -40,11 +47,13 @@ pub fn check_address(address: &str) -> Result<(), Error> {
     match Address::parse(address)? {
         Address::Sqlite(_) => Ok(()),
         Address::Postgres(url) => PostgresStore::check_address(url),
+        Address::Kurrentdb(url) => KurrentdbStore::check_address(url),
     }
 }
 
-/// Opens the log at an address: `sqlite:PATH` or `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
-/// One that is to be read only must be there, and is not migrated.
+/// Opens the log at an address: `sqlite:PATH`, `postgres://USER:PASSWORD@HOST:PORT/DATABASE` or
+/// `kurrentdb://USER:PASSWORD@HOST:PORT` (`esdb://…` is the same; `+discover` behind either name
+/// looks the cluster's nodes up). One that is to be read only must be there, and is not migrated.
 ///
 /// # Errors
 /// It is no address, or the log there cannot be opened: the error says what to do.
@@ -59,6 +68,10 @@ pub async fn open(address: &str, read_only: bool) -> Result<Arc<dyn EventStore>,
         Address::Postgres(url) => {
             let options = PostgresOptions { read_only, ..PostgresOptions::default() };
             Ok(Arc::new(PostgresStore::open(url, options).await?))
+        }
+        Address::Kurrentdb(url) => {
+            let options = KurrentdbOptions { read_only, ..KurrentdbOptions::default() };
+            Ok(Arc::new(KurrentdbStore::open(url, options).await?))
         }
     }
 }

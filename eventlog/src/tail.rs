@@ -1,6 +1,7 @@
 //! The newest events, kept in memory for those who follow the log closely.
 //!
-//! The rule of this file: it answers only when it holds *everything* after the asked position.
+//! The rule of this file: it answers only when it holds *everything* after the asked position, up to
+//! where the store has heard of the log.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,9 +15,9 @@ const MOST_BYTES: usize = 8 << 20;
 /// What an event takes beside its payload, roughly.
 const ENVELOPE_BYTES: usize = 600;
 
-/// A bounded run of the newest events, without holes. For stores with dense positions.
+/// A bounded run of the newest events, without holes.
 pub(crate) struct Tail {
-    /// Every event behind this position is in `events`.
+    /// Every event behind this position that was heard of is in `events`.
     reaches_back_to: Position,
     events: VecDeque<Arc<RecordedEvent>>,
     bytes: usize,
@@ -33,8 +34,15 @@ impl Tail {
         self.events.back().map_or(self.reaches_back_to, |event| event.position)
     }
 
-    /// Adds what was committed, in order. What is here already is left out; where something in
-    /// between is missing, because another node committed it, the tail begins anew behind it.
+    /// Adds events that came by one after the other, right behind the last one.
+    pub fn follow(&mut self, events: impl IntoIterator<Item = Arc<RecordedEvent>>) {
+        events.into_iter().for_each(|event| self.push(event));
+        self.shorten();
+    }
+
+    /// Adds what was committed, in order, where positions are dense. What is here already is left
+    /// out; where something in between is missing, because another node committed it, the tail
+    /// begins anew behind it.
     pub fn extend(&mut self, events: impl IntoIterator<Item = Arc<RecordedEvent>>) {
         for event in events {
             let end = self.end();
@@ -44,9 +52,17 @@ impl Tail {
             if event.position.0 > end.0 + 1 {
                 *self = Tail::new(Position(event.position.0 - 1));
             }
-            self.bytes += size(&event);
-            self.events.push_back(event);
+            self.push(event);
         }
+        self.shorten();
+    }
+
+    fn push(&mut self, event: Arc<RecordedEvent>) {
+        self.bytes += size(&event);
+        self.events.push_back(event);
+    }
+
+    fn shorten(&mut self) {
         while self.events.len() > MOST_EVENTS || self.bytes > MOST_BYTES {
             let Some(oldest) = self.events.pop_front() else { break };
             self.bytes -= size(&oldest);

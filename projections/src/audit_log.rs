@@ -22,7 +22,8 @@ use crate::engine::{ReadModel, stored_time};
 use crate::listing::Query;
 use crate::{Error, Listing, SealedField, Window, decode};
 
-/// How many rows one event can make.
+/// How many rows one event can make. Beyond position 2^51 (two PiB of a KurrentDB's file) a place in
+/// the list is no number of SQLite's any more, and the read model stops there.
 const PLACES: u64 = 4_096;
 
 /// How much of a payload is shown with its row, in bytes.
@@ -153,7 +154,7 @@ fn insert(db: &Connection, event: &RecordedEvent, line: &Line<'_>) -> Result<(),
     let is_the_resource = line.resource_type == Some(event.stream.category())
         && line.resource_id == Some(event.stream.id());
     statement.execute(params![
-        event.position.0 * PLACES + line.place.min(PLACES - 1),
+        event.position.0.saturating_mul(PLACES).saturating_add(line.place.min(PLACES - 1)),
         line.resource_id.map_or(0, key_of),
         key_of(line.actor),
         line.product.map_or(0, key_of_id),

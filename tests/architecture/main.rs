@@ -7,13 +7,27 @@ use serde_json::Value;
 /// Every crate, and those of ours that it may use.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("domain", &[]),
-    ("eventlog", &[]),
+    // The double is for its tests only.
+    ("eventlog", &["kurrentdb-double"]),
+    ("kurrentdb-double", &[]),
     ("vault", &[]),
     ("embeddings", &[]),
     ("commands", &["domain", "eventlog", "vault", "embeddings"]),
     ("projections", &["domain", "eventlog", "vault", "embeddings"]),
     ("api", &["domain", "eventlog", "vault", "embeddings", "commands", "projections"]),
-    ("tests", &["api", "domain", "eventlog", "vault", "embeddings", "commands", "projections"]),
+    (
+        "tests",
+        &[
+            "api",
+            "domain",
+            "eventlog",
+            "vault",
+            "embeddings",
+            "commands",
+            "projections",
+            "kurrentdb-double",
+        ],
+    ),
     ("bench", &["domain", "eventlog", "vault", "embeddings", "commands", "projections"]),
     ("sqlite-es-peer", &[]),
 ];

@@ -96,7 +96,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Default::Words("SQLite in the data directory"),
         place: Place::Everywhere,
         commands: Commands::All,
-        help: "Where the log is kept: sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+        help: "Where the log is kept: sqlite:PATH, postgres://USER:PASSWORD@HOST:PORT/DATABASE or kurrentdb://USER:PASSWORD@HOST:PORT",
     },
     Setting {
         name: "blobs",

@@ -188,7 +188,7 @@ fn bad_values_say_what_would_be_right() {
         (
             "--event-store",
             "data/events.db",
-            "must be sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+            "must be sqlite:PATH, postgres://USER:PASSWORD@HOST:PORT/DATABASE or kurrentdb://USER:PASSWORD@HOST:PORT",
         ),
         ("--event-store", "sqlite:", "sqlite: is followed by a path, as sqlite:data/events.db"),
         ("--blobs", "/var/blobs", "must be file://DIR or s3://BUCKET/PREFIX"),
@@ -361,7 +361,26 @@ fn the_address_of_a_database_is_taken_and_its_password_is_never_shown() {
         assert_eq!(config.event_store.expose(), address);
         assert!(!format!("{config:?}").contains("canary"));
     }
-    let fault = from_flags(&["--event-store=postgres://ada:canary@db:port/prodgy"]).unwrap_err();
-    assert!(fault.contains("is no PostgreSQL address"), "{fault}");
-    assert!(!fault.contains("canary"), "{fault}");
+    for scheme in ["kurrentdb", "kurrentdb+discover", "esdb", "esdb+discover"] {
+        let address = format!("{scheme}://ada:canary@log.example:2113?namespace=prodgy");
+        let flag = Box::leak(format!("--event-store={address}").into_boxed_str());
+
+        let config = from_flags(&[flag]).unwrap();
+
+        assert_eq!(config.event_store.expose(), address);
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+    for (address, words) in [
+        ("postgres://ada:canary@db:port/prodgy", "is no PostgreSQL address"),
+        ("kurrentdb://ada:canary@log:port", "write it as kurrentdb://user:password@host:2113"),
+        ("esdb://ada:canary@log?namespace=a-b", "its namespace may hold letters"),
+        ("eventstore://ada:canary@log", "must be sqlite:PATH"),
+    ] {
+        let flag = Box::leak(format!("--event-store={address}").into_boxed_str());
+
+        let fault = from_flags(&[flag]).unwrap_err();
+
+        assert!(fault.contains(words), "{fault}");
+        assert!(!fault.contains("canary"), "{fault}");
+    }
 }

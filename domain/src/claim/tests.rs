@@ -41,22 +41,22 @@ fn a_late_release_does_not_free_what_another_holds() {
 
 #[test]
 fn every_kind_has_its_code_and_a_sentence() {
+    use RefusalKind::{Conflict, Invalid};
     let table = [
-        (ClaimKind::Email, "email_taken", "this e-mail address is in use already: choose another"),
-        (
-            ClaimKind::WebhookPath,
-            "webhook_path_taken",
-            "this webhook path is in use already: choose another",
-        ),
+        (ClaimKind::Email, Conflict, "email_taken", "this e-mail address"),
+        (ClaimKind::WebhookPath, Conflict, "webhook_path_taken", "this webhook path"),
         (
             ClaimKind::Manifest,
+            Conflict,
             "manifest_version_taken",
-            "this name and version of a manifest is in use already: choose another",
+            "this name and version of a manifest",
         ),
+        (ClaimKind::UploadKey, Invalid, "idempotency_key_reused", "this Idempotency-Key"),
     ];
-    for (kind, code, sentence) in table {
-        assert_eq!(ClaimError::Taken(kind).reason(), (RefusalKind::Conflict, code));
-        assert_eq!(ClaimError::Taken(kind).to_string(), sentence);
+    for (kind, refusal, code, thing) in table {
+        let error = ClaimError::Taken(kind);
+        assert_eq!(error.reason(), (refusal, code));
+        assert_eq!(error.to_string(), format!("{thing} is in use already: choose another"));
     }
 }
 

@@ -160,6 +160,7 @@ fn claim() -> Vec<(&'static str, ClaimEvent)> {
         ("", taken(ClaimKind::Email, "user")),
         ("webhook_path", taken(ClaimKind::WebhookPath, "trigger")),
         ("manifest", taken(ClaimKind::Manifest, "agent")),
+        ("upload_key", taken(ClaimKind::UploadKey, "file")),
         ("", ClaimEvent::Released { holder: format!("user-{}", id(1)) }),
     ]
 }

@@ -24,6 +24,7 @@ use super::failure::{self, Moment};
 use super::plan::{Columns, Known, Plan};
 use super::reader::{self, OF_COMMANDS};
 use super::server::{Purpose, Server, run};
+use crate::error::chain;
 use crate::group::{GROUP, Head, Outcome, Request, StreamLengths, fail};
 use crate::{Error, Expected, Position, RecordedEvent};
 
@@ -93,7 +94,7 @@ impl Committer {
         let mut group = Vec::with_capacity(GROUP);
         while queue.recv_many(&mut group, GROUP).await > 0 {
             if let Err(error) = self.commit(&mut group).await {
-                let cause = failure::chain(&error);
+                let cause = chain(&error);
                 tracing::error!(cause, commands = group.len(), "a commit failed");
                 fail(&mut group, || error.again());
                 match self.server.connect(Purpose::Appending).await {

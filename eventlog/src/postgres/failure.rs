@@ -86,15 +86,3 @@ pub(super) fn explain(error: sqlx::Error, server: &Server, moment: Moment) -> Er
 fn code(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(|code| code.into_owned())
 }
-
-/// An error with what led to it, for the log.
-pub(super) fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
-}

@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Shared;
-use super::failure;
 use super::server::Server;
+use crate::error::chain;
 use crate::{Error, Position};
 
 /// The channel of the notifications, as the migrations spell it.
@@ -75,7 +75,7 @@ async fn follow(server: Arc<Server>, shared: Arc<Shared>, news: Arc<Notify>) {
             Ok(()) if was_well => {}
             Ok(()) => tracing::info!(address = server.address, "the event log can be read again"),
             Err(error) if was_well => {
-                tracing::error!(cause = failure::chain(&error), "the event log cannot be followed");
+                tracing::error!(cause = chain(&error), "the event log cannot be followed");
                 was_well = false;
                 continue;
             }
