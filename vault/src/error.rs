@@ -247,9 +247,12 @@ impl Error {
         if text.contains("NoSuchBucket") {
             return Error::BucketMissing { place, source };
         }
-        // Some requests, as a listing, say what went wrong in words alone.
+        // Some requests, as a listing, say what went wrong in words alone. The last two ask the cloud that
+        // this machine may be in for credentials, because nobody gave any.
         let is_refused =
-            ["status code: 401", "status code: 403"].iter().any(|said| text.contains(said));
+            ["status code: 401", "status code: 403", "/latest/api/token", "/latest/meta-data/"]
+                .iter()
+                .any(|said| text.contains(said));
         match source {
             object_store::Error::PermissionDenied { .. }
             | object_store::Error::Unauthenticated { .. } => Error::StoreRefused { place, source },

@@ -90,8 +90,16 @@ impl S3Address {
         if let Some(endpoint) = endpoint {
             place.push_str(&format!(" at {endpoint}"));
             builder = builder.with_endpoint(endpoint.trim_end_matches('/'));
+            let allows_http = |name: &str| name.eq_ignore_ascii_case("AWS_ALLOW_HTTP");
             if is_loopback(endpoint) {
                 options = options.with_allow_http(true);
+            } else if endpoint.starts_with("http://")
+                && !environment.iter().any(|(name, _)| allows_http(name))
+            {
+                let reason = format!(
+                    "{endpoint} is not encrypted: use https, or set AWS_ALLOW_HTTP=true where nobody can listen"
+                );
+                return Err(Error::StoreMalformed { reason });
             }
         }
         let retry = RetryConfig {

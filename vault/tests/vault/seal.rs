@@ -25,7 +25,7 @@ proptest! {
         event_type in ".{0,40}",
         field in ".{0,40}",
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let store = store().await;
             let organization = Uuid::from_u128(organization);
@@ -40,7 +40,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_reader_stumble(text in ".{0,80}", tail in "[A-Za-z0-9_=.-]{0,80}") {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let store = store().await;
             for text in [text, format!("s1.{KEY}.{tail}")] {

@@ -172,7 +172,7 @@ impl Database {
         for message in messages {
             position = content.push(stream, message, created);
         }
-        if content.records.len() % 5 == 0 {
+        if content.records.len().is_multiple_of(5) {
             content.push_statistics(created);
         }
         let revision = content.streams[stream].len() as u64 - 1;
