@@ -182,7 +182,10 @@ async fn a_key_uploads_once_whatever_files_come_with_it() {
     app.delete(&gone).await.expect_status(200);
     let again = upload("one", &["there already", "first", "second"]).await.expect_status(202);
     assert_eq!(again.body["replayed"], true, "{again:?}");
-    assert_eq!(again.position(), first.position());
+    let ids = |reply: &Reply| -> Vec<Value> {
+        reply.data().as_array().unwrap().iter().map(|file| file["id"].clone()).collect()
+    };
+    assert_eq!(ids(&again), ids(&first));
     app.get(&gone).await.expect_status(404);
     upload("two", &["something else"]).await.expect_status(202);
 
