@@ -98,14 +98,26 @@ fn tell(told: &watch::Sender<Option<Trouble>>, trouble: Trouble) -> bool {
 async fn load(named: Option<PathBuf>, workers: Option<NonZeroUsize>) -> Result<Embedder, Trouble> {
     let loaded = tokio::task::spawn_blocking(move || {
         let folder = embeddings::locate(named.as_deref()).ok_or(Trouble::Missing)?;
-        Model::load(&folder).map_err(|error| match error {
+        let loaded = Model::load(&folder).map_err(|error| match error {
             ModelError::Missing { .. } => Trouble::Missing,
             other => Trouble::Unusable(chain(&other)),
-        })
+        });
+        give_memory_back();
+        loaded
     });
     let workers = workers.map_or_else(Embedder::default_workers, NonZeroUsize::get);
     let model = loaded.await.map_err(|error| Trouble::Unusable(error.to_string()))??;
     Ok(Embedder::new(model, workers))
+}
+
+/// Gives the system back what was read and is no longer needed: the allocator would keep it until
+/// something else is freed, and an idle server frees nothing.
+fn give_memory_back() {
+    #[expect(unsafe_code, reason = "the allocator is written in C")]
+    // SAFETY: it takes no pointer, and may be called on any thread at any time.
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
+    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
