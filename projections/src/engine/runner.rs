@@ -122,45 +122,49 @@ impl Runner {
     /// Opens the newest generation of these versions, or fills one; removes all others.
     fn first_generation(&self) -> Result<Generation, Error> {
         let Found { mut own, others } = Generation::find(&self.folder, &self.models)?;
-        let newest = own.pop().map(|(_, path)| path);
-        let path = match newest {
-            Some(path) if self.is_of_this_log(&path)? => path,
-            other => {
-                if let Some(of_another_log) = other {
-                    generation::remove(&of_another_log)?;
-                }
+        let newest = own.pop().map(|(_, path)| self.open_unless_ahead(&path)).transpose()?;
+        // Left by a cut after a swap. Whatever is filled now takes the first number.
+        for (_, older) in own {
+            generation::remove(&older)?;
+        }
+        let generation = match newest.flatten() {
+            Some(generation) => generation,
+            None => {
                 let path = self.path_of(1);
                 let started = Instant::now();
                 self.fill(&path, |position| {
                     let rate = position.0 as f64 / started.elapsed().as_secs_f64().max(1e-6);
                     self.shared.publish_filling(position, rate);
                 })?;
-                path
+                Generation::open(&path, &self.models)?
             }
         };
-        for older in own.into_iter().map(|(_, path)| path).chain(others) {
-            generation::remove(&older)?;
+        for other in others {
+            generation::remove(&other)?;
         }
-        let generation = Generation::open(&path, &self.models)?;
-        self.shared.pool.store(Some(Arc::new(Pool::new(&path, &self.models))));
+        self.shared.pool.store(Some(Arc::new(Pool::new(&generation.folder, &self.models))));
         self.publish(&generation, None, false);
         Ok(generation)
     }
 
-    /// Whether a generation holds nothing that the log does not. It does where an older backup of the log
-    /// was put back: what is appended next would then be taken for what was there before.
-    fn is_of_this_log(&self, path: &Path) -> Result<bool, Error> {
+    /// Opens a generation; or removes it where it holds what the log does not. That is so where an older
+    /// backup of the log was put back: what is appended next would be taken for what was there before.
+    fn open_unless_ahead(&self, path: &Path) -> Result<Option<Generation>, Error> {
         let head = self.runtime.block_on(self.log.head())?;
-        let standings = Generation::open(path, &self.models)?.standings();
+        let generation = Generation::open(path, &self.models)?;
+        let standings = generation.standings();
         let furthest = standings.iter().map(|standing| standing.position).max().unwrap_or_default();
-        if furthest > head {
-            tracing::warn!(
-                read_models = furthest.0,
-                log = head.0,
-                "the read models are ahead of the log, which was put back from a backup: they are made anew"
-            );
+        if furthest <= head {
+            return Ok(Some(generation));
         }
-        Ok(furthest <= head)
+        tracing::warn!(
+            read_models = furthest.0,
+            log = head.0,
+            "the read models are ahead of the log, which was put back from a backup: they are made anew"
+        );
+        drop(generation);
+        generation::remove(path)?;
+        Ok(None)
     }
 
     fn path_of(&self, number: u64) -> PathBuf {
