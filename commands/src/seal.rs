@@ -7,6 +7,7 @@ use domain::values::CLIENT;
 use domain::{Payload, Sealed};
 use eventlog::StreamId;
 use uuid::Uuid;
+pub(crate) use vault::product_key;
 use vault::{Opened, Place};
 use zeroize::Zeroizing;
 
@@ -21,11 +22,6 @@ const LONGEST: u64 = 64 * 1024 * 1024;
 /// The data key of a user.
 pub(crate) fn user_key(user: Uuid) -> String {
     format!("user-{user}")
-}
-
-/// The data key of a product.
-pub(crate) fn product_key(product: Uuid) -> String {
-    format!("product-{product}")
 }
 
 impl Commands {

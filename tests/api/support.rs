@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,13 @@ impl TestApp {
         data_dir(self.folder.path())
     }
 
+    /// Runs another command on the same data, with the same settings.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = prodgy(self.folder.path(), arguments);
+        let settings = self.settings.iter().map(|(name, value)| (name, value));
+        command.envs(settings).stdin(Stdio::null()).output().unwrap()
+    }
+
     /// What the server has logged so far, over all of its starts.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&fs::read(log_file(self.folder.path())).unwrap()).into_owned()
@@ -169,6 +176,18 @@ impl TestApp {
         let file = shown.await;
         assert_eq!(file["status"], status, "{file}");
         file
+    }
+
+    /// Whether a passage is found that is this very text. After a start the model is loaded beside
+    /// everything else: until then it is asked again.
+    pub async fn finds(&self, product: &Product, question: &str, text: &str) -> bool {
+        let question = json!({ "query": question, "product_id": product.id });
+        let found = eventually("the model is not loaded", async || {
+            let reply = self.post("/api/knowledge-base/embeddings", question.clone()).await;
+            (reply.error() != "model_missing").then_some(reply)
+        });
+        let found = found.await.expect_status(200);
+        found.data().as_array().unwrap().iter().any(|passage| passage["text"] == text)
     }
 
     /// Waits until an execution has ended, and answers it as the list shows it.
@@ -264,6 +283,13 @@ pub async fn eventually<T>(what_is_missing: &str, mut ask: impl AsyncFnMut() -> 
         assert!(Instant::now() < deadline, "after {PATIENCE:?}: {what_is_missing}");
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// What a command has said that must have succeeded.
+#[track_caller]
+pub fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// An agent that answers its input's `n`, and one, and its configuration's `start`.

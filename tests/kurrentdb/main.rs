@@ -6,44 +6,19 @@
 
 mod server;
 
-use std::process::{Command, Output};
-
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
-use tests::support::{Product, Reply, TestApp, eventually, prodgy};
+use tests::support::{Reply, TestApp, eventually, prodgy, said};
 
 use server::{PASSWORD, Server};
 
-const SEARCH: &str = "/api/knowledge-base/embeddings";
 const UPLOAD: &str = "/api/knowledge-base/storage/upload";
+const QUESTION: &str = "How much vacation do I get?";
 const HOLIDAYS: &str = "Employees may take twenty-five days of paid leave each year.";
 
 async fn on(server: &Server) -> TestApp {
     TestApp::spawn_with(&[("PRODGY_EVENT_STORE", &server.url())]).await
-}
-
-/// Whether the file is found. After a start the model is loaded beside everything else.
-async fn finds(app: &TestApp, product: &Product) -> bool {
-    let question = json!({ "query": "How much vacation do I get?", "product_id": product.id });
-    let found = eventually("the model is not loaded", async || {
-        let reply = app.post(SEARCH, question.clone()).await;
-        (reply.error() != "model_missing").then_some(reply)
-    })
-    .await;
-    let found = found.expect_status(200);
-    found.data().as_array().unwrap().iter().any(|passage| passage["text"] == HOLIDAYS)
-}
-
-fn command_line(app: &TestApp, server: &Server, arguments: &[&str]) -> Output {
-    let folder = app.data_dir().parent().unwrap().to_owned();
-    let mut command: Command = prodgy(&folder, arguments);
-    command.env("PRODGY_EVENT_STORE", server.url()).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn positions(text: &str) -> Vec<u64> {
@@ -72,7 +47,7 @@ async fn the_whole_system_works_on_kurrentdb_and_after_a_restart() {
     let uploaded = program.send(program.request(Method::POST, UPLOAD).multipart(form)).await;
     let uploaded = uploaded.expect_status(202);
     app.wait_ready(uploaded.data()[0]["id"].as_str().unwrap()).await;
-    assert!(finds(&app, &product).await);
+    assert!(app.finds(&product, QUESTION, HOLIDAYS).await);
     let agent = app.agent(&product).await;
     let trigger = agent["triggers"][0]["id"].as_str().unwrap();
     let path = format!("/api/agent-base/triggers/{trigger}/execute?wait_seconds=60");
@@ -82,7 +57,7 @@ async fn the_whole_system_works_on_kurrentdb_and_after_a_restart() {
 
     app.restart();
 
-    assert!(finds(&app, &product).await);
+    assert!(app.finds(&product, QUESTION, HOLIDAYS).await);
     program.get("/api/products").await.expect_status(200);
     let done = audited(&app).await;
     for what in
@@ -94,7 +69,7 @@ async fn the_whole_system_works_on_kurrentdb_and_after_a_restart() {
     // Beside the server: every event once, and the newest where positions are not dense.
     let tail = |arguments: &[&str]| {
         let arguments = [&["events", "tail", "--no-follow"], arguments].concat();
-        positions(&stdout(&command_line(&app, &server, &arguments)))
+        positions(&said(&app.run(&arguments)))
     };
     let all = tail(&["--after", "0"]);
     assert!(all.windows(2).all(|pair| pair[0] < pair[1]), "{all:?}");
@@ -105,14 +80,14 @@ async fn the_whole_system_works_on_kurrentdb_and_after_a_restart() {
     let page = format!("/api/events?limit=3&after={between}");
     let page = app.get(&page).await.expect_status(200);
     assert_eq!(page.data()[0]["position"], all[5]);
-    let listed = stdout(&command_line(&app, &server, &["projections", "list"]));
+    let listed = said(&app.run(&["projections", "list"]));
     assert!(listed.contains("product"), "{listed}");
-    let verified = stdout(&command_line(&app, &server, &["projections", "verify"]));
+    let verified = said(&app.run(&["projections", "verify"]));
     assert!(verified.contains("are what the log makes of them"), "{verified}");
 
     // And in its place.
     assert!(app.stop().success());
-    stdout(&command_line(&app, &server, &["projections", "rebuild", "product"]));
+    said(&app.run(&["projections", "rebuild", "product"]));
     assert!(!app.data_dir().join("events.db").exists(), "the log is on the server alone");
     let logged = app.stderr();
     assert!(!logged.contains(PASSWORD), "the password is nobody's business: {logged}");

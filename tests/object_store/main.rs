@@ -6,13 +6,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use rusqlite::OpenFlags;
 use serde_json::json;
+use tests::chance::Chance;
 use tests::support::{Product, Reply, TestApp, eventually, prodgy};
 
 #[path = "../s3/server.rs"]
@@ -40,13 +41,6 @@ impl OnS3 {
             environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         OnS3 { app: TestApp::spawn_with(&settings).await, store }
     }
-
-    /// Runs another command on the same data.
-    fn run(&self, arguments: &[&str]) -> Output {
-        let folder = self.app.data_dir().parent().unwrap().to_owned();
-        let mut command = prodgy(&folder, arguments);
-        command.envs(environment(&self.store, BLOBS)).stdin(Stdio::null()).output().unwrap()
-    }
 }
 
 fn environment(store: &S3Server, blobs: &str) -> Vec<(String, String)> {
@@ -57,15 +51,6 @@ fn environment(store: &S3Server, blobs: &str) -> Vec<(String, String)> {
 
 fn download(file: &str) -> String {
     format!("/api/knowledge-base/storage/file/{file}/download")
-}
-
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 7_u64;
-    let next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
 }
 
 /// Waits until the server can do all its work: its model is loaded, its store answers.
@@ -88,7 +73,7 @@ async fn the_main_job_is_done_with_everything_in_s3() {
     let product = app.product().await;
     let text = app.text_file(&product, "leave.md", TEXT).await;
     // Longer than a part of an upload.
-    let bytes = noise(9_000_000);
+    let bytes = Chance::new(7).bytes(9_000_000);
     let files = [("noise.bin", "application/octet-stream", bytes.as_slice())];
     let reply = app.upload(&product.knowledge_base, &files).await.expect_status(202);
     let long = reply.data()[0]["id"].as_str().unwrap().to_owned();
@@ -191,7 +176,7 @@ async fn a_file_whose_store_goes_away_is_read_when_the_store_is_back() {
 async fn bytes_that_were_changed_in_the_store_are_never_sent() {
     let OnS3 { app, store } = OnS3::spawn().await;
     let product = app.product().await;
-    let bytes = noise(9_000_000);
+    let bytes = Chance::new(7).bytes(9_000_000);
     let files = [("noise.bin", "application/octet-stream", bytes.as_slice())];
     let reply = app.upload(&product.knowledge_base, &files).await.expect_status(202);
     let file = reply.data()[0]["id"].as_str().unwrap().to_owned();
@@ -258,7 +243,7 @@ async fn garbage_goes_in_two_steps_and_what_is_named_stays() {
     assert_eq!((count("blobs"), count("artifacts")), (4, 3));
 
     let collect = |arguments: &[&str]| {
-        let output = on_s3.run(&[&["blobs", "gc"], arguments].concat());
+        let output = on_s3.app.run(&[&["blobs", "gc"], arguments].concat());
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };
@@ -332,7 +317,7 @@ async fn a_backup_of_the_log_and_then_of_the_bucket_is_restored() {
     for later in [&second, &third] {
         app.get(&download(later)).await.expect_status(404);
     }
-    let verified = on_s3.run(&["projections", "verify"]);
+    let verified = on_s3.app.run(&["projections", "verify"]);
     assert_eq!(verified.status.code(), Some(0), "{verified:?}");
     // The same bytes come again, though the copy of the bucket has them already.
     let again = app.text_file(&product, "b.md", "# Two").await;

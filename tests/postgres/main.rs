@@ -3,14 +3,12 @@
 
 mod cluster;
 
-use std::process::{Command, Output};
-
 use serde_json::{Value, json};
-use tests::support::{Product, TestApp, eventually, prodgy};
+use tests::support::{Product, TestApp, eventually, prodgy, said};
 
 use cluster::Cluster;
 
-const SEARCH: &str = "/api/knowledge-base/embeddings";
+const QUESTION: &str = "How much vacation do I get?";
 const HOLIDAYS: &str = "Employees may take twenty-five days of paid leave each year.";
 
 /// A server on a database of this cluster.
@@ -28,36 +26,12 @@ async fn filled(app: &TestApp) -> Product {
     product
 }
 
-/// Whether the file is found. After a start the model is loaded beside everything else.
-async fn finds(app: &TestApp, product: &Product) -> bool {
-    let question = json!({ "query": "How much vacation do I get?", "product_id": product.id });
-    let found = eventually("the model is not loaded", async || {
-        let reply = app.post(SEARCH, question.clone()).await;
-        (reply.error() != "model_missing").then_some(reply)
-    })
-    .await;
-    let found = found.expect_status(200);
-    found.data().as_array().unwrap().iter().any(|passage| passage["text"] == HOLIDAYS)
-}
-
-fn command_line(app: &TestApp, url: &str, arguments: &[&str]) -> Output {
-    let folder = app.data_dir().parent().unwrap().to_owned();
-    let mut command: Command = prodgy(&folder, arguments);
-    command.env("PRODGY_EVENT_STORE", url).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_whole_system_works_on_postgresql_and_after_a_restart() {
     let cluster = Cluster::shared();
     let (mut app, database) = on(cluster).await;
-    let url = cluster.url(&database);
     let product = filled(&app).await;
-    assert!(finds(&app, &product).await);
+    assert!(app.finds(&product, QUESTION, HOLIDAYS).await);
     let agent = app.agent(&product).await;
     let trigger = agent["triggers"][0]["id"].as_str().unwrap();
     let path = format!("/api/agent-base/triggers/{trigger}/execute?wait_seconds=60");
@@ -67,7 +41,7 @@ async fn the_whole_system_works_on_postgresql_and_after_a_restart() {
 
     app.restart();
 
-    assert!(finds(&app, &product).await);
+    assert!(app.finds(&product, QUESTION, HOLIDAYS).await);
     let head = app.head().await;
     let stored: u64 = cluster.sql(&database, "SELECT count(*) FROM event_log").parse().unwrap();
     assert!(stored >= head && head > 10, "{stored} events are stored, {head} were taken in");
@@ -75,20 +49,19 @@ async fn the_whole_system_works_on_postgresql_and_after_a_restart() {
     assert!(cluster.sql(&database, types).contains("product"));
 
     // Beside the server, and in its place.
-    let text =
-        stdout(&command_line(&app, &url, &["events", "tail", "--after", "0", "--no-follow"]));
+    let text = said(&app.run(&["events", "tail", "--after", "0", "--no-follow"]));
     let first: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(first["position"], 1);
-    let listed = stdout(&command_line(&app, &url, &["projections", "list"]));
+    let listed = said(&app.run(&["projections", "list"]));
     assert!(listed.contains("product"), "{listed}");
-    let verified = stdout(&command_line(&app, &url, &["projections", "verify"]));
+    let verified = said(&app.run(&["projections", "verify"]));
     assert!(verified.contains("are what the log makes of them"), "{verified}");
-    let second = command_line(&app, &url, &["projections", "rebuild", "product"]);
+    let second = app.run(&["projections", "rebuild", "product"]);
     assert_eq!(second.status.code(), Some(1), "{second:?}");
-    let said = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(said.contains("in use by another prodgy") && said.contains("--data-dir"), "{said}");
+    let why = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(why.contains("in use by another prodgy") && why.contains("--data-dir"), "{why}");
     app.stop();
-    stdout(&command_line(&app, &url, &["projections", "rebuild", "product"]));
+    said(&app.run(&["projections", "rebuild", "product"]));
     assert!(!app.data_dir().join("events.db").exists(), "the log is in the database alone");
 }
 
@@ -107,7 +80,7 @@ async fn while_the_database_is_down_reads_go_on_writes_are_put_off_and_all_recov
 
         app.get(&path).await.expect_status(200);
         app.get("/api/products").await.expect_status(200);
-        assert!(finds(&app, &product).await, "searching needs no log");
+        assert!(app.finds(&product, QUESTION, HOLIDAYS).await, "searching needs no log");
         let key = format!("key-{round}");
         for _ in 0..2 {
             let reply = app.post_with("/api/products", new.clone(), "idempotency-key", &key).await;

@@ -320,7 +320,8 @@ fn associated_data(product: Uuid, blob: &BlobRef) -> Vec<u8> {
     cipher::associated_data(&[b"prodgy blob v1", product.as_bytes(), blob.name.as_bytes(), &size])
 }
 
-fn product_key(product: Uuid) -> String {
+/// The id of a product's data key, which its blobs stand under.
+pub fn product_key(product: Uuid) -> String {
     format!("product-{product}")
 }
 

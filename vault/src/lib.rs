@@ -29,7 +29,7 @@ use std::{fmt, path::Path, sync::Arc};
 
 use object_store::ObjectStore;
 
-pub use blobs::BlobRef;
+pub use blobs::{BlobRef, product_key};
 pub use error::{Error, PutError};
 pub use garbage::StoredObject;
 pub use master_key::MasterKey;

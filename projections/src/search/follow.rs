@@ -10,7 +10,7 @@ use eventlog::{EventStore, Position, RecordedEvent};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 use uuid::Uuid;
-use vault::Vault;
+use vault::{Vault, product_key};
 
 use super::Shared;
 use super::index::Chunks;
@@ -348,7 +348,7 @@ impl Follower {
         };
         let Some(bytes) = found else {
             // The key goes before the artifacts do. What this node knows of it may be old.
-            let key = format!("product-{}", file.product_id);
+            let key = product_key(file.product_id);
             self.vault.forget_key(&key);
             if !self.vault.key_exists(&key).await? {
                 return Ok(None);

@@ -9,7 +9,7 @@ use domain::{BlobRef, FileName};
 use embeddings::{Artifact, CHUNKER_VERSION, Document, Embedder, Model};
 use eventlog::{Append, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore, StreamId};
 use tempfile::TempDir;
-use vault::MasterKey;
+use vault::{MasterKey, product_key};
 
 use super::*;
 
@@ -48,11 +48,6 @@ impl<'a> Given<'a> {
     fn new(base: Uuid, name: &'a str, text: &'a str) -> Given<'a> {
         Given { base, name, source: None, tags: &[], text }
     }
-}
-
-/// What the artifacts of a product are sealed with.
-fn product_key(product: Uuid) -> String {
-    format!("product-{product}")
 }
 
 impl Node {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use futures::TryStreamExt;
@@ -12,7 +12,7 @@ use object_store::{
 use uuid::Uuid;
 use vault::{Error, MasterKey, S3Address, Vault};
 
-pub use crate::common::{body, noise, place, product_key};
+pub use crate::common::{ago, body, noise, place, product_key};
 use crate::server::S3Server;
 
 /// Of many alike things that a test could try, it tries one in so many: each costs requests.
@@ -122,9 +122,4 @@ impl Store {
 async fn open(server: &S3Server, bucket: &str, master: MasterKey) -> Result<Vault, Error> {
     let address: S3Address = format!("s3://{bucket}/{PREFIX}").parse().unwrap();
     Vault::s3(&address, &server.environment(), master).await
-}
-
-/// The time so long ago.
-pub fn ago(time: Duration) -> SystemTime {
-    SystemTime::now() - time
 }

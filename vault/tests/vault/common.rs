@@ -1,15 +1,15 @@
 //! What every suite of the vault uses, wherever the vault is.
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
 use uuid::Uuid;
 use vault::Place;
-
-pub fn product_key(product: Uuid) -> String {
-    format!("product-{product}")
-}
+pub use vault::product_key;
 
 pub fn place(field: &str) -> Place<'_> {
     Place {
@@ -34,4 +34,9 @@ pub fn noise(length: usize) -> Vec<u8> {
         (state >> 56) as u8
     };
     std::iter::repeat_with(next).take(length).collect()
+}
+
+/// The time so long ago.
+pub fn ago(time: Duration) -> SystemTime {
+    SystemTime::now() - time
 }

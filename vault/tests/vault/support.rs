@@ -3,14 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tempfile::TempDir;
 use uuid::Uuid;
 use vault::{Error, MasterKey, Vault};
 
-pub use crate::common::{body, noise, place, product_key};
+pub use crate::common::{ago, body, noise, place, product_key};
 
 /// Of many alike things that a test could try, it tries one in so many.
 pub const ONE_IN: usize = 1;
@@ -99,11 +99,6 @@ impl Store {
             file.set_modified(modified - by).unwrap();
         }
     }
-}
-
-/// The time so long ago.
-pub fn ago(time: Duration) -> SystemTime {
-    SystemTime::now() - time
 }
 
 /// Everything below a path, folders too, itself included.
