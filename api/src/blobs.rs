@@ -2,17 +2,15 @@
 //!
 //! The rule of this file: it only shows; what garbage is, [`commands::collect_garbage`] knows.
 
-use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::time::Duration;
 
 use commands::{Action, Amount, Collected, Collection, Progress, collect_garbage};
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::HumanBytes;
 
 use crate::config::Config;
+use crate::progress::Shown;
 use crate::serve::{open_log, open_vault};
-
-/// How often a plain line says how far it is.
-const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Reads a time span as `24h`: a number with s, m, h or d.
 ///
@@ -41,9 +39,9 @@ pub fn time_span(text: &str) -> Result<Duration, String> {
 pub async fn collect(config: &Config, how: Collection) -> anyhow::Result<()> {
     let log = open_log(config, true).await?;
     let vault = open_vault(config).await?;
-    let mut shown = Shown::new()?;
+    let mut shown = Shown::counting()?;
     let collected =
-        collect_garbage(log.as_ref(), &vault, how, |progress| shown.show(progress)).await;
+        collect_garbage(log.as_ref(), &vault, how, |progress| show(&mut shown, progress)).await;
     shown.end();
     let collected = collected?;
     let mut out = std::io::stdout().lock();
@@ -78,42 +76,13 @@ fn tell(out: &mut impl Write, collected: &Collected, dry_run: bool) -> std::io::
     Ok(())
 }
 
-/// A progress bar on a terminal, plain lines elsewhere; both on stderr.
-struct Shown {
-    bar: Option<ProgressBar>,
-    last_line: Instant,
-}
-
-impl Shown {
-    fn new() -> anyhow::Result<Shown> {
-        let style = ProgressStyle::with_template("{msg:18} {bar:40} {human_pos}/{human_len}")?;
-        let bar = std::io::stderr().is_terminal();
-        let bar = bar.then(|| ProgressBar::no_length().with_style(style));
-        Ok(Shown { bar, last_line: Instant::now() })
-    }
-
-    fn show(&mut self, progress: Progress) {
-        let (what, done, of) = match progress {
-            Progress::Log { position, head } => ("reading the log", position.0, Some(head.0)),
-            Progress::Store(objects) => ("listing the store", objects, None),
-            Progress::Garbage { done, of } => ("taking garbage", done, Some(of)),
-        };
-        if let Some(bar) = &self.bar {
-            bar.set_message(what);
-            bar.set_length(of.unwrap_or(done));
-            bar.set_position(done);
-        } else if self.last_line.elapsed() >= LINE_EVERY {
-            self.last_line = Instant::now();
-            let of = of.map(|of| format!(" of {of}")).unwrap_or_default();
-            // Nothing is left to do where not even this can be written.
-            let _ = writeln!(std::io::stderr(), "{what}: {done}{of}");
+fn show(shown: &mut Shown, progress: Progress) {
+    match progress {
+        Progress::Log { position, head } => {
+            shown.show("reading the log", position.0, Some(head.0));
         }
-    }
-
-    fn end(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        Progress::Store(objects) => shown.show("listing the store", objects, None),
+        Progress::Garbage { done, of } => shown.show("taking garbage", done, Some(of)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! stderr, answers to stdout.
 
 use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use secrecy::SecretString;
 use crate::config::Config;
 use crate::config::arguments::{Arguments, CommonArguments, ServingArguments};
 use crate::serve::{DataDir, open_log, open_vault, serve};
-use crate::{blobs, demo, healthcheck, logs};
+use crate::{blobs, demo, export, healthcheck, import, logs};
 
 /// How many events one read of the log brings.
 const BATCH: usize = 1_000;
@@ -60,6 +61,29 @@ enum Command {
     /// The log of events.
     #[command(subcommand)]
     Events(EventsCommand),
+    /// Write the log, and the keys and files that it names, into one file. Runs beside a server; run again,
+    /// it goes on where it was cut off.
+    Export {
+        /// The file to make.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Leave files and what was made of them out: for a move that leaves --blobs where it is.
+        #[arg(long)]
+        without_files: bool,
+        #[command(flatten)]
+        common: CommonArguments,
+    },
+    /// Fill an empty instance from the file of an export, exactly: the same events at the same positions.
+    /// Run again, it goes on where it was cut off.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// Only see whether the file is whole, and its master key at hand.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        common: CommonArguments,
+    },
     /// Files and what was made of them, beside the log.
     #[command(subcommand)]
     Blobs(BlobsCommand),
@@ -178,6 +202,8 @@ impl Command {
                 | ProjectionsCommand::Verify(CommonArguments(arguments)),
             )
             | Command::Events(EventsCommand::Tail { common: CommonArguments(arguments), .. })
+            | Command::Export { common: CommonArguments(arguments), .. }
+            | Command::Import { common: CommonArguments(arguments), .. }
             | Command::Blobs(BlobsCommand::Gc { common: CommonArguments(arguments), .. })
             | Command::Openapi(CommonArguments(arguments)) => arguments,
         }
@@ -210,6 +236,12 @@ async fn carry_out(command: Command, config: Config) -> anyhow::Result<ExitCode>
         Command::Projections(ProjectionsCommand::Verify(_)) => return verify(&config).await,
         Command::Events(EventsCommand::Tail { after, no_follow, .. }) => {
             tail(&config, after, !no_follow).await?
+        }
+        Command::Export { out, without_files, .. } => {
+            print_line(&export::export(&config, &out, !without_files).await?)?;
+        }
+        Command::Import { file, dry_run, .. } => {
+            print_line(&import::import(&config, &file, dry_run).await?)?;
         }
         Command::Blobs(BlobsCommand::Gc { dry_run, older_than, .. }) => {
             blobs::collect(&config, Collection { older_than, dry_run }).await?

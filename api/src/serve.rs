@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use axum::serve::ListenerExt;
 use chrono::TimeDelta;
 use commands::Commands;
@@ -95,7 +95,7 @@ impl DataDir {
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(std::fs::TryLockError::WouldBlock) => {
-                anyhow::bail!(
+                bail!(
                     "{path} is in use by another prodgy: stop that one, or choose another --data-dir"
                 )
             }
@@ -127,14 +127,25 @@ pub async fn open_log(config: &Config, read_only: bool) -> anyhow::Result<Arc<dy
 /// file in the data directory.
 ///
 /// # Errors
-/// The master key is wrong or missing, or the vault cannot be opened.
+/// The master key is wrong or missing, the vault cannot be opened, or is not filled yet.
 pub async fn open_vault(config: &Config) -> anyhow::Result<Vault> {
+    let vault = open_vault_as_it_is(config).await?;
+    if let Some(file) = vault.unfinished_import().await? {
+        bail!("an import was cut off: run it again to finish it (`prodgy import {file}`)");
+    }
+    Ok(vault)
+}
+
+/// As [`open_vault`], also where an import was begun and not ended.
+///
+/// # Errors
+/// The master key is wrong or missing, or the vault cannot be opened.
+pub async fn open_vault_as_it_is(config: &Config) -> anyhow::Result<Vault> {
     let folders = DataDir::new(&config.data_dir);
-    let key = config.master_key.as_ref().map(|key| MasterKey::parse(key.expose_secret()));
     let key_file = folders.master_key();
     let folder = folders.vault();
     let blobs = config.blobs.clone().unwrap_or(BlobsAddress::Folder(folder));
-    let (vault, is_new) = match (&blobs, key.transpose()?) {
+    let (vault, is_new) = match (&blobs, given_master_key(config)?) {
         (BlobsAddress::Folder(folder), Some(key)) => (Vault::local(folder, key).await?, false),
         (BlobsAddress::Folder(folder), None) => {
             Vault::local_with_key_file(folder, &key_file).await?
@@ -154,6 +165,21 @@ pub async fn open_vault(config: &Config) -> anyhow::Result<Vault> {
         );
     }
     Ok(vault)
+}
+
+/// The master key of the environment or of its file, where there is one.
+///
+/// # Errors
+/// What is there is none.
+pub fn master_key(config: &Config) -> anyhow::Result<Option<MasterKey>> {
+    match given_master_key(config)? {
+        Some(key) => Ok(Some(key)),
+        None => Ok(MasterKey::load(&DataDir::new(&config.data_dir).master_key())?),
+    }
+}
+
+fn given_master_key(config: &Config) -> Result<Option<MasterKey>, vault::Error> {
+    config.master_key.as_ref().map(|key| MasterKey::parse(key.expose_secret())).transpose()
 }
 
 /// Called when the server is ready, before it says where it listens.

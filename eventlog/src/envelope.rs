@@ -205,6 +205,47 @@ pub struct RecordedEvent {
     pub user_agent: Option<String>,
 }
 
+impl RecordedEvent {
+    /// The bytes on disk: its canonical form (RFC 8785).
+    pub fn to_canonical(&self) -> String {
+        canonical(self)
+    }
+
+    /// Reads the bytes on disk, and nothing that only means the same.
+    ///
+    /// # Errors
+    /// They are no event, are not in canonical form, or were written by a newer version.
+    pub fn from_canonical(text: &str) -> Result<RecordedEvent, EnvelopeError> {
+        let event: RecordedEvent = serde_json::from_str(text)?;
+        if event.schema > SCHEMA {
+            return Err(EnvelopeError::Newer { found: event.schema, known: SCHEMA });
+        }
+        if canonical(&event) != text || !is_canonical(event.data.get()) {
+            return Err(EnvelopeError::NotCanonical);
+        }
+        Ok(event)
+    }
+}
+
+/// What should be an event's bytes is none of them.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvelopeError {
+    /// It is no event.
+    #[error("it is no event")]
+    Malformed(#[from] serde_json::Error),
+    /// It means an event, and is not written as one.
+    #[error("it is not in canonical form, so it was changed after it was stored")]
+    NotCanonical,
+    /// A newer version wrote it.
+    #[error("it has the schema {found}, this version knows {known}: upgrade prodgy")]
+    Newer {
+        /// The schema number found.
+        found: u32,
+        /// The newest one that this build knows.
+        known: u32,
+    },
+}
+
 /// What an append led to.
 #[derive(Clone, Debug)]
 pub struct Appended {

@@ -9,6 +9,7 @@ mod envelope;
 mod error;
 mod folder;
 mod group;
+mod importer;
 mod kurrentdb;
 mod postgres;
 mod sqlite;
@@ -18,13 +19,15 @@ mod subscription;
 mod tail;
 
 pub use envelope::{
-    Append, Appended, Expected, Metadata, NewEvent, Position, RecordedEvent, StreamId, event_id,
+    Append, Appended, EnvelopeError, Expected, Metadata, NewEvent, Position, RecordedEvent,
+    StreamId, event_id,
 };
 pub use error::{AppendError, Cause, Error};
 pub use folder::make_folder;
+pub use importer::{ImportError, Importer};
 pub use kurrentdb::{KurrentdbError, KurrentdbOptions, KurrentdbStore};
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::{SqliteOptions, SqliteStore};
 pub use store::{Capabilities, EventStore};
-pub use stores::{check_address, open};
+pub use stores::{check_address, open, open_importer};
 pub use subscription::Subscription;

@@ -10,10 +10,12 @@
 //! - `committer` is the task that writes; `plan` decides what becomes of each command.
 //! - `reader` holds the questions.
 //! - `follower` hears of what other nodes commit.
+//! - `importer` fills it with another log's events.
 
 mod committer;
 mod failure;
 mod follower;
+mod importer;
 mod plan;
 mod reader;
 mod schema;
@@ -30,6 +32,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
 use self::committer::Committer;
+pub(crate) use self::importer::PostgresImporter;
 use self::reader::Reader;
 use self::server::Server;
 use crate::group::Request;

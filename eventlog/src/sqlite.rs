@@ -5,10 +5,12 @@
 //!
 //! # Layout
 //! - `committer` is the thread that writes.
+//! - `importer` fills it with another log's events.
 //! - `reader` holds the questions and the connections that ask them.
 //! - `schema` opens the file and migrates it.
 
 mod committer;
+mod importer;
 mod reader;
 mod schema;
 
@@ -25,6 +27,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use self::committer::Committer;
+pub(crate) use self::importer::SqliteImporter;
 use self::reader::Readers;
 use crate::group::Request;
 use crate::tail::Tail;

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::importer::{ImportError, Importer};
 use crate::{
     Error, EventStore, KurrentdbOptions, KurrentdbStore, PostgresOptions, PostgresStore,
     SqliteOptions, SqliteStore,
@@ -73,5 +74,26 @@ pub async fn open(address: &str, read_only: bool) -> Result<Arc<dyn EventStore>,
             let options = KurrentdbOptions { read_only, ..KurrentdbOptions::default() };
             Ok(Arc::new(KurrentdbStore::open(url, options).await?))
         }
+    }
+}
+
+/// Opens the log at an address to be filled with what another one recorded, and makes it where there
+/// is none.
+///
+/// # Errors
+/// It cannot be opened, or gives positions and times itself, as KurrentDB does.
+pub async fn open_importer(address: &str) -> Result<Importer, ImportError> {
+    match Address::parse(address)? {
+        Address::Sqlite(path) => {
+            let path = path.to_owned();
+            let opened = tokio::task::spawn_blocking(move || Importer::sqlite(&path));
+            Ok(opened.await.unwrap_or(Err(Error::Closed))?)
+        }
+        Address::Postgres(url) => Ok(Importer::postgres(url).await?),
+        Address::Kurrentdb(_) => Err(ImportError::Refused(
+            "KurrentDB gives positions and times itself, so no log can be brought there exactly: \
+             choose a log in SQLite or PostgreSQL"
+                .into(),
+        )),
     }
 }

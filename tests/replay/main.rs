@@ -3,6 +3,7 @@
 //! The seed is printed; `PRODGY_TEST_SEED=<number>` runs the same walk again.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod moving;
 mod walk;
 
 use std::collections::BTreeMap;

@@ -176,6 +176,20 @@ pub enum Error {
         /// What the caller takes.
         max: u64,
     },
+    /// What is stored under a name is not what is brought there.
+    #[error(
+        "{name} is in the vault already, and is another one: import into an empty data directory (or bucket)"
+    )]
+    Taken {
+        /// Its name.
+        name: String,
+    },
+    /// An object was changed while it was read.
+    #[error("{name} was changed while it was read: begin again")]
+    Changed {
+        /// Its name.
+        name: String,
+    },
     /// A range lies outside the blob.
     #[error(
         "the range {start}..{end} does not lie within the {size} bytes of the blob: ask for less"

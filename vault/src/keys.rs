@@ -77,10 +77,7 @@ impl Keys {
             None => self.any_key().await?,
         };
         if let Some((id, stored)) = &stored {
-            self.unwrap(id, stored).map_err(|error| match error {
-                Error::KeyCorrupt { .. } => Error::WrongMasterKey,
-                other => other,
-            })?;
+            self.unwrap(id, stored).map_err(only_wrong)?;
             if id == MASTER_CHECK {
                 return Ok(());
             }
@@ -227,18 +224,40 @@ impl Keys {
     }
 
     fn unwrap(&self, id: &str, stored: &[u8]) -> Result<Secret, Error> {
-        let corrupt = || Error::KeyCorrupt { id: id.to_owned() };
-        let stored: Wrapped = serde_json::from_slice(stored).map_err(|_| corrupt())?;
-        if stored.v != FORMAT {
-            return Err(Error::KeyNewer { id: id.to_owned(), found: stored.v });
-        }
-        let wrapped = URL_SAFE_NO_PAD.decode(&stored.wrapped).map_err(|_| corrupt())?;
-        let clear = cipher::decrypt(self.master.secret(), &wrapping_associated_data(id), &wrapped)
-            .filter(|clear| clear.len() == KEY_LENGTH)
-            .ok_or_else(corrupt)?;
-        let mut key = Secret::default();
-        key.expose_secret_mut().copy_from_slice(&clear);
-        Ok(key)
+        unwrap(&self.master, id, stored)
+    }
+}
+
+fn unwrap(master: &MasterKey, id: &str, stored: &[u8]) -> Result<Secret, Error> {
+    let corrupt = || Error::KeyCorrupt { id: id.to_owned() };
+    let stored: Wrapped = serde_json::from_slice(stored).map_err(|_| corrupt())?;
+    if stored.v != FORMAT {
+        return Err(Error::KeyNewer { id: id.to_owned(), found: stored.v });
+    }
+    let wrapped = URL_SAFE_NO_PAD.decode(&stored.wrapped).map_err(|_| corrupt())?;
+    let clear = cipher::decrypt(master.secret(), &wrapping_associated_data(id), &wrapped)
+        .filter(|clear| clear.len() == KEY_LENGTH)
+        .ok_or_else(corrupt)?;
+    let mut key = Secret::default();
+    key.expose_secret_mut().copy_from_slice(&clear);
+    Ok(key)
+}
+
+impl MasterKey {
+    /// Checks that this is the key under which a vault's [`crate::MASTER_CHECK`] was made.
+    ///
+    /// # Errors
+    /// [`Error::WrongMasterKey`] when it is another one.
+    pub fn check(&self, stored: &[u8]) -> Result<(), Error> {
+        unwrap(self, MASTER_CHECK, stored).map(drop).map_err(only_wrong)
+    }
+}
+
+/// A key that does not open what it should is taken for another key.
+fn only_wrong(error: Error) -> Error {
+    match error {
+        Error::KeyCorrupt { .. } => Error::WrongMasterKey,
+        other => other,
     }
 }
 

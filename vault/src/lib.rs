@@ -6,7 +6,8 @@
 //! Below the folder (or the object store) of a [`Vault`] lie
 //! `keys/<id>.json` (data keys, wrapped by the [`MasterKey`]), `blobs/<product>/<xx>/<name>`,
 //! `artifacts/<name>`, `garbage/`, where blobs and artifacts are set aside before they are removed,
-//! and `unfinished/`, which is emptied when the vault is opened. Blobs and artifacts are sealed. A
+//! and `unfinished/`, which is emptied when the vault is opened; and `importing.json` as long as it is
+//! being filled from an export. Blobs and artifacts are sealed. A
 //! shredded key leaves `keys/<id>.shredded`; a backup of `keys/` from before a shredding undoes it,
 //! so such backups (and old versions of objects, where a bucket keeps them) must be kept no longer
 //! than erased data may be.
@@ -24,6 +25,7 @@ mod objects;
 mod remote;
 mod s3;
 mod seal;
+mod transfer;
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -36,6 +38,7 @@ pub use master_key::MasterKey;
 pub use objects::ByteStream;
 pub use s3::{S3Address, s3_environment};
 pub use seal::{Opened, Place, Sealed};
+pub use transfer::MASTER_CHECK;
 
 use keys::Keys;
 use objects::Objects;

@@ -26,6 +26,7 @@ use super::reader::{self, OF_COMMANDS};
 use super::server::{Purpose, Server, run};
 use crate::error::chain;
 use crate::group::{GROUP, Head, Outcome, Request, StreamLengths, fail};
+use crate::importer::with_commands;
 use crate::{Error, Expected, Position, RecordedEvent};
 
 /// How long to rest between two attempts to reach a server that has gone away in a commit.
@@ -304,7 +305,7 @@ impl Committer {
         head: Head,
         events: impl Iterator<Item = &'a RecordedEvent>,
     ) -> sqlx::Result<bool> {
-        let columns = Columns::of(events);
+        let columns = Columns::of(with_commands(events, None));
         let asked = sqlx::query_scalar("SELECT append_to_event_log($1, $2, $3, $4, $5, $6, $7)")
             .bind(head.position.0 as i64)
             .bind(&columns.aggregate_types)

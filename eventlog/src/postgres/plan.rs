@@ -112,17 +112,16 @@ pub(super) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub fn of(events: impl Iterator<Item = &'a RecordedEvent>) -> Columns<'a> {
+    /// Of events, each with its command's id where it is the command's first.
+    pub fn of(events: impl Iterator<Item = (&'a RecordedEvent, Option<Uuid>)>) -> Columns<'a> {
         let mut columns = Columns::default();
-        let mut last = None;
-        for event in events {
+        for (event, command) in events {
             columns.aggregate_types.push(event.stream.category());
             columns.aggregate_ids.push(event.stream.id());
             columns.sequences.push(event.sequence as i64);
             columns.event_types.push(&event.event_type);
-            columns.commands.push((last != Some(event.command_id)).then_some(event.command_id));
+            columns.commands.push(command);
             columns.envelopes.push(envelope::canonical(event));
-            last = Some(event.command_id);
         }
         columns
     }

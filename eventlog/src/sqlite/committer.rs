@@ -13,6 +13,10 @@ use super::{Shared, reader};
 use crate::group::{GROUP, Head, Outcome, Request, StreamLengths, fail};
 use crate::{AppendError, Error, Expected, RecordedEvent, envelope};
 
+/// Writes one event.
+pub(super) const INSERT: &str = "INSERT INTO events (position, stream, sequence, command, envelope)
+     VALUES (?1, ?2, ?3, ?4, ?5)";
+
 /// Owns the connection that writes, and what it knows of the log's end.
 pub(super) struct Committer {
     connection: Connection,
@@ -99,10 +103,7 @@ impl Committer {
 
         let mut placed = *head;
         request.place(&mut placed, length);
-        let mut insert = self.connection.prepare_cached(
-            "INSERT INTO events (position, stream, sequence, command, envelope)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?;
+        let mut insert = self.connection.prepare_cached(INSERT)?;
         for (index, event) in request.events().iter().enumerate() {
             let inserted = insert.execute((
                 event.position.0,
@@ -154,6 +155,7 @@ impl Committer {
     }
 }
 
-fn is_taken(error: &rusqlite::Error) -> bool {
+/// Whether a place in a stream, a position or a command is stored already.
+pub(super) fn is_taken(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
 }

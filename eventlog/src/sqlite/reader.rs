@@ -55,14 +55,18 @@ impl Readers {
 
 /// The newest event's position and time; the start when the log is empty.
 pub(super) fn head(connection: &Connection) -> Result<Head, Error> {
+    let newest = newest(connection)?;
+    Ok(newest.map_or(Head::START, |event| Head { position: event.position, time: event.time }))
+}
+
+/// The newest event.
+pub(super) fn newest(connection: &Connection) -> Result<Option<Arc<RecordedEvent>>, Error> {
     let newest = events(
         connection,
         "SELECT position, envelope FROM events ORDER BY position DESC LIMIT 1",
         [],
     )?;
-    Ok(newest
-        .first()
-        .map_or(Head::START, |event| Head { position: event.position, time: event.time }))
+    Ok(newest.into_iter().next())
 }
 
 /// The length of a stream.

@@ -23,3 +23,5 @@ mod seal;
 mod server;
 mod start;
 mod support;
+#[path = "../vault/transfer.rs"]
+mod transfer;

@@ -14,3 +14,4 @@ mod master_key;
 mod nodes;
 mod seal;
 mod support;
+mod transfer;
