@@ -11,12 +11,11 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use commands::{Ask, Commands};
 use domain::Name;
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseCommand, KnowledgeBaseEvent};
-use eventlog::{EventStore, Metadata, SqliteOptions, SqliteStore};
-use serde_json::{Value, json};
+use eventlog::{EventStore, Metadata, Position};
+use serde_json::json;
 use uuid::Uuid;
 use vault::{MasterKey, Vault};
 
@@ -24,10 +23,10 @@ use crate::bare_insert::BareInsert;
 use crate::peers;
 use crate::report::{Row, Scale, grouped, median, milliseconds};
 
-const CALLERS: [u64; 3] = [1, 8, 32];
+pub const CALLERS: [u64; 3] = [1, 8, 32];
 
 /// Events of a stream.
-const STREAM: u64 = 10;
+pub const STREAM: u64 = 10;
 
 /// A goal of each number of callers: at least, stretch.
 const GOALS: [[&str; 2]; 3] = [
@@ -70,7 +69,8 @@ impl Place {
         }
     }
 
-    fn write(self) -> anyhow::Result<KnowledgeBaseCommand> {
+    /// The command that leads to it.
+    pub fn command(self) -> anyhow::Result<KnowledgeBaseCommand> {
         let name =
             Name::parse(&format!("What the support team knows, revision {}", self.sequence))?;
         Ok(match self.sequence {
@@ -99,14 +99,29 @@ pub fn metadata() -> &'static Arc<Metadata> {
 }
 
 /// Ours, whole: load, decide, append, answered when durable.
-struct CommandPath(Commands);
+pub struct CommandPath(Commands);
 
 impl CommandPath {
-    async fn open(folder: &Path) -> anyhow::Result<CommandPath> {
-        let store = SqliteStore::open(&folder.join("events.db"), SqliteOptions::default())?;
-        let vault = Vault::local(&folder.join("vault"), MasterKey::generate()?).await?;
-        let log: Arc<dyn EventStore> = Arc::new(store);
+    /// The command side of a log, with a vault in `folder`.
+    pub async fn open(log: Arc<dyn EventStore>, folder: &Path) -> anyhow::Result<CommandPath> {
+        let vault = Vault::local(folder, MasterKey::generate()?).await?;
         Ok(CommandPath(Commands::open(log, vault).await?))
+    }
+
+    /// Carries a command out; answers where its event stands.
+    pub async fn execute(
+        &self,
+        base: Uuid,
+        command: KnowledgeBaseCommand,
+    ) -> anyhow::Result<Position> {
+        let ask = Ask {
+            metadata: metadata().clone(),
+            command_id: Uuid::now_v7(),
+            repeatable: false,
+            request_hash: None,
+            if_match: None,
+        };
+        Ok(self.0.execute::<KnowledgeBase>(base, command, &ask).await?.position())
     }
 }
 
@@ -122,20 +137,16 @@ impl Contender for CommandPath {
     }
 
     async fn write(self: &Arc<Self>, (base, command): Self::Command) -> anyhow::Result<()> {
-        let ask = Ask {
-            metadata: metadata().clone(),
-            command_id: Uuid::now_v7(),
-            repeatable: false,
-            request_hash: None,
-            if_match: None,
-        };
-        self.0.execute::<KnowledgeBase>(base, command, &ask).await?;
-        Ok(())
+        self.execute(base, command).await.map(drop)
     }
 }
 
 /// Commands a second. Each caller waits for one before it sends the next.
-async fn rate<C: Contender>(contender: &Arc<C>, callers: u64, count: u64) -> anyhow::Result<f64> {
+pub async fn rate<C: Contender>(
+    contender: &Arc<C>,
+    callers: u64,
+    count: u64,
+) -> anyhow::Result<f64> {
     let mut turns: Vec<Vec<C::Command>> = Vec::new();
     for _ in 0..callers {
         let mut own = Vec::new();
@@ -146,7 +157,7 @@ async fn rate<C: Contender>(contender: &Arc<C>, callers: u64, count: u64) -> any
                 stream = Uuid::now_v7();
             }
             let place = Place { stream, sequence };
-            own.push(contender.command(place, place.write()?)?);
+            own.push(contender.command(place, place.command()?)?);
         }
         turns.push(own);
     }
@@ -171,7 +182,7 @@ async fn rate<C: Contender>(contender: &Arc<C>, callers: u64, count: u64) -> any
 }
 
 /// A first try says how many commands fill a round.
-async fn count_for<C: Contender>(
+pub async fn count_for<C: Contender>(
     contender: &Arc<C>,
     callers: u64,
     round: Duration,
@@ -184,7 +195,10 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     let round = Duration::from_millis(scale.pick(1_000, 100));
     let rounds = scale.pick(3, 1);
     let folder = tempfile::tempdir()?;
-    let ours = Arc::new(CommandPath::open(&folder.path().join("ours")).await?);
+    let address = format!("sqlite:{}", folder.path().join("ours.db").display());
+    let log = eventlog::open(&address, false).await?;
+    let ours = CommandPath::open(log, &folder.path().join("vault")).await?;
+    let ours = Arc::new(ours);
     let bare = Arc::new(BareInsert::open(&folder.path().join("bare.db"))?);
     let mut rows = Vec::new();
     for (callers, goals) in CALLERS.into_iter().zip(GOALS) {
@@ -199,9 +213,9 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
             let seconds = round.as_secs_f64().max(0.5);
             let arguments = [callers.to_string(), seconds.to_string()];
             let said = peers::run_binary("sqlite-es-peer", &arguments)?;
-            rates[2].push(rate_of(said, "commands_per_s")?);
+            rates[2].push(peers::rate(said, "commands_per_s")?);
             let said = peers::run("append_umadb.py", &arguments)?;
-            rates[3].push(rate_of(said, "appends_per_s")?);
+            rates[3].push(peers::rate(said, "appends_per_s")?);
         }
         let [own, bare, sqlite_es, umadb] = rates.each_ref().map(|rates| median(rates));
         let sync = median(&syncs);
@@ -230,13 +244,8 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// What a peer said; not a number where it was left out.
-fn rate_of(said: Option<Value>, name: &str) -> anyhow::Result<f64> {
-    said.map_or(Ok(f64::NAN), |said| said[name].as_f64().context("the peer said no rate"))
-}
-
 /// How long the disk takes to make one page durable, in milliseconds.
-fn fdatasync_p50(folder: &Path) -> anyhow::Result<f64> {
+pub fn fdatasync_p50(folder: &Path) -> anyhow::Result<f64> {
     let mut file = File::create(folder.join("sync"))?;
     let mut times = Vec::new();
     for _ in 0..100 {

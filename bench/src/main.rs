@@ -1,16 +1,21 @@
 //! The measurements of `docs/benchmarks.md`, each beside its baseline in one run.
 //!
 //! `bench NAME…` or `bench all` measures; `--quick` only shows that it works. Peers in Python run
-//! with the interpreter that `PRODGY_PEERS_PYTHON` names, texts come from `PRODGY_PASSAGES`; what
-//! is missing is said and left out.
+//! with the interpreter that `PRODGY_PEERS_PYTHON` names, those in Node with the packages of the
+//! folder that `PRODGY_PEERS_NODE` names, texts come from `PRODGY_PASSAGES`; what is missing is
+//! said and left out.
 
 mod bare_insert;
 mod bare_list;
+#[path = "../../tests/postgres/cluster.rs"]
+#[expect(clippy::unwrap_used, reason = "the tests' server: one that does not start ends the run")]
+mod cluster;
 mod commands;
 mod embed;
 mod history;
 mod list;
 mod peers;
+mod postgres;
 mod replay;
 mod report;
 mod search;
@@ -29,8 +34,19 @@ use report::{Clock, HEAD, Row, Scale};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Every measurement: those of the table in its order, and one that explains another.
-const NAMES: [&str; 8] =
-    ["commands", "replay", "list", "embed", "search", "start", "memory", "replay-parts"];
+const NAMES: [&str; 11] = [
+    "commands",
+    "replay",
+    "list",
+    "embed",
+    "search",
+    "start",
+    "memory",
+    "postgres-commands",
+    "postgres-lag",
+    "postgres-replay",
+    "replay-parts",
+];
 
 fn main() -> ExitCode {
     match run(std::env::args().skip(1).collect()) {
@@ -57,7 +73,7 @@ fn run(arguments: Vec<String>) -> anyhow::Result<()> {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     if wanted.is_empty() || wanted.contains(&"all") {
-        wanted = NAMES[..7].to_vec();
+        wanted = NAMES[..10].to_vec();
     }
     let mut table = Vec::new();
     for wanted in wanted {
@@ -81,6 +97,7 @@ async fn measure(name: &str, scale: Scale) -> anyhow::Result<Vec<Row>> {
         "embed" => embed::measure(scale).await,
         "search" => search::measure(scale).await,
         "start" => start::measure_start(scale),
-        _ => start::measure_memory(scale),
+        "memory" => start::measure_memory(scale),
+        _ => postgres::measure(name, scale).await,
     }
 }

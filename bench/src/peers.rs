@@ -17,9 +17,8 @@ pub fn run(script: &str, arguments: &[String]) -> anyhow::Result<Option<Value>> 
         eprintln!("{script} is left out: PRODGY_PEERS_PYTHON names no interpreter");
         return Ok(None);
     };
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script);
     let mut command = Command::new(python);
-    command.arg(path).args(arguments);
+    command.arg(path_of(script)).args(arguments);
     said(script, command).map(Some)
 }
 
@@ -32,6 +31,28 @@ pub fn run_binary(name: &str, arguments: &[String]) -> anyhow::Result<Option<Val
     let mut command = Command::new(path);
     command.args(arguments);
     said(name, command).map(Some)
+}
+
+/// Runs a script of `bench/peers` in Node, with the packages of the folder that is named; nothing
+/// where none is.
+pub fn run_node(script: &str, arguments: &[String]) -> anyhow::Result<Option<Value>> {
+    if std::env::var_os("PRODGY_PEERS_NODE").is_none() {
+        eprintln!("{script} is left out: PRODGY_PEERS_NODE names no folder of its packages");
+        return Ok(None);
+    }
+    let mut command = Command::new("node");
+    command.arg(path_of(script)).args(arguments);
+    said(script, command).map(Some)
+}
+
+/// Where a script of `bench/peers` is.
+pub fn path_of(script: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script)
+}
+
+/// The rate that a peer said; not a number where it was left out.
+pub fn rate(said: Option<Value>, name: &str) -> anyhow::Result<f64> {
+    said.map_or(Ok(f64::NAN), |said| said[name].as_f64().context("the peer said no rate"))
 }
 
 fn said(name: &str, mut command: Command) -> anyhow::Result<Value> {

@@ -3,7 +3,7 @@
 //! The rule of this file: the clock runs until queries could be answered, so the file is whole,
 //! synced and swapped in.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,19 +72,24 @@ pub async fn measure_parts(scale: Scale) -> anyhow::Result<Vec<Row>> {
 }
 
 /// A log of so many events. It is kept between runs: making it takes longer than reading it.
-async fn log_of(count: usize) -> anyhow::Result<Arc<SqliteStore>> {
-    let folder = std::env::temp_dir().join("prodgy-bench");
-    std::fs::create_dir_all(&folder)?;
-    let path = folder.join(format!("history-{count}.db"));
+pub async fn log_of(count: usize) -> anyhow::Result<Arc<dyn EventStore>> {
+    let path = path_of(count);
     if !path.exists() {
         make_log(count, &path).await?;
     }
     Ok(Arc::new(SqliteStore::open(&path, SqliteOptions::default())?))
 }
 
+/// Where the log of so many events is kept.
+pub fn path_of(count: usize) -> PathBuf {
+    std::env::temp_dir().join("prodgy-bench").join(format!("history-{count}.db"))
+}
+
 async fn make_log(count: usize, path: &Path) -> anyhow::Result<()> {
     let started = Instant::now();
-    let folder = tempfile::tempdir_in(path.parent().context("a log lies in a folder")?)?;
+    let parent = path.parent().context("a log lies in a folder")?;
+    std::fs::create_dir_all(parent)?;
+    let folder = tempfile::tempdir_in(parent)?;
     let unfinished = folder.path().join("history.db");
     let store = SqliteStore::open(&unfinished, SqliteOptions::default())?;
     let history = History::begin(&folder.path().join("vault")).await?;
@@ -102,7 +107,7 @@ async fn make_log(count: usize, path: &Path) -> anyhow::Result<()> {
 }
 
 /// The time to read and decode every envelope, and to do nothing with them.
-async fn read_all(log: &dyn EventStore) -> anyhow::Result<Duration> {
+pub async fn read_all(log: &dyn EventStore) -> anyhow::Result<Duration> {
     let started = Instant::now();
     let mut position = Position::START;
     while let Some(last) = log.read_after(position, BATCH).await?.last() {
@@ -112,7 +117,10 @@ async fn read_all(log: &dyn EventStore) -> anyhow::Result<Duration> {
 }
 
 /// The time from an empty folder to answers.
-async fn fill(log: &Arc<SqliteStore>, models: Vec<Box<dyn ReadModel>>) -> anyhow::Result<Duration> {
+pub async fn fill(
+    log: &Arc<dyn EventStore>,
+    models: Vec<Box<dyn ReadModel>>,
+) -> anyhow::Result<Duration> {
     let folder = tempfile::tempdir()?;
     let head = log.head().await?;
     let started = Instant::now();

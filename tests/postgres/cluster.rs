@@ -1,11 +1,11 @@
-//! A real PostgreSQL for tests: found where Debian's package puts it, run as an ordinary user on a
-//! free port, and ended with the test that uses it, however that ends.
+//! A real PostgreSQL for tests and measurements: found where Debian's package puts it, run as an
+//! ordinary user on a free port, and ended with whoever uses it, however that ends.
 //!
 //! The one rule: it installs nothing. Where PostgreSQL is missing, the test fails and says what to run.
 //!
-//! A file by itself (standard library only): other test binaries take it in with `#[path]`, as they
-//! do with `power_cut/shim.rs`.
-#![allow(dead_code, reason = "each test binary uses its own part of it")]
+//! A file by itself (standard library only): other test binaries, and `bench`, take it in with
+//! `#[path]`, as they do with `power_cut/shim.rs`.
+#![allow(dead_code, reason = "each binary uses its own part of it")]
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -23,6 +23,9 @@ pub const PASSWORD: &str = "p@ss word/1";
 /// The same, as an address spells it.
 const PASSWORD_IN_ADDRESS: &str = "p%40ss%20word%2F1";
 
+/// The settings of the tests' servers, of which many run side by side.
+const SMALL: &str = "max_connections = 200\nshared_buffers = 32MB\n";
+
 /// A database cluster and its server.
 pub struct Cluster {
     folder: PathBuf,
@@ -35,11 +38,16 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster of its own, for a test that treats it badly.
     pub fn start() -> Cluster {
+        Cluster::start_with(SMALL)
+    }
+
+    /// As [`Cluster::start`], with lines of `postgresql.conf` of the caller's choice.
+    pub fn start_with(settings: &str) -> Cluster {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Relaxed);
         let folder = base().join(format!("own-{}-{number}", std::process::id()));
         let in_use = prepare(&folder);
-        initialise(&folder);
+        initialise(&folder, settings);
         watch(&folder, 0);
         let port = start(&folder, &free_port);
         Cluster { folder, port, _use: in_use }
@@ -63,7 +71,7 @@ impl Cluster {
                 return Cluster { folder, port, _use: in_use };
             }
             let _ = fs::remove_dir_all(folder.join("data"));
-            initialise(&folder);
+            initialise(&folder, SMALL);
             watch(&folder, 10);
             let port = start(&folder, &free_port);
             fs::write(folder.join("port"), port.to_string()).unwrap();
@@ -240,7 +248,7 @@ fn prepare(folder: &Path) -> File {
     in_use
 }
 
-fn initialise(folder: &Path) {
+fn initialise(folder: &Path, settings: &str) {
     let password = folder.join("password");
     File::create(&password).unwrap().write_all(PASSWORD.as_bytes()).unwrap();
     let mut init = as_ordinary_user(&program("initdb"));
@@ -248,11 +256,9 @@ fn initialise(folder: &Path) {
         .args(["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--pgdata"])
         .arg(folder.join("data"));
     run(&mut init);
-    let mut settings =
-        File::options().append(true).open(folder.join("data/postgresql.conf")).unwrap();
-    let text = "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\n\
-                max_connections = 200\nshared_buffers = 32MB\n";
-    settings.write_all(text.as_bytes()).unwrap();
+    let mut file = File::options().append(true).open(folder.join("data/postgresql.conf")).unwrap();
+    let reach = "listen_addresses = '127.0.0.1'\nunix_socket_directories = ''\n";
+    file.write_all(format!("{reach}{settings}").as_bytes()).unwrap();
 }
 
 /// Starts the server of a folder and waits until it answers.
@@ -303,23 +309,32 @@ fn watch(folder: &Path, linger_seconds: u32) {
     assert!(started.success());
 }
 
-/// One of PostgreSQL's programs, of the newest version that is here.
-fn program(name: &str) -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let newest = versions
-        .map(|version| version.path().join("bin"))
-        .filter(|folder| folder.join("postgres").exists())
-        .max_by_key(|folder| {
-            let version = folder.parent().and_then(Path::file_name).unwrap_or_default();
-            version.to_string_lossy().parse::<u32>().unwrap_or(0)
-        });
-    let Some(folder) = newest else {
+/// Whether there is a PostgreSQL here.
+pub fn is_installed() -> bool {
+    programs().is_some()
+}
+
+/// One of PostgreSQL's programs.
+pub fn program(name: &str) -> PathBuf {
+    let Some(folder) = programs() else {
         panic!(
             "PostgreSQL is missing, and this test needs a real one: apt-get install postgresql, \
              or run scripts/test, which does"
         );
     };
     folder.join(name)
+}
+
+/// Where the programs of the newest version are.
+fn programs() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions
+        .map(|version| version.path().join("bin"))
+        .filter(|folder| folder.join("postgres").exists())
+        .max_by_key(|folder| {
+            let version = folder.parent().and_then(Path::file_name).unwrap_or_default();
+            version.to_string_lossy().parse::<u32>().unwrap_or(0)
+        })
 }
 
 /// A program that PostgreSQL refuses to run as root.
