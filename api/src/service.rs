@@ -1,7 +1,9 @@
-//! Whether the service lives and is ready: `/healthz`, `/readyz`.
+//! Whether the service lives and is ready: `/healthz`, `/readyz`; and the schemas it publishes.
 
 use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use domain::manifest::JSON_SCHEMA;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -14,7 +16,24 @@ use crate::http::reply::Envelope;
 
 /// The routes of the service itself.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(healthz)).routes(routes!(readyz))
+    OpenApiRouter::new()
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(agent_manifest))
+}
+
+/// The JSON Schema of an agent's manifest
+///
+/// Draft 2020-12, for editors: it checks the form. What a manifest means is checked when it is
+/// installed.
+#[utoipa::path(get, path = "/schemas/agent-manifest.json", tag = "Service", security(()),
+    extensions(("x-access" = json!(Access::Everybody))),
+    responses((status = 200, description = "The schema", body = serde_json::Value,
+        content_type = "application/schema+json")))]
+async fn agent_manifest() -> impl IntoResponse {
+    let headers =
+        [(CONTENT_TYPE, "application/schema+json"), (CACHE_CONTROL, "public, max-age=3600")];
+    (headers, JSON_SCHEMA)
 }
 
 /// Say that the process lives

@@ -1,8 +1,8 @@
 //! An execution: one run of one version of an agent, step by step.
 //!
-//! Life: `Missing` → `Queued` or `Running` → `Succeeded`, `Failed` or `Cancelled`, and never back. One
-//! worker at a time runs it: see [`crate::lease`]. Every result of a step is an event, so a run that
-//! was cut off goes on after its last finished step.
+//! Life: `Missing` → `Queued` → `Running` → over, and never back. Before its end it may be paused, and
+//! it may wait; nobody works on it meanwhile. One worker at a time runs it: see [`crate::lease`]. Every
+//! result of a step is an event, so a run that was cut off goes on after its last finished step.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ mod steps;
 
 pub use steps::{Step, StepProgress};
 
-use steps::{next_attempt, runs};
+use steps::{next_attempt, none_runs, runs};
 
 use crate::event;
 use crate::lease::{Lease, LeaseClaim, LeaseError};
@@ -86,6 +86,53 @@ pub enum ExecutionEvent {
         /// What went wrong.
         error: Payload,
     },
+    /// A step is not to be done this time.
+    #[serde(rename = "execution.step_skipped.v1")]
+    StepSkipped {
+        /// The number of the claim.
+        fence: u64,
+        /// The step's id in the manifest.
+        step_id: String,
+    },
+    /// What a step put out in the execution that this one repeats. It is not done again.
+    #[serde(rename = "execution.step_reused.v1")]
+    StepReused {
+        /// The step's id in the manifest.
+        step_id: String,
+        /// What came out then.
+        output: Payload,
+    },
+    /// It repeats another execution.
+    #[serde(rename = "execution.retried.v1")]
+    Retried {
+        /// Which one.
+        of: Uuid,
+        /// The step that it begins with; the first one where none is named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from_step: Option<String>,
+    },
+    /// Nobody works on it until then.
+    #[serde(rename = "execution.waiting.v1")]
+    Waiting {
+        /// The number of the claim that is given back.
+        fence: u64,
+        /// The step that waits, or is tried again then.
+        step_id: String,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// Somebody wants it to stand still.
+    #[serde(rename = "execution.paused.v1")]
+    Paused {},
+    /// Somebody wants it to go on.
+    #[serde(rename = "execution.continued.v1")]
+    Continued {},
+    /// It took too long.
+    #[serde(rename = "execution.timed_out.v1")]
+    TimedOut {
+        /// Which limit it reached.
+        limit: TimeLimit,
+    },
     /// It is done.
     #[serde(rename = "execution.succeeded.v1")]
     Succeeded {
@@ -153,6 +200,44 @@ pub enum ExecutionCommand {
         /// What went wrong.
         error: Payload,
     },
+    /// Say that a step is not to be done.
+    SkipStep {
+        /// The number of the claim.
+        fence: u64,
+        /// The step's id in the manifest.
+        step_id: String,
+    },
+    /// Give the claim back, and be left alone until then.
+    Wait {
+        /// The number of the claim.
+        fence: u64,
+        /// The step that waits, or is to be tried again.
+        step_id: String,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// Let it stand still: the step that runs ends, no other begins.
+    Pause,
+    /// Let it go on.
+    Continue,
+    /// Say that it took too long.
+    TimeOut {
+        /// Which limit it reached.
+        limit: TimeLimit,
+    },
+    /// Ask for what another execution did, or a part of it, once more.
+    Retry {
+        /// What is to run, and on what.
+        request: ExecutionRequest,
+        /// The other execution.
+        of: Uuid,
+        /// The step to begin with.
+        from_step: Option<String>,
+        /// What steps put out then, and are not to do again.
+        reused: Vec<(String, Payload)>,
+    },
+    /// Several things, one after the other: all of them or none.
+    Together(Vec<ExecutionCommand>),
     /// Say that it is done.
     Finish {
         /// The number of the claim.
@@ -205,6 +290,16 @@ pub enum CancelReason {
     ProductDeleted,
 }
 
+/// How long an execution may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeLimit {
+    /// Until a worker begins with it.
+    Queue,
+    /// From then to its end.
+    Execution,
+}
+
 /// An execution.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum Execution {
@@ -215,6 +310,10 @@ pub enum Execution {
     Queued {
         /// What is to run.
         request: ExecutionRequest,
+        /// What became of its steps in the execution that it repeats.
+        steps: BTreeMap<String, Step>,
+        /// Whether it stands still.
+        is_paused: bool,
     },
     /// A worker runs it, or did when it was cut off.
     Running {
@@ -224,6 +323,10 @@ pub enum Execution {
         lease: Lease,
         /// What became of the steps that were begun, by their ids.
         steps: BTreeMap<String, Step>,
+        /// Whether it stands still.
+        is_paused: bool,
+        /// Until when a step waits that did not begin since.
+        waits: BTreeMap<String, Timestamp>,
     },
     /// Over.
     Ended {
@@ -243,6 +346,8 @@ pub enum Outcome {
     Failed,
     /// Nobody wanted it any more.
     Cancelled,
+    /// It took too long.
+    TimedOut,
 }
 
 impl Outcome {
@@ -252,6 +357,7 @@ impl Outcome {
             ExecutionEvent::Succeeded { .. } => Some(Outcome::Succeeded),
             ExecutionEvent::Failed { .. } => Some(Outcome::Failed),
             ExecutionEvent::Cancelled { .. } => Some(Outcome::Cancelled),
+            ExecutionEvent::TimedOut { .. } => Some(Outcome::TimedOut),
             _ => None,
         }
     }
@@ -262,7 +368,7 @@ impl Execution {
     pub fn request(&self) -> Option<&ExecutionRequest> {
         match self {
             Execution::Missing => None,
-            Execution::Queued { request }
+            Execution::Queued { request, .. }
             | Execution::Running { request, .. }
             | Execution::Ended { request, .. } => Some(request),
         }
@@ -272,16 +378,47 @@ impl Execution {
     pub fn decide(&self, command: ExecutionCommand) -> Result<Vec<ExecutionEvent>, ExecutionError> {
         use {ExecutionCommand as Do, ExecutionEvent as Did};
         match (self, command) {
-            (Execution::Missing, Do::Request(request)) => {
-                let ExecutionRequest { agent, version_id, digest, trigger, input } = request;
-                Ok(vec![Did::Requested { agent, version_id, digest, trigger, input }])
+            (_, Do::Together(commands)) => self.decide_together(commands),
+
+            (Execution::Missing, Do::Request(request)) => Ok(vec![requested(request)]),
+            (Execution::Missing, Do::Retry { request, of, from_step, reused }) => {
+                let reused =
+                    reused.into_iter().map(|(step_id, output)| Did::StepReused { step_id, output });
+                Ok([requested(request), Did::Retried { of, from_step }]
+                    .into_iter()
+                    .chain(reused)
+                    .collect())
             }
             (Execution::Missing, _) => Err(ExecutionError::NotFound),
-            (_, Do::Request(_)) => Err(ExecutionError::AlreadyRequested),
+            (_, Do::Request(_) | Do::Retry { .. }) => Err(ExecutionError::AlreadyRequested),
 
-            (Execution::Ended { outcome: Outcome::Cancelled, .. }, Do::Cancel { .. }) => Ok(vec![]),
+            (Execution::Ended { outcome: Outcome::Cancelled, .. }, Do::Cancel { .. })
+            | (Execution::Ended { outcome: Outcome::TimedOut, .. }, Do::TimeOut { .. }) => {
+                Ok(vec![])
+            }
             (Execution::Ended { .. }, _) => Err(ExecutionError::Ended),
             (_, Do::Cancel { reason }) => Ok(vec![Did::Cancelled { reason }]),
+            (_, Do::TimeOut { limit }) => Ok(vec![Did::TimedOut { limit }]),
+
+            (
+                Execution::Queued { is_paused, .. } | Execution::Running { is_paused, .. },
+                Do::Pause,
+            ) => Ok(if *is_paused { vec![] } else { vec![Did::Paused {}] }),
+            (
+                Execution::Queued { is_paused, .. } | Execution::Running { is_paused, .. },
+                Do::Continue,
+            ) => {
+                if *is_paused {
+                    Ok(vec![Did::Continued {}])
+                } else {
+                    Err(ExecutionError::NotPaused)
+                }
+            }
+            (
+                Execution::Queued { is_paused: true, .. }
+                | Execution::Running { is_paused: true, .. },
+                Do::Start(_) | Do::StartStep { .. } | Do::SkipStep { .. },
+            ) => Err(ExecutionError::Paused),
 
             (Execution::Queued { .. }, Do::Start(claim)) => start(&Lease::default(), claim),
             (Execution::Running { lease, .. }, Do::Start(claim)) => start(lease, claim),
@@ -291,44 +428,89 @@ impl Execution {
                 Do::StartStep { .. }
                 | Do::FinishStep { .. }
                 | Do::FailStep { .. }
+                | Do::SkipStep { .. }
+                | Do::Wait { .. }
                 | Do::Finish { .. }
                 | Do::Fail { .. },
             ) => Err(ExecutionError::Lease(LeaseError::Lost)),
-
-            (Execution::Running { lease, steps, .. }, Do::StartStep { fence, step_id }) => {
-                lease.check(fence)?;
-                let attempt = next_attempt(steps.get(&step_id), fence)?;
-                Ok(vec![Did::StepStarted { fence, step_id, attempt }])
-            }
-            (
-                Execution::Running { lease, steps, .. },
-                Do::FinishStep { fence, step_id, attempt, output },
-            ) => {
-                lease.check(fence)?;
-                runs(steps.get(&step_id), fence, attempt)?;
-                Ok(vec![Did::StepSucceeded { fence, step_id, attempt, output }])
-            }
-            (
-                Execution::Running { lease, steps, .. },
-                Do::FailStep { fence, step_id, attempt, code, error },
-            ) => {
-                lease.check(fence)?;
-                runs(steps.get(&step_id), fence, attempt)?;
-                Ok(vec![Did::StepFailed { fence, step_id, attempt, code, error }])
-            }
-            (Execution::Running { lease, steps, .. }, Do::Finish { fence, output }) => {
-                lease.check(fence)?;
-                if steps.values().any(|step| step.progress == StepProgress::Running) {
-                    return Err(ExecutionError::StepRunning);
-                }
-                Ok(vec![Did::Succeeded { fence, output }])
-            }
-            (Execution::Running { lease, .. }, Do::Fail { fence, step_id, code, error }) => {
-                lease.check(fence)?;
-                Ok(vec![Did::Failed { fence, step_id, code, error }])
-            }
+            (Execution::Running { lease, steps, .. }, report) => report_on(lease, steps, report),
         }
     }
+
+    /// Decides one after the other, each on what the ones before it led to.
+    fn decide_together(
+        &self,
+        commands: Vec<ExecutionCommand>,
+    ) -> Result<Vec<ExecutionEvent>, ExecutionError> {
+        let mut state = self.clone();
+        let mut events = Vec::new();
+        for command in commands {
+            for event in state.decide(command)? {
+                state.apply(event.clone());
+                events.push(event);
+            }
+        }
+        Ok(events)
+    }
+}
+
+fn requested(request: ExecutionRequest) -> ExecutionEvent {
+    let ExecutionRequest { agent, version_id, digest, trigger, input } = request;
+    ExecutionEvent::Requested { agent, version_id, digest, trigger, input }
+}
+
+/// What a worker reports on the execution that it runs.
+fn report_on(
+    lease: &Lease,
+    steps: &BTreeMap<String, Step>,
+    report: ExecutionCommand,
+) -> Result<Vec<ExecutionEvent>, ExecutionError> {
+    use {ExecutionCommand as Do, ExecutionEvent as Did};
+    let event = match report {
+        Do::StartStep { fence, step_id } => {
+            lease.check(fence)?;
+            let attempt = next_attempt(steps.get(&step_id), fence)?;
+            Did::StepStarted { fence, step_id, attempt }
+        }
+        Do::FinishStep { fence, step_id, attempt, output } => {
+            lease.check(fence)?;
+            runs(steps.get(&step_id), fence, attempt)?;
+            Did::StepSucceeded { fence, step_id, attempt, output }
+        }
+        Do::FailStep { fence, step_id, attempt, code, error } => {
+            lease.check(fence)?;
+            runs(steps.get(&step_id), fence, attempt)?;
+            Did::StepFailed { fence, step_id, attempt, code, error }
+        }
+        Do::SkipStep { fence, step_id } => {
+            lease.check(fence)?;
+            next_attempt(steps.get(&step_id), fence)?;
+            Did::StepSkipped { fence, step_id }
+        }
+        Do::Wait { fence, step_id, until } => {
+            lease.check(fence)?;
+            none_runs(steps)?;
+            Did::Waiting { fence, step_id, until }
+        }
+        Do::Finish { fence, output } => {
+            lease.check(fence)?;
+            none_runs(steps)?;
+            Did::Succeeded { fence, output }
+        }
+        Do::Fail { fence, step_id, code, error } => {
+            lease.check(fence)?;
+            Did::Failed { fence, step_id, code, error }
+        }
+        Do::Request(_)
+        | Do::Retry { .. }
+        | Do::Start(_)
+        | Do::Pause
+        | Do::Continue
+        | Do::Cancel { .. }
+        | Do::TimeOut { .. }
+        | Do::Together(_) => return Ok(vec![]),
+    };
+    Ok(vec![event])
 }
 
 fn start(lease: &Lease, claim: LeaseClaim) -> Result<Vec<ExecutionEvent>, ExecutionError> {
@@ -355,6 +537,12 @@ pub enum ExecutionError {
     /// A step is done once.
     #[error("the step is done already: go on with the next one")]
     StepSucceeded,
+    /// It stands still.
+    #[error("the execution is paused: let it go on first")]
+    Paused,
+    /// It does not stand still.
+    #[error("the execution is not paused: it goes on by itself")]
+    NotPaused,
     /// A report on an attempt that does not run.
     #[error("this attempt at the step is not running: begin a new one")]
     StepNotRunning,
@@ -371,6 +559,8 @@ impl Refusal for ExecutionError {
                 (RefusalKind::Conflict, "execution_already_requested")
             }
             ExecutionError::Ended => (RefusalKind::Conflict, "execution_ended"),
+            ExecutionError::Paused => (RefusalKind::Conflict, "execution_paused"),
+            ExecutionError::NotPaused => (RefusalKind::Conflict, "execution_not_paused"),
             ExecutionError::StepRunning => (RefusalKind::Conflict, "step_running"),
             ExecutionError::StepSucceeded => (RefusalKind::Conflict, "step_already_succeeded"),
             ExecutionError::StepNotRunning => (RefusalKind::Conflict, "step_not_running"),
@@ -404,47 +594,50 @@ impl Aggregate for Execution {
             *self = Execution::Ended { request: request.clone(), outcome };
             return;
         }
-        *self = match (std::mem::take(self), event) {
+        match (&mut *self, event) {
             (_, Did::Requested { agent, version_id, digest, trigger, input }) => {
                 let request = ExecutionRequest { agent, version_id, digest, trigger, input };
-                Execution::Queued { request }
+                *self = Execution::Queued { request, steps: BTreeMap::new(), is_paused: false };
             }
-            (Execution::Queued { request }, Did::Started { worker, fence, lease_until }) => {
+            (
+                Execution::Queued { is_paused, .. } | Execution::Running { is_paused, .. },
+                event @ (Did::Paused {} | Did::Continued {}),
+            ) => *is_paused = event == Did::Paused {},
+            (Execution::Queued { steps, .. }, Did::StepReused { step_id, output }) => {
+                let progress = StepProgress::Succeeded { output };
+                steps.insert(step_id, Step { attempt: 0, fence: 0, progress });
+            }
+            (
+                Execution::Queued { request, steps, .. },
+                Did::Started { worker, fence, lease_until },
+            ) => {
                 let mut lease = Lease::default();
                 lease.taken(worker, fence, lease_until);
-                Execution::Running { request, lease, steps: BTreeMap::new() }
+                *self = Execution::Running {
+                    request: request.clone(),
+                    lease,
+                    steps: std::mem::take(steps),
+                    is_paused: false,
+                    waits: BTreeMap::new(),
+                };
             }
-            (Execution::Running { request, mut lease, mut steps }, event) => {
-                remember(&mut lease, &mut steps, event);
-                Execution::Running { request, lease, steps }
+            (Execution::Running { lease, .. }, Did::Started { worker, fence, lease_until }) => {
+                lease.taken(worker, fence, lease_until);
             }
-            (before, _) => before,
-        };
+            (Execution::Running { lease, waits, .. }, Did::Waiting { step_id, until, .. }) => {
+                waits.insert(step_id, until);
+                // Whoever comes first when the time is over.
+                lease.holder = None;
+            }
+            (Execution::Running { steps, waits, .. }, event) => {
+                if let Some((step_id, step)) = Step::after(event) {
+                    waits.remove(&step_id);
+                    steps.insert(step_id, step);
+                }
+            }
+            _ => {}
+        }
     }
-}
-
-/// What happens while it runs.
-fn remember(lease: &mut Lease, steps: &mut BTreeMap<String, Step>, event: ExecutionEvent) {
-    use ExecutionEvent as Did;
-    let (step_id, step) = match event {
-        Did::Started { worker, fence, lease_until } => {
-            return lease.taken(worker, fence, lease_until);
-        }
-        Did::StepStarted { fence, step_id, attempt } => {
-            (step_id, Step { attempt, fence, progress: StepProgress::Running })
-        }
-        Did::StepSucceeded { fence, step_id, attempt, output } => {
-            (step_id, Step { attempt, fence, progress: StepProgress::Succeeded { output } })
-        }
-        Did::StepFailed { fence, step_id, attempt, code, .. } => {
-            (step_id, Step { attempt, fence, progress: StepProgress::Failed { code } })
-        }
-        Did::Requested { .. }
-        | Did::Succeeded { .. }
-        | Did::Failed { .. }
-        | Did::Cancelled { .. } => return,
-    };
-    steps.insert(step_id, step);
 }
 
 impl DomainEvent for ExecutionEvent {

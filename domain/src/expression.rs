@@ -29,24 +29,151 @@ pub struct Scope {
     pub execution: Value,
     /// The outputs of the steps that are done, by the steps' ids.
     pub steps: BTreeMap<String, Value>,
+    /// What a step that repeats is at.
+    pub item: Option<Item>,
+    /// The event that a trigger looks at.
+    pub event: Option<Value>,
 }
 
-/// The names that stand at the beginning of what an expression sees.
-const NAMES: [&str; 5] = ["input", "config", "trigger", "execution", "steps"];
+/// One item of the list that a step repeats for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// The item.
+    pub value: Value,
+    /// Its place in the list, from 0.
+    pub index: usize,
+}
+
+/// Where an expression stands, and so what it sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a step, or in the output.
+    Step,
+    /// In the `with` of a step that repeats.
+    Repeated,
+    /// In the key by which executions are told apart, before one begins.
+    Key,
+    /// In the filter of an event trigger.
+    Match,
+    /// In the input that a schedule gives.
+    ScheduleInput,
+    /// In the input that an event trigger gives.
+    EventInput,
+}
+
+impl Place {
+    /// The names that stand at the beginning of what an expression sees here.
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Place::Step => &["input", "config", "trigger", "execution", "steps"],
+            Place::Repeated => {
+                &["input", "config", "trigger", "execution", "steps", "item", "index"]
+            }
+            Place::Key => &["input", "config", "trigger"],
+            Place::Match => &["event"],
+            Place::ScheduleInput => &["config", "trigger"],
+            Place::EventInput => &["config", "trigger", "event"],
+        }
+    }
+
+    /// The names, as an error lists them.
+    fn known(self) -> String {
+        let words = self.names().iter().map(|name| match *name {
+            "steps" => "steps.<id>.output",
+            name => name,
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+}
 
 impl Scope {
     /// Every name with what stands behind it; a step's output stands behind `steps.<id>.output`.
-    fn variables(&self) -> [(&'static str, Value); 5] {
+    fn variables(&self) -> Vec<(&'static str, Value)> {
         let output = |(id, output): (&String, &Value)| (id.clone(), json!({ "output": output }));
         let steps = self.steps.iter().map(output).collect::<Map<_, _>>();
-        let [input, config, trigger, execution, steps_name] = NAMES;
-        [
-            (input, self.input.clone()),
-            (config, self.config.clone()),
-            (trigger, self.trigger.clone()),
-            (execution, self.execution.clone()),
-            (steps_name, Value::Object(steps)),
-        ]
+        let mut variables = vec![
+            ("input", self.input.clone()),
+            ("config", self.config.clone()),
+            ("trigger", self.trigger.clone()),
+            ("execution", self.execution.clone()),
+            ("steps", Value::Object(steps)),
+        ];
+        if let Some(item) = &self.item {
+            variables.push(("item", item.value.clone()));
+            variables.push(("index", Value::from(item.index)));
+        }
+        variables.extend(self.event.clone().map(|event| ("event", event)));
+        variables
+    }
+}
+
+/// A CEL expression that stands by itself, outside of any `with`, and compiles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cel(String);
+
+impl Cel {
+    /// The expression that a value means: a text, or `{"cel": text}`.
+    ///
+    /// # Errors
+    /// Every fault it has where it stands, with JSON pointers into the value.
+    pub fn parse(value: &Value, place: Place, steps: &BTreeSet<&str>) -> Result<Cel, Vec<Fault>> {
+        let (source, pointer) = match (value, node(value)) {
+            (Value::String(source), _) => (source.as_str(), ""),
+            (_, Node::Cel(source)) => (source, "/cel"),
+            _ => {
+                let message = "write a CEL expression as text, as `input.n > 3`";
+                return Err(vec![Fault::new("", "type_mismatch", message)]);
+            }
+        };
+        let mut faults = Vec::new();
+        let compiled = cel::references(source);
+        complain(compiled, "cel_invalid", pointer.to_owned(), place, steps, &mut faults);
+        if faults.is_empty() { Ok(Cel(source.to_owned())) } else { Err(faults) }
+    }
+
+    /// The expression, as it is written.
+    pub fn source(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it holds.
+    ///
+    /// # Errors
+    /// When it fails, or comes to neither `true` nor `false`.
+    pub fn truth(&self, scope: &Scope) -> Result<bool, EvaluationError> {
+        self.value(scope)?.as_bool().ok_or_else(|| self.is_not("true or false"))
+    }
+
+    /// The list it comes to.
+    ///
+    /// # Errors
+    /// When it fails, or comes to something else.
+    pub fn list(&self, scope: &Scope) -> Result<Vec<Value>, EvaluationError> {
+        match self.value(scope)? {
+            Value::Array(items) => Ok(items),
+            _ => Err(self.is_not("a list")),
+        }
+    }
+
+    /// The key it comes to: a text, a number or a truth, as text.
+    ///
+    /// # Errors
+    /// When it fails, or comes to something else.
+    pub fn key(&self, scope: &Scope) -> Result<String, EvaluationError> {
+        match self.value(scope)? {
+            Value::String(text) => Ok(text),
+            scalar @ (Value::Number(_) | Value::Bool(_)) => Ok(scalar.to_string()),
+            _ => Err(self.is_not("a text, a number or true or false")),
+        }
+    }
+
+    fn value(&self, scope: &Scope) -> Result<Value, EvaluationError> {
+        evaluate(&json!({ "cel": self.0 }), scope)
+    }
+
+    fn is_not(&self, wanted: &str) -> EvaluationError {
+        let message = format!("`{}` does not come to {wanted}: mend the manifest", brief(&self.0));
+        EvaluationError { pointer: String::new(), code: "cel_type_mismatch", message }
     }
 }
 
@@ -56,7 +183,7 @@ impl Scope {
 pub struct EvaluationError {
     /// Where the expression stands, as a JSON pointer into the value that was evaluated.
     pub pointer: String,
-    /// A stable code: `cel_failed`, `template_failed` or `output_too_large`.
+    /// A stable code: `cel_failed`, `cel_type_mismatch`, `template_failed` or `output_too_large`.
     pub code: &'static str,
     /// A sentence for a person.
     pub message: String,
@@ -89,15 +216,26 @@ pub fn is_expression(value: &Value) -> bool {
     !matches!(node(value), Node::Literal)
 }
 
+/// Whether there is an expression in a value, so that what it comes to is not known before.
+pub fn holds_expression(value: &Value) -> bool {
+    is_expression(value) || children(value).into_iter().any(|(_, child)| holds_expression(child))
+}
+
 /// Finds the faults of every expression in `value`: those that do not compile, and those that name
 /// what they will not see. `steps` are the steps whose output is there by then.
-pub fn check(value: &Value, steps: &BTreeSet<&str>) -> Vec<Fault> {
+pub fn check(value: &Value, place: Place, steps: &BTreeSet<&str>) -> Vec<Fault> {
     let mut faults = Vec::new();
-    check_at(value, steps, String::new(), &mut faults);
+    check_at(value, place, steps, String::new(), &mut faults);
     faults
 }
 
-fn check_at(value: &Value, steps: &BTreeSet<&str>, pointer: String, faults: &mut Vec<Fault>) {
+fn check_at(
+    value: &Value,
+    place: Place,
+    steps: &BTreeSet<&str>,
+    pointer: String,
+    faults: &mut Vec<Fault>,
+) {
     let (key, code, compiled) = match node(value) {
         Node::Cel(source) => ("cel", "cel_invalid", cel::references(source)),
         Node::Template(source) => ("template", "template_invalid", template::references(source)),
@@ -106,28 +244,38 @@ fn check_at(value: &Value, steps: &BTreeSet<&str>, pointer: String, faults: &mut
         }
         Node::Literal => {
             for (segment, child) in children(value) {
-                check_at(child, steps, format!("{pointer}/{segment}"), faults);
+                check_at(child, place, steps, format!("{pointer}/{segment}"), faults);
             }
             return;
         }
     };
-    let pointer = format!("{pointer}/{key}");
-    match compiled {
-        Err(message) => faults.push(Fault::new(pointer, code, message)),
-        Ok(references) => {
-            for name in references.unknown_names {
-                let message = format!(
-                    "`{name}` is not known here: use input, config, trigger, execution or \
-                     steps.<id>.output"
-                );
-                faults.push(Fault::new(pointer.clone(), "name_unknown", message));
-            }
-            for step in references.steps.iter().filter(|step| !steps.contains(step.as_str())) {
-                let message = format!(
-                    "the output of step `{step}` is not there by then: name the step in `needs`"
-                );
-                faults.push(Fault::new(pointer.clone(), "step_not_needed", message));
-            }
+    complain(compiled, code, format!("{pointer}/{key}"), place, steps, faults);
+}
+
+/// Notes what is wrong with an expression.
+fn complain(
+    compiled: Result<References, String>,
+    code: &'static str,
+    pointer: String,
+    place: Place,
+    steps: &BTreeSet<&str>,
+    faults: &mut Vec<Fault>,
+) {
+    let references = match compiled {
+        Ok(references) => references,
+        Err(message) => return faults.push(Fault::new(pointer, code, message)),
+    };
+    for name in references.names.iter().filter(|name| !place.names().contains(&name.as_str())) {
+        let message = format!("`{name}` is not known here: use one of {}", place.known());
+        faults.push(Fault::new(pointer.clone(), "name_unknown", message));
+    }
+    let sees_steps = place.names().contains(&"steps");
+    for step in references.steps.iter().filter(|step| !steps.contains(step.as_str())) {
+        if sees_steps {
+            let message = format!(
+                "the output of step `{step}` is not there by then: name the step in `needs`"
+            );
+            faults.push(Fault::new(pointer.clone(), "step_not_needed", message));
         }
     }
 }
@@ -137,8 +285,8 @@ fn check_at(value: &Value, steps: &BTreeSet<&str>, pointer: String, faults: &mut
 struct References {
     /// The steps whose output it reads.
     steps: BTreeSet<String>,
-    /// The names that it will not find.
-    unknown_names: BTreeSet<String>,
+    /// The names that it expects to find.
+    names: BTreeSet<String>,
 }
 
 /// The value with every expression in it replaced by what it evaluates to.

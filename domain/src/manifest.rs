@@ -7,22 +7,34 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::expression;
+use crate::expression::{self, Place};
+use crate::reader::{Reader, check_numbers, is_manifest_name, is_semantic_version};
 use crate::refusal::{Fault, InvalidDocument};
 use crate::schema::Schema;
 use crate::step::{self, StepKind};
-use crate::trigger::TriggerKind;
 use crate::values::{Digest, Name, Object};
 
-mod reader;
+mod available;
+mod control;
+mod limits;
+mod triggers;
+mod yaml;
 
-use reader::{Reader, is_manifest_name, is_semantic_version};
+pub use control::{
+    Backoff, Control, DEFAULT_ITEMS, Failure, Foreach, MAX_ATTEMPTS, MAX_BACKOFF, MAX_ITEMS,
+    MAX_PARALLEL, MAX_STEP_TIMEOUT, OnError, Retry, RetryOn,
+};
+pub use limits::{
+    Concurrency, ConcurrencyStrategy, Limits, MAX_CONCURRENCY, MAX_QUEUE_TIMEOUT, MAX_TIMEOUT,
+};
+pub use triggers::{MANUAL_TRIGGER, MAX_TRIGGERS, TriggerSpec};
+pub use yaml::from_yaml;
 
 /// What the field `manifest` must say.
 pub const MANIFEST_VERSION: &str = "prodgy.agent/1";
 
-/// The key of the manual trigger that every agent has.
-pub const MANUAL_TRIGGER: &str = "manual";
+/// The JSON Schema (draft 2020-12) of what can be checked of a manifest without knowing what it means.
+pub const JSON_SCHEMA: &str = include_str!("../schemas/agent-manifest.json");
 
 /// The most steps a manifest may have.
 pub const MAX_STEPS: usize = 100;
@@ -48,6 +60,8 @@ pub struct Manifest {
     pub inputs: Option<Value>,
     /// What it needs from its product.
     pub requires: Requires,
+    /// What it may take.
+    pub limits: Limits,
     /// What starts it: a manual trigger, and what else it names.
     pub triggers: Vec<TriggerSpec>,
     /// What it does, in the order of the document; [`Manifest::order`] is the one to run them in.
@@ -64,6 +78,15 @@ pub struct Requires {
     pub integrations: Vec<IntegrationSlot>,
     /// Knowledge bases. An unbound one is the product's default.
     pub knowledge: Vec<String>,
+    /// A language model that can do this. Without it, one that finds sentences will do.
+    pub model: Option<Capability>,
+}
+
+/// What a language model must be able to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// Follow a prompt.
+    Chat,
 }
 
 /// A place for a connection to an outside tool.
@@ -73,17 +96,6 @@ pub struct IntegrationSlot {
     pub slot: String,
     /// Which kinds of tools will do.
     pub kinds: Vec<String>,
-}
-
-/// What starts an agent.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TriggerSpec {
-    /// Its id in the manifest.
-    pub key: String,
-    /// What it listens to.
-    pub kind: TriggerKind,
-    /// What its kind needs to know.
-    pub configuration: Object,
 }
 
 /// One thing an agent does.
@@ -97,19 +109,35 @@ pub struct StepSpec {
     pub needs: Vec<String>,
     /// What it is told, with its expressions.
     pub with: Object,
+    /// Whether it runs, how often, for how long, and what if it fails.
+    pub control: Control,
 }
 
 impl Manifest {
-    /// Reads and checks a manifest.
+    /// Reads and checks a manifest that this version is to run.
+    ///
+    /// # Errors
+    /// Every fault it has, in the order of the document's parts, and what does not run in this
+    /// version.
+    pub fn parse(document: &Value) -> Result<Manifest, Vec<Fault>> {
+        let missing = document.as_object().map(available::missing).unwrap_or_default();
+        match Manifest::read(document) {
+            Ok(manifest) if missing.is_empty() => Ok(manifest),
+            Ok(_) => Err(missing),
+            Err(faults) => Err([faults, missing].concat()),
+        }
+    }
+
+    /// Reads and checks a manifest, whether this version runs all of it or not.
     ///
     /// # Errors
     /// Every fault it has, in the order of the document's parts.
-    pub fn parse(document: &Value) -> Result<Manifest, Vec<Fault>> {
+    pub fn read(document: &Value) -> Result<Manifest, Vec<Fault>> {
         let document = normalised(document)?;
         let mut read = Reader::new(&document);
         read.only(&[
             "manifest", "name", "version", "title", "summary", "config", "inputs", "requires",
-            "triggers", "steps", "output",
+            "limits", "triggers", "steps", "output",
         ]);
         read_format(&mut read);
         let name = read.required_text("name").filter(|name| {
@@ -131,10 +159,13 @@ impl Manifest {
         let config = read_schema(&mut read, "config");
         let inputs = read_schema(&mut read, "inputs");
         let requires = read_requires(&mut read);
-        let triggers = read_triggers(&mut read);
-        let steps = read_steps(&mut read, &requires);
+        let limits = limits::read_limits(&mut read);
+        let triggers = triggers::read_triggers(&mut read, inputs.as_ref());
+        let mut steps = read_steps(&mut read, &requires);
         let order = read_order(&mut read, &steps);
+        read_controls(&mut read, &mut steps);
         read_expressions(&mut read, &steps);
+        check_steps(&mut read, &steps, &limits);
 
         let output = document.get("output").cloned();
         match (read.faults.is_empty(), name, version, title) {
@@ -146,6 +177,7 @@ impl Manifest {
                 config,
                 inputs,
                 requires,
+                limits,
                 triggers,
                 steps,
                 output,
@@ -242,7 +274,7 @@ fn normalised(document: &Value) -> Result<Object, Vec<Fault>> {
         .as_object()
         .ok_or_else(|| vec![Fault::new("", "type_mismatch", "a manifest is a JSON object")])?;
     let mut faults = Vec::new();
-    reader::check_numbers(document, "", &mut faults);
+    check_numbers(document, "", &mut faults);
     if !faults.is_empty() {
         return Err(faults);
     }
@@ -277,7 +309,7 @@ fn read_schema(read: &mut Reader<'_>, field: &str) -> Option<Value> {
 fn read_requires(read: &mut Reader<'_>) -> Requires {
     let mut requires = Requires::default();
     let Some(mut inner) = read.object("requires") else { return requires };
-    inner.only(&["integrations", "knowledge"]);
+    inner.only(&["integrations", "knowledge", "model"]);
     let mut taken = BTreeSet::new();
     for mut slot in inner.objects("integrations") {
         slot.only(&["slot", "kinds"]);
@@ -294,42 +326,17 @@ fn read_requires(read: &mut Reader<'_>) -> Requires {
         requires.knowledge.extend(slot.new_key("slot", &mut taken, "slot_duplicate"));
         inner.take(slot);
     }
+    if let Some(mut model) = inner.object("model") {
+        model.only(&["capability"]);
+        let is_there = model.document.contains_key("capability");
+        model.require(is_there, "/capability", "field_missing", || {
+            "`capability` is missing: say what the model must be able to do, as chat".to_owned()
+        });
+        requires.model = model.choice("capability", &[("chat", Capability::Chat)]);
+        inner.take(model);
+    }
     read.take(inner);
     requires
-}
-
-fn read_triggers(read: &mut Reader<'_>) -> Vec<TriggerSpec> {
-    let mut triggers = Vec::new();
-    let mut taken = BTreeSet::new();
-    for mut trigger in read.objects("triggers") {
-        let key = trigger.new_key("id", &mut taken, "trigger_id_duplicate");
-        match trigger.required_text("type").as_deref() {
-            None => {}
-            Some("manual") => {
-                trigger.only(&["id", "type"]);
-                let spec =
-                    |key| TriggerSpec { key, kind: TriggerKind::Manual, configuration: Map::new() };
-                triggers.extend(key.map(spec));
-            }
-            Some(kind @ ("schedule" | "webhook" | "message" | "event")) => {
-                let message = format!(
-                    "triggers of type `{kind}` do not run in this version: leave it out, and \
-                     execute the agent's manual trigger from outside"
-                );
-                trigger.fault("/type", "trigger_type_not_available", message);
-            }
-            Some(kind) => {
-                let message = format!("there is no trigger of type `{kind}`: use manual");
-                trigger.fault("/type", "trigger_type_unknown", message);
-            }
-        }
-        read.take(trigger);
-    }
-    if triggers.is_empty() {
-        let key = MANUAL_TRIGGER.to_owned();
-        triggers.push(TriggerSpec { key, kind: TriggerKind::Manual, configuration: Map::new() });
-    }
-    triggers
 }
 
 fn read_steps(read: &mut Reader<'_>, requires: &Requires) -> Vec<StepSpec> {
@@ -340,7 +347,9 @@ fn read_steps(read: &mut Reader<'_>, requires: &Requires) -> Vec<StepSpec> {
         format!("an agent has 1 to {MAX_STEPS} steps")
     });
     for mut step in readers {
-        step.only(&["id", "type", "needs", "with"]);
+        step.only(&[
+            "id", "type", "needs", "with", "when", "foreach", "retry", "timeout", "on_error",
+        ]);
         let id = step.new_key("id", &mut taken, "step_id_duplicate");
         let needs = step.texts("needs").unwrap_or_default();
         let with = match step.document.get("with") {
@@ -353,7 +362,9 @@ fn read_steps(read: &mut Reader<'_>, requires: &Requires) -> Vec<StepSpec> {
         };
         let kind = step.required_text("type").and_then(|kind| {
             let known = StepKind::parse(&kind);
-            step.require(known.is_some(), "/type", "step_type_unknown", || {
+            // Those that come later are said by `available`.
+            let is_later = StepKind::LATER.contains(&kind.as_str());
+            step.require(known.is_some() || is_later, "/type", "step_type_unknown", || {
                 let known = StepKind::ALL.map(StepKind::as_str).join(", ");
                 format!("there is no step of type `{kind}`: use one of {known}")
             });
@@ -364,7 +375,7 @@ fn read_steps(read: &mut Reader<'_>, requires: &Requires) -> Vec<StepSpec> {
             step.add(faults.into_iter().map(|fault| fault.within("/with")));
         }
         if let (Some(id), Some(kind)) = (id, kind) {
-            steps.push(StepSpec { id, kind, needs, with });
+            steps.push(StepSpec { id, kind, needs, with, control: Control::default() });
         }
         read.take(step);
     }
@@ -413,20 +424,74 @@ fn read_order(read: &mut Reader<'_>, steps: &[StepSpec]) -> Vec<usize> {
     order
 }
 
+/// What is said of each step beside what it does. Of a step that is faulty by itself, too: its
+/// expressions may then name any step.
+fn read_controls(read: &mut Reader<'_>, steps: &mut [StepSpec]) {
+    let mut seen = BTreeSet::new();
+    let written: BTreeSet<&str> = read.ids("steps").collect();
+    for (_, mut reader) in read.objects_again("steps") {
+        let id = reader.document.get("id").and_then(Value::as_str).unwrap_or_default();
+        let place = steps.iter().position(|step| step.id == id).filter(|_| seen.insert(id));
+        let kind = place.map(|place| steps[place].kind);
+        let needed = if place.is_some() { needed_by(steps, id) } else { written.clone() };
+        let control = control::read_control(&mut reader, kind, &needed);
+        if let Some(place) = place {
+            steps[place].control = control;
+        }
+        read.take(reader);
+    }
+}
+
 fn read_expressions(read: &mut Reader<'_>, steps: &[StepSpec]) {
-    let places: BTreeMap<String, usize> =
-        read.places("steps").into_iter().map(|(index, id)| (id, index)).collect();
+    let places = places(read);
     for step in steps {
         let Some(index) = places.get(&step.id) else { continue };
         let prefix = format!("/steps/{index}/with");
-        let faults =
-            expression::check(&Value::Object(step.with.clone()), &needed_by(steps, &step.id));
+        let repeats = read.document["steps"][*index].get("foreach").is_some();
+        let place = if repeats { Place::Repeated } else { Place::Step };
+        let needed = needed_by(steps, &step.id);
+        let faults = expression::check(&Value::Object(step.with.clone()), place, &needed);
         read.add(faults.into_iter().map(|fault| fault.within(&prefix)));
     }
     if let Some(output) = read.document.get("output") {
         let all = steps.iter().map(|step| step.id.as_str()).collect();
-        let faults = expression::check(output, &all);
+        let faults = expression::check(output, Place::Step, &all);
         read.add(faults.into_iter().map(|fault| fault.within("/output")));
+    }
+}
+
+/// Where each step stands; of several with one id, the first.
+fn places(read: &Reader<'_>) -> BTreeMap<String, usize> {
+    read.places("steps").into_iter().rev().map(|(index, id)| (id, index)).collect()
+}
+
+/// What of a step depends on other parts of the manifest.
+fn check_steps(read: &mut Reader<'_>, steps: &[StepSpec], limits: &Limits) {
+    let places = places(read);
+    let has_model = read.document.get("requires").is_some_and(|it| it.get("model").is_some());
+    for step in steps {
+        let Some(index) = places.get(&step.id) else { continue };
+        let at = |field: &str| format!("/steps/{index}/with/{field}");
+        if step.kind == StepKind::Answer && !has_model {
+            for field in ["prompt", "schema"].into_iter().filter(|it| step.with.contains_key(*it)) {
+                let message = format!(
+                    "`{field}` needs a chat model: add \"model\": {{\"capability\": \"chat\"}} to \
+                     `requires`"
+                );
+                read.fault(&at(field), "model_not_required", message);
+            }
+        }
+        let length =
+            step.with.get("for").and_then(Value::as_str).filter(|_| step.kind == StepKind::Wait);
+        let length = length.and_then(|text| crate::duration::parse(text).ok());
+        let is_limited = !read.faults.iter().any(|fault| fault.pointer.starts_with("/limits"));
+        let fits = !is_limited || length.is_none_or(|length| length < limits.timeout);
+        read.require(fits, &at("for"), "wait_longer_than_timeout", || {
+            let timeout = crate::duration::write(limits.timeout);
+            format!(
+                "the execution times out after {timeout}: wait for less, or raise limits.timeout"
+            )
+        });
     }
 }
 

@@ -46,7 +46,8 @@ impl<'a> Schema<'a> {
         if faults.is_empty() { Ok(value) } else { Err(faults) }
     }
 
-    /// JSON pointers of the properties that are marked `"secret": true` or `"writeOnly": true`.
+    /// JSON pointers of the properties that are marked `"x-secret": true`, `"secret": true` or
+    /// `"writeOnly": true`.
     pub fn secret_paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         find_secrets(self.document, String::new(), &mut paths);
@@ -85,7 +86,7 @@ fn find_secrets(schema: &Value, path: String, paths: &mut Vec<String>) {
     for (name, property) in properties(schema).into_iter().flatten() {
         let path = format!("{path}/{}", pointer_segment(name));
         let marked = |mark: &str| property.get(mark) == Some(&Value::Bool(true));
-        if marked("secret") || marked("writeOnly") {
+        if marked("x-secret") || marked("secret") || marked("writeOnly") {
             paths.push(path);
         } else {
             find_secrets(property, path, paths);

@@ -3,10 +3,24 @@
 //! The rule of this file: a step's `with` is read here and nowhere else, before it runs (literal
 //! values only) and when it runs (everything evaluated). A new kind of step begins with an arm here.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use crate::expression::is_expression;
-use crate::refusal::{Fault, pointer_segment};
+use crate::refusal::Fault;
+use crate::schema::Schema;
+use crate::values::Timestamp;
+
+mod http;
+mod reader;
+
+pub use http::{
+    Body, DEFAULT_BYTES, DEFAULT_REDIRECTS, HttpCall, MAX_BYTES, MAX_REDIRECTS, Method, ReadAs,
+    Statuses,
+};
+
+use reader::{Reader, When};
 
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,27 +30,84 @@ pub enum StepKind {
     KnowledgeSearch,
     /// Puts a note into a knowledge base. Puts out `{"file_id", "file_name", "status", "duplicate"}`.
     KnowledgeIngest,
+    /// Lets a language model answer. Puts out `{"answer", "citations", "model", "usage"}`, and
+    /// `data` where the answer was to follow a schema.
+    Answer,
+    /// Asks a server on the web. Puts out `{"status", "headers", "body", "url"}`.
+    HttpRequest,
+    /// Decides. Puts out `{"value": true}` or `{"value": false}`.
+    Condition,
     /// Puts out its own `with`, evaluated.
     Transform,
+    /// Waits. Puts out `{"until"}`, the instant at which it was over.
+    Wait,
 }
 
 impl StepKind {
     /// Every kind there is.
-    pub const ALL: [StepKind; 3] =
-        [StepKind::KnowledgeSearch, StepKind::KnowledgeIngest, StepKind::Transform];
+    pub const ALL: [StepKind; 7] = [
+        StepKind::KnowledgeSearch,
+        StepKind::KnowledgeIngest,
+        StepKind::Answer,
+        StepKind::HttpRequest,
+        StepKind::Condition,
+        StepKind::Transform,
+        StepKind::Wait,
+    ];
+
+    /// Kinds that have their place in the grammar, and come with integrations.
+    pub const LATER: [&str; 2] = ["notify", "integration.call"];
 
     /// The kind as a manifest writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             StepKind::KnowledgeSearch => "kb.search",
             StepKind::KnowledgeIngest => "kb.ingest",
+            StepKind::Answer => "llm.answer",
+            StepKind::HttpRequest => "http.request",
+            StepKind::Condition => "condition",
             StepKind::Transform => "transform",
+            StepKind::Wait => "wait",
         }
     }
 
     /// The kind that a manifest means.
     pub fn parse(text: &str) -> Option<Self> {
         StepKind::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// The fields that this kind of step takes; `transform` takes any.
+    fn fields(self) -> &'static [&'static str] {
+        match self {
+            StepKind::KnowledgeSearch => &["query", "knowledge", "limit", "min_score"],
+            StepKind::KnowledgeIngest => &["title", "text", "knowledge", "tags"],
+            StepKind::Answer => &[
+                "question",
+                "prompt",
+                "system",
+                "context",
+                "model",
+                "temperature",
+                "max_tokens",
+                "schema",
+            ],
+            StepKind::HttpRequest => &[
+                "method",
+                "url",
+                "headers",
+                "query",
+                "body",
+                "json",
+                "form",
+                "expect",
+                "response",
+                "max_bytes",
+                "redirects",
+            ],
+            StepKind::Condition => &["if"],
+            StepKind::Transform => &[],
+            StepKind::Wait => &["for", "until"],
+        }
     }
 }
 
@@ -65,18 +136,81 @@ pub enum StepCall {
         /// Words to find it by.
         tags: Vec<String>,
     },
+    /// See [`StepKind::Answer`].
+    Answer(Box<AnswerCall>),
+    /// See [`StepKind::HttpRequest`].
+    HttpRequest(Box<HttpCall>),
+    /// See [`StepKind::Condition`].
+    Condition {
+        /// What it came to.
+        value: bool,
+    },
     /// See [`StepKind::Transform`].
     Transform {
         /// What is put out.
         output: Map<String, Value>,
     },
+    /// See [`StepKind::Wait`].
+    Wait(Wait),
 }
 
-/// The most passages that one search gives.
+/// What a language model is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnswerCall {
+    /// What is to be done.
+    pub task: Task,
+    /// How the model is to behave.
+    pub system: Option<String>,
+    /// What the answer is to be found in, and is to cite.
+    pub context: Vec<Passage>,
+    /// Which model; that of the configuration without it.
+    pub model: Option<String>,
+    /// How freely it chooses its words, 0 to 2.
+    pub temperature: Option<f64>,
+    /// How long the answer may become, in tokens.
+    pub max_tokens: Option<u32>,
+    /// The JSON Schema that the answer must follow; it is JSON then.
+    pub schema: Option<Value>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A question, to be answered from the context.
+    Question(String),
+    /// A prompt, which is sent as it stands. Needs a chat model.
+    Prompt(String),
+}
+
+/// A piece of text that an answer may cite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Passage {
+    /// What it says.
+    pub text: String,
+    /// What else is known of it, as the file it is from.
+    pub about: Map<String, Value>,
+}
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// As long as this, from when the step begins.
+    For(Duration),
+    /// Until then; not at all, where it is past.
+    Until(Timestamp),
+}
+
+/// The most passages that one search gives, or one answer is found in.
 pub const MAX_PASSAGES: usize = 100;
 
 /// How many passages a search gives when it is not told.
 pub const DEFAULT_PASSAGES: usize = 5;
+
+/// The longest wait for a length of time.
+pub const MAX_WAIT: Duration = Duration::from_secs(366 * 86_400);
+
+/// The longest answer, in tokens.
+pub const MAX_TOKENS: u64 = 100_000;
 
 impl StepCall {
     /// Reads the evaluated `with` of a step.
@@ -84,24 +218,136 @@ impl StepCall {
     /// # Errors
     /// Its faults, with JSON pointers into `with`.
     pub fn parse(kind: StepKind, with: Map<String, Value>) -> Result<StepCall, Vec<Fault>> {
-        let mut read = Reader { with: &with, faults: Vec::new() };
-        let call = match kind {
-            StepKind::KnowledgeSearch => StepCall::KnowledgeSearch {
-                query: read.required_text("query"),
-                knowledge: read.text("knowledge"),
-                limit: read.limit(),
-                min_score: read.min_score(),
-            },
-            StepKind::KnowledgeIngest => StepCall::KnowledgeIngest {
-                title: read.required_text("title"),
-                text: read.required_text("text"),
-                knowledge: read.text("knowledge"),
-                tags: read.texts("tags"),
-            },
-            StepKind::Transform => return Ok(StepCall::Transform { output: with }),
-        };
-        read.only(kind);
+        if kind == StepKind::Transform {
+            return Ok(StepCall::Transform { output: with });
+        }
+        let mut read = Reader::new(&with, When::Runs);
+        let call = read_call(kind, &mut read);
         if read.faults.is_empty() { Ok(call) } else { Err(read.faults) }
+    }
+}
+
+fn read_call(kind: StepKind, read: &mut Reader<'_>) -> StepCall {
+    read.is_lenient = matches!(kind, StepKind::KnowledgeSearch | StepKind::KnowledgeIngest);
+    let call = match kind {
+        StepKind::KnowledgeSearch => StepCall::KnowledgeSearch {
+            query: read.required_text("query"),
+            knowledge: read.text("knowledge"),
+            limit: read
+                .integer("limit", 1, MAX_PASSAGES as u64)
+                .map_or(DEFAULT_PASSAGES, |limit| limit as usize),
+            min_score: read.number("min_score", -1.0, 1.0).map(|score| score as f32),
+        },
+        StepKind::KnowledgeIngest => StepCall::KnowledgeIngest {
+            title: read.required_text("title"),
+            text: read.required_text("text"),
+            knowledge: read.text("knowledge"),
+            tags: read.texts("tags"),
+        },
+        StepKind::Answer => StepCall::Answer(Box::new(read_answer(read))),
+        StepKind::HttpRequest => StepCall::HttpRequest(Box::new(http::read(read))),
+        StepKind::Condition => StepCall::Condition { value: read_condition(read) },
+        StepKind::Transform => StepCall::Transform { output: read.with.clone() },
+        StepKind::Wait => StepCall::Wait(read_wait(read)),
+    };
+    if kind != StepKind::Transform {
+        read.only(kind.as_str(), kind.fields());
+    }
+    call
+}
+
+fn read_answer(read: &mut Reader<'_>) -> AnswerCall {
+    read.exactly_one(&["question", "prompt"]);
+    let question = read.filled_text("question").map(Task::Question);
+    let prompt = read.filled_text("prompt").map(Task::Prompt);
+    let schema = read_schema(read);
+    AnswerCall {
+        task: question.or(prompt).unwrap_or(Task::Question(String::new())),
+        system: read.text("system"),
+        context: read_passages(read),
+        model: read.filled_text("model"),
+        temperature: read.number("temperature", 0.0, 2.0),
+        max_tokens: read.integer("max_tokens", 1, MAX_TOKENS).map(|most| most as u32),
+        schema,
+    }
+}
+
+fn read_schema(read: &mut Reader<'_>) -> Option<Value> {
+    let schema = read.given("schema")?;
+    let fault = match schema {
+        Value::Object(_) | Value::Bool(_) if read.is_partly_computed(schema) => None,
+        Value::Object(_) | Value::Bool(_) => Schema::compile(schema).err(),
+        _ => Some(Fault::new("", "type_mismatch", "`schema` is a JSON Schema: an object")),
+    };
+    read.faults.extend(fault.map(|fault| fault.within("/schema")));
+    Some(schema.clone())
+}
+
+fn read_passages(read: &mut Reader<'_>) -> Vec<Passage> {
+    let items = match read.given("context") {
+        None => return Vec::new(),
+        Some(Value::Array(items)) if items.len() <= MAX_PASSAGES => items.clone(),
+        Some(Value::Array(_)) => {
+            let message = format!("`context` holds at most {MAX_PASSAGES} passages: give fewer");
+            read.fault("context", "out_of_range", message);
+            return Vec::new();
+        }
+        Some(_) => {
+            let message = "`context` is a list of passages, as kb.search puts them out";
+            read.fault("context", "type_mismatch", message);
+            return Vec::new();
+        }
+    };
+    let mut passages = Vec::new();
+    for (index, item) in items.into_iter().enumerate() {
+        if read.is_computed(&item) {
+            continue;
+        }
+        let passage = match item {
+            Value::String(text) => Some(Passage { text, about: Map::new() }),
+            Value::Object(mut about) => match about.remove("text") {
+                Some(Value::String(text)) => Some(Passage { text, about }),
+                Some(text) if read.is_computed(&text) => continue,
+                _ => None,
+            },
+            _ => None,
+        };
+        if passage.is_none() {
+            let message = "a passage is a text, or an object with a `text`";
+            let pointer = format!("/context/{index}");
+            read.faults.push(Fault::new(pointer, "type_mismatch", message));
+        }
+        passages.extend(passage);
+    }
+    passages
+}
+
+fn read_condition(read: &mut Reader<'_>) -> bool {
+    match read.required("if") {
+        None => false,
+        Some(Value::Bool(value)) => *value,
+        Some(_) => {
+            let message = "`if` comes to true or false: write it as {\"cel\": \"input.n > 3\"}";
+            read.fault("if", "type_mismatch", message);
+            false
+        }
+    }
+}
+
+fn read_wait(read: &mut Reader<'_>) -> Wait {
+    read.exactly_one(&["for", "until"]);
+    let length = read.duration("for", Duration::ZERO, MAX_WAIT);
+    let until = read.filled_text("until").and_then(|text| {
+        let time = chrono::DateTime::parse_from_rfc3339(&text).ok();
+        if time.is_none() {
+            let message = "write a time with its zone, as 2026-01-31T09:00:00Z";
+            read.fault("until", "time_invalid", message);
+        }
+        time.map(|time| Timestamp::from(time.to_utc()))
+    });
+    match (length, until) {
+        (None, Some(until)) => Wait::Until(until),
+        (length, _) => Wait::For(length.unwrap_or_default()),
     }
 }
 
@@ -111,15 +357,11 @@ pub fn check(kind: StepKind, with: &Map<String, Value>, slots: &[String]) -> Vec
     if kind == StepKind::Transform {
         return Vec::new();
     }
-    let (computed, literal): (Map<_, _>, Map<_, _>) =
-        with.clone().into_iter().partition(|(_, value)| holds_expression(value));
-    let mut faults = StepCall::parse(kind, literal).err().unwrap_or_default();
-    // What is computed is there when the step runs, but it may still be what nobody asks for.
-    faults.retain(|fault| !computed.contains_key(fault.pointer.trim_start_matches('/')));
-    let mut read = Reader { with: &computed, faults: Vec::new() };
-    read.only(kind);
-    faults.append(&mut read.faults);
+    let mut read = Reader::new(with, When::Before);
+    read_call(kind, &mut read);
+    let mut faults = read.faults;
     match with.get("knowledge") {
+        _ if !kind.fields().contains(&"knowledge") => {}
         Some(Value::String(slot)) if !slots.contains(slot) => faults.push(Fault::new(
             "/knowledge",
             "slot_unknown",
@@ -133,105 +375,6 @@ pub fn check(kind: StepKind, with: &Map<String, Value>, slots: &[String]) -> Vec
         _ => {}
     }
     faults
-}
-
-fn holds_expression(value: &Value) -> bool {
-    is_expression(value)
-        || match value {
-            Value::Array(items) => items.iter().any(holds_expression),
-            Value::Object(object) => object.values().any(holds_expression),
-            _ => false,
-        }
-}
-
-/// Reads fields and collects what is wrong with them.
-struct Reader<'a> {
-    with: &'a Map<String, Value>,
-    faults: Vec<Fault>,
-}
-
-impl Reader<'_> {
-    fn fault(&mut self, field: &str, code: &'static str, message: impl Into<String>) {
-        self.faults.push(Fault::new(format!("/{}", pointer_segment(field)), code, message));
-    }
-
-    /// The field, unless it is missing or `null`, which an expression may come to.
-    fn given(&self, field: &str) -> Option<&Value> {
-        self.with.get(field).filter(|value| !value.is_null())
-    }
-
-    fn text(&mut self, field: &str) -> Option<String> {
-        match self.given(field)? {
-            Value::String(text) => Some(text.clone()),
-            _ => {
-                self.fault(field, "type_mismatch", format!("`{field}` is a text"));
-                None
-            }
-        }
-    }
-
-    fn required_text(&mut self, field: &str) -> String {
-        if self.given(field).is_none() {
-            self.fault(field, "field_missing", format!("this step needs `{field}`"));
-        }
-        match self.text(field) {
-            Some(text) if text.trim().is_empty() => {
-                self.fault(field, "text_empty", format!("`{field}` is empty: write something"));
-                text
-            }
-            text => text.unwrap_or_default(),
-        }
-    }
-
-    fn texts(&mut self, field: &str) -> Vec<String> {
-        let texts = match self.given(field) {
-            None => return Vec::new(),
-            Some(Value::Array(items)) => {
-                items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
-            }
-            Some(_) => None,
-        };
-        texts.unwrap_or_else(|| {
-            self.fault(field, "type_mismatch", format!("`{field}` is a list of texts"));
-            Vec::new()
-        })
-    }
-
-    fn limit(&mut self) -> usize {
-        match self.given("limit").map(Value::as_u64) {
-            None => DEFAULT_PASSAGES,
-            Some(Some(limit)) if (1..=MAX_PASSAGES as u64).contains(&limit) => limit as usize,
-            Some(_) => {
-                let message = format!("`limit` is a whole number from 1 to {MAX_PASSAGES}");
-                self.fault("limit", "out_of_range", message);
-                DEFAULT_PASSAGES
-            }
-        }
-    }
-
-    fn min_score(&mut self) -> Option<f32> {
-        match self.given("min_score")?.as_f64() {
-            Some(score) if (-1.0..=1.0).contains(&score) => Some(score as f32),
-            _ => {
-                self.fault("min_score", "out_of_range", "`min_score` is a number from -1 to 1");
-                None
-            }
-        }
-    }
-
-    /// Complains about fields that this kind of step does not know.
-    fn only(&mut self, kind: StepKind) {
-        let known: &[&str] = match kind {
-            StepKind::KnowledgeSearch => &["query", "knowledge", "limit", "min_score"],
-            StepKind::KnowledgeIngest => &["title", "text", "knowledge", "tags"],
-            StepKind::Transform => return,
-        };
-        for field in self.with.keys().filter(|field| !known.contains(&field.as_str())) {
-            let pointer = format!("/{}", pointer_segment(field));
-            let message = format!("{} does not know `{field}`: leave it out", kind.as_str());
-            self.faults.push(Fault::new(pointer, "field_unknown", message));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,10 @@ use crate::event;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::values::Object;
 
+pub mod setting;
+
+pub use setting::Setting;
+
 /// What has happened to a trigger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum TriggerEvent {

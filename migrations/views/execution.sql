@@ -17,7 +17,10 @@ CREATE TABLE execution (
     error_at     INTEGER,
     created_at   TEXT NOT NULL,
     started_at   TEXT,
-    ended_at     TEXT
+    ended_at     TEXT,
+    retry_of     BLOB,
+    waiting_until TEXT,
+    status_before_pause TEXT
 );
 CREATE INDEX execution_of ON execution (agent, position);
 CREATE INDEX execution_by_status ON execution (agent, status, position);

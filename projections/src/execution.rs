@@ -2,7 +2,7 @@
 //! sealed until the answer is written.
 
 use domain::Payload;
-use domain::execution::ExecutionEvent;
+use domain::execution::{ExecutionEvent, TimeLimit};
 use eventlog::RecordedEvent;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
@@ -41,8 +41,12 @@ pub struct Execution {
     pub trigger: Option<Uuid>,
     /// Who asked for it.
     pub requested_by: String,
-    /// `queued`, `running`, `succeeded`, `failed` or `cancelled`.
+    /// `queued`, `running`, `paused`, `waiting`, `succeeded`, `failed`, `cancelled` or `timed_out`.
     pub status: String,
+    /// The execution that it repeats.
+    pub retry_of: Option<Uuid>,
+    /// Nobody works on it until then.
+    pub waiting_until: Option<String>,
     /// Field `input` of its stream.
     pub input: SealedPayload,
     /// Field `output` of its stream.
@@ -75,9 +79,9 @@ pub struct Failure {
 pub struct Attempt {
     /// The step.
     pub step_id: String,
-    /// Which attempt, from 1.
+    /// Which attempt, from 1; 0 where there was none.
     pub attempt: u32,
-    /// `running`, `succeeded` or `failed`.
+    /// `running`, `succeeded` or `failed`; `skipped` or `reused` where the step was not begun at all.
     pub status: String,
     /// Field `output` of the execution's stream.
     pub output: Option<SealedPayload>,
@@ -113,7 +117,7 @@ impl ReadModel for Executions {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn schema(&self) -> &'static str {
@@ -161,7 +165,8 @@ impl ReadModel for Executions {
             }
             ExecutionEvent::Started { .. } => {
                 db.prepare_cached(
-                    "UPDATE execution SET status = 'running', started_at = coalesce(started_at, ?2) WHERE id = ?1",
+                    "UPDATE execution SET status = 'running', waiting_until = NULL, started_at = coalesce(started_at, ?2)
+                     WHERE id = ?1",
                 )?
                 .execute(params![execution, at])?;
             }
@@ -190,6 +195,58 @@ impl ReadModel for Executions {
                 )?
                 .execute(params![execution, step_id, attempt, code, position, at])?;
                 keep(db, event, error)?;
+            }
+            ExecutionEvent::StepSkipped { step_id, .. } => {
+                db.prepare_cached(
+                    "INSERT INTO execution_attempt (execution, position, step_id, attempt, status, started_at, ended_at)
+                     SELECT position, ?2, ?3, 0, 'skipped', ?4, ?4 FROM execution WHERE id = ?1",
+                )?
+                .execute(params![execution, position, step_id, at])?;
+            }
+            ExecutionEvent::StepReused { step_id, output } => {
+                db.prepare_cached(
+                    "INSERT INTO execution_attempt
+                         (execution, position, step_id, attempt, status, output_at, started_at, ended_at)
+                     SELECT position, ?2, ?3, 0, 'reused', ?2, ?4, ?4 FROM execution WHERE id = ?1",
+                )?
+                .execute(params![execution, position, step_id, at])?;
+                keep(db, event, output)?;
+            }
+            ExecutionEvent::Retried { of, .. } => {
+                db.prepare_cached("UPDATE execution SET retry_of = ?2 WHERE id = ?1")?
+                    .execute(params![execution, of])?;
+            }
+            ExecutionEvent::Waiting { until, .. } => {
+                let until = stored_time(until.into());
+                db.prepare_cached(
+                    "UPDATE execution SET waiting_until = ?2,
+                     status = iif(status = 'paused', status, 'waiting'),
+                     status_before_pause = iif(status = 'paused', 'waiting', NULL) WHERE id = ?1",
+                )?
+                .execute(params![execution, until])?;
+            }
+            ExecutionEvent::Paused {} => {
+                db.prepare_cached(
+                    "UPDATE execution SET status_before_pause = status, status = 'paused' WHERE id = ?1",
+                )?
+                .execute([execution])?;
+            }
+            ExecutionEvent::Continued {} => {
+                db.prepare_cached(
+                    "UPDATE execution SET status = status_before_pause, status_before_pause = NULL WHERE id = ?1",
+                )?
+                .execute([execution])?;
+            }
+            ExecutionEvent::TimedOut { limit } => {
+                let code = match limit {
+                    TimeLimit::Queue => "queue_timed_out",
+                    TimeLimit::Execution => "execution_timed_out",
+                };
+                db.prepare_cached(
+                    "UPDATE execution SET status = 'timed_out', error_code = ?2, ended_at = ?3 WHERE id = ?1",
+                )?
+                .execute(params![execution, code, at])?;
+                cut_off(db, execution, None, &at)?;
             }
             ExecutionEvent::Succeeded { output, .. } => {
                 db.prepare_cached(
@@ -242,7 +299,7 @@ const COLUMNS: &str = "id, organization, product, agent, version_id, digest, tri
                        (SELECT text FROM execution_text WHERE position = execution.position),
                        (SELECT text FROM execution_text WHERE position = output_at),
                        error_code, error_step, (SELECT text FROM execution_text WHERE position = error_at),
-                       created_at, started_at, ended_at, position";
+                       created_at, started_at, ended_at, position, retry_of, waiting_until";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Execution> {
     let code: Option<String> = row.get(11)?;
@@ -265,6 +322,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Execution> {
         started_at: row.get(15)?,
         ended_at: row.get(16)?,
         position: row.get(17)?,
+        retry_of: optional_id(row, 18)?,
+        waiting_until: row.get(19)?,
     })
 }
 

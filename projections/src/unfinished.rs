@@ -46,7 +46,7 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
     Ok(Unfinished {
         position: Position(position),
         files: ids("SELECT id FROM file WHERE status = 'processing' ORDER BY position")?,
-        executions: ids("SELECT id FROM execution WHERE status IN ('queued', 'running') ORDER BY position")?,
+        executions: ids("SELECT id FROM execution WHERE status IN ('queued', 'running', 'paused', 'waiting') ORDER BY position")?,
         products: ids(
             "SELECT id FROM product WHERE NOT EXISTS
              (SELECT 1 FROM knowledge_base WHERE knowledge_base.id = product.knowledge_base) ORDER BY position",

@@ -19,6 +19,7 @@ use super::support::{Client, PASSWORD, Product, Reply, TestApp, workspace};
 const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/healthz", Everybody),
     ("GET", "/readyz", Everybody),
+    ("GET", "/schemas/agent-manifest.json", Everybody),
     ("GET", "/.well-known/jwks.json", Everybody),
     ("POST", "/api/auth/login", Everybody),
     ("POST", "/api/auth/refresh", Everybody),

@@ -115,6 +115,16 @@ async fn the_document_and_its_pages_come_from_the_binary() {
 }
 
 #[tokio::test]
+async fn the_schema_of_a_manifest_is_there_for_everybody() {
+    let app = TestApp::spawn().await;
+
+    let reply = app.nobody().get("/schemas/agent-manifest.json").await.expect_status(200);
+    assert_eq!(reply.header("content-type"), "application/schema+json");
+    assert_eq!(reply.body["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(reply.body["properties"]["manifest"]["const"], "prodgy.agent/1");
+}
+
+#[tokio::test]
 async fn an_unknown_path_and_a_wrong_method_are_problems() {
     let app = TestApp::spawn().await;
 

@@ -173,7 +173,7 @@ impl Runner {
         let stream = StreamId::new("execution", id);
         let (state, _) = self.commands.load::<Execution>(&stream).await?;
         let request = match state {
-            Execution::Queued { request } | Execution::Running { request, .. } => request,
+            Execution::Queued { request, .. } | Execution::Running { request, .. } => request,
             Execution::Missing | Execution::Ended { .. } => return Err(Interruption::NotOurs),
         };
         let requested = self.request_of(&stream).await?;
@@ -243,6 +243,7 @@ impl Runner {
                 "created_at": Timestamp::from(run.requested.time),
             }),
             steps: BTreeMap::new(),
+            ..Scope::default()
         };
         let bindings = self.commands.bindings_of(run.request.agent).await?;
         Ok(Work { manifest, bindings, scope })
@@ -299,6 +300,7 @@ impl Runner {
                     let message = self.why_failed(run, step_id).await?;
                     Err(failed(Some(step_id), code, message))
                 }
+                StepProgress::Skipped => Ok(Next::Done(Value::Null)),
                 StepProgress::Running if step.attempt >= MOST_ATTEMPTS => {
                     let message = format!(
                         "the step was cut off {MOST_ATTEMPTS} times and is given up: look at the                          server's log for what stopped it, then execute the agent again"

@@ -2,9 +2,11 @@
 //!
 //! The rule of this file: a step succeeds once, and one attempt at it runs at a time.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::ExecutionError;
+use super::{ExecutionError, ExecutionEvent};
 use crate::values::Payload;
 
 /// What became of a step so far.
@@ -33,13 +35,45 @@ pub enum StepProgress {
         /// A stable code.
         code: String,
     },
+    /// Not to be done.
+    Skipped,
+}
+
+impl Step {
+    /// The step as an event leaves it, where it is about one.
+    pub(super) fn after(event: ExecutionEvent) -> Option<(String, Step)> {
+        use ExecutionEvent as Did;
+        Some(match event {
+            Did::StepStarted { fence, step_id, attempt } => {
+                (step_id, Step { attempt, fence, progress: StepProgress::Running })
+            }
+            Did::StepSucceeded { fence, step_id, attempt, output } => {
+                (step_id, Step { attempt, fence, progress: StepProgress::Succeeded { output } })
+            }
+            Did::StepFailed { fence, step_id, attempt, code, .. } => {
+                (step_id, Step { attempt, fence, progress: StepProgress::Failed { code } })
+            }
+            Did::StepSkipped { fence, step_id } => {
+                (step_id, Step { attempt: 0, fence, progress: StepProgress::Skipped })
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// Whether no step runs.
+pub(super) fn none_runs(steps: &BTreeMap<String, Step>) -> Result<(), ExecutionError> {
+    if steps.values().any(|step| step.progress == StepProgress::Running) {
+        return Err(ExecutionError::StepRunning);
+    }
+    Ok(())
 }
 
 /// An attempt may follow one that ended, or one that was cut off with the claim it was made under.
 pub(super) fn next_attempt(step: Option<&Step>, fence: u64) -> Result<u32, ExecutionError> {
     match step {
         None => Ok(1),
-        Some(Step { progress: StepProgress::Succeeded { .. }, .. }) => {
+        Some(Step { progress: StepProgress::Succeeded { .. } | StepProgress::Skipped, .. }) => {
             Err(ExecutionError::StepSucceeded)
         }
         Some(Step { progress: StepProgress::Running, fence: begun, .. }) if *begun == fence => {

@@ -150,6 +150,119 @@ fn what_was_asked_for_is_known_for_ever() {
 }
 
 #[test]
+fn several_things_are_done_together_or_not_at_all() {
+    let two = |fence, command: fn(u64) -> ExecutionCommand| {
+        ExecutionCommand::Together(vec![command(fence), finish_step(fence, 1), finish(fence)])
+    };
+    given::<Execution>(running()).when(two(1, start_step)).then_expect_events(vec![
+        step_started(1, 1),
+        step_succeeded(1, 1),
+        ExecutionEvent::Succeeded { fence: 1, output: payload("output") },
+    ]);
+    // The second one fails: nothing of the first is left.
+    given::<Execution>(running())
+        .when(two(1, skip_step))
+        .then_expect_error(ExecutionError::StepNotRunning);
+    given::<Execution>(running())
+        .when(ExecutionCommand::Together(vec![]))
+        .then_expect_events(vec![]);
+}
+
+#[test]
+fn a_step_that_is_skipped_is_done_with() {
+    let skipped = || ExecutionEvent::StepSkipped { fence: 1, step_id: step() };
+    given::<Execution>(running()).when(skip_step(1)).then_expect_events(vec![skipped()]);
+    for command in [skip_step(1), start_step(1)] {
+        given::<Execution>([running(), vec![skipped()]].concat())
+            .when(command)
+            .then_expect_error(ExecutionError::StepSucceeded);
+    }
+    let past = [running(), vec![step_started(1, 1)]].concat();
+    given::<Execution>(past).when(skip_step(1)).then_expect_error(ExecutionError::StepRunning);
+}
+
+#[test]
+fn who_waits_gives_its_claim_back() {
+    given::<Execution>(running()).when(wait(1)).then_expect_events(vec![waiting(1)]);
+    let past = [running(), vec![step_started(1, 1)]].concat();
+    given::<Execution>(past).when(wait(1)).then_expect_error(ExecutionError::StepRunning);
+    // Another worker goes on, long before the first claim would have run out.
+    let past = [running(), vec![waiting(1)]].concat();
+    given::<Execution>(past.clone()).when(start(2, 1)).then_expect_events(vec![started(2, 2, 61)]);
+    let past = [past, vec![started(2, 2, 61)]].concat();
+    given::<Execution>(past)
+        .when(wait(1))
+        .then_expect_error(ExecutionError::Lease(LeaseError::Lost));
+}
+
+#[test]
+fn what_is_paused_stands_still_until_it_is_continued() {
+    use ExecutionCommand as Do;
+    let paused = || vec![ExecutionEvent::Paused {}];
+    for past in [vec![requested()], running()] {
+        given::<Execution>(past.clone()).when(Do::Pause).then_expect_events(paused());
+        given::<Execution>(past.clone())
+            .when(Do::Continue)
+            .then_expect_error(ExecutionError::NotPaused);
+        let still = [past, paused()].concat();
+        given::<Execution>(still.clone()).when(Do::Pause).then_expect_events(vec![]);
+        given::<Execution>(still.clone())
+            .when(start(1, 999))
+            .then_expect_error(ExecutionError::Paused);
+        given::<Execution>(still.clone())
+            .when(Do::Continue)
+            .then_expect_events(vec![ExecutionEvent::Continued {}]);
+        given::<Execution>([still.clone(), vec![ExecutionEvent::Continued {}]].concat())
+            .when(start(1, 999))
+            .inspect_result()
+            .unwrap();
+        given::<Execution>(still)
+            .when(cancel())
+            .then_expect_events(vec![ExecutionEvent::Cancelled { reason: CancelReason::Stopped }]);
+    }
+    // The step that runs may end; the next one does not begin.
+    let past = [running(), vec![step_started(1, 1)], paused()].concat();
+    given::<Execution>(past.clone())
+        .when(finish_step(1, 1))
+        .then_expect_events(vec![step_succeeded(1, 1)]);
+    let past = [past, vec![step_failed(1, 1)]].concat();
+    given::<Execution>(past).when(start_step(1)).then_expect_error(ExecutionError::Paused);
+    given::<Execution>(ended()).when(Do::Pause).then_expect_error(ExecutionError::Ended);
+}
+
+#[test]
+fn what_takes_too_long_is_over() {
+    let limit = TimeLimit::Execution;
+    let timed_out = || ExecutionEvent::TimedOut { limit: TimeLimit::Execution };
+    for past in [vec![requested()], running()] {
+        given::<Execution>(past.clone())
+            .when(ExecutionCommand::TimeOut { limit })
+            .then_expect_events(vec![timed_out()]);
+        let past = [past, vec![timed_out()]].concat();
+        given::<Execution>(past.clone())
+            .when(ExecutionCommand::TimeOut { limit })
+            .then_expect_events(vec![]);
+        given::<Execution>(past).when(cancel()).then_expect_error(ExecutionError::Ended);
+    }
+}
+
+#[test]
+fn what_is_repeated_begins_behind_what_is_reused() {
+    let reused = || ExecutionEvent::StepReused { step_id: step(), output: payload("output") };
+    let retried = || ExecutionEvent::Retried { of: id(7), from_step: Some("two".to_owned()) };
+    given::<Execution>(vec![])
+        .when(ExecutionCommand::Retry {
+            request: request(),
+            of: id(7),
+            from_step: Some("two".to_owned()),
+            reused: vec![(step(), payload("output"))],
+        })
+        .then_expect_events(vec![requested(), retried(), reused()]);
+    let past = vec![requested(), retried(), reused(), started(1, 1, 60)];
+    given::<Execution>(past).when(start_step(1)).then_expect_error(ExecutionError::StepSucceeded);
+}
+
+#[test]
 fn every_refusal_has_its_code() {
     let table = [
         (ExecutionError::NotFound, RefusalKind::NotFound, "execution_not_found"),
@@ -158,6 +271,8 @@ fn every_refusal_has_its_code() {
         (ExecutionError::StepRunning, RefusalKind::Conflict, "step_running"),
         (ExecutionError::StepSucceeded, RefusalKind::Conflict, "step_already_succeeded"),
         (ExecutionError::StepNotRunning, RefusalKind::Conflict, "step_not_running"),
+        (ExecutionError::Paused, RefusalKind::Conflict, "execution_paused"),
+        (ExecutionError::NotPaused, RefusalKind::Conflict, "execution_not_paused"),
         (ExecutionError::Lease(LeaseError::Lost), RefusalKind::Conflict, "lease_lost"),
     ];
     for (refusal, kind, code) in table {
@@ -178,6 +293,7 @@ proptest! {
             ExecutionEvent::Succeeded { .. }
                 | ExecutionEvent::Failed { .. }
                 | ExecutionEvent::Cancelled { .. }
+                | ExecutionEvent::TimedOut { .. }
         ));
         prop_assert!(over.is_none_or(|over| over + 1 == log.len()), "nothing follows the end");
         let attempts: Vec<_> = log.iter().filter_map(|event| match event {
@@ -201,6 +317,16 @@ fn command() -> impl Strategy<Value = ExecutionCommand> {
         1 => fence().prop_map(finish),
         1 => fence().prop_map(fail),
         1 => Just(cancel()),
+        2 => fence().prop_map(wait),
+        1 => fence().prop_map(skip_step),
+        1 => Just(ExecutionCommand::Pause),
+        2 => Just(ExecutionCommand::Continue),
+        1 => Just(ExecutionCommand::TimeOut { limit: TimeLimit::Queue }),
+        1 => (fence(), attempt()).prop_map(|(fence, attempt)| ExecutionCommand::Together(vec![
+            start_step(fence),
+            fail_step(fence, attempt),
+            wait(fence),
+        ])),
     ]
 }
 
@@ -254,6 +380,18 @@ fn start_step(fence: u64) -> ExecutionCommand {
 
 fn step_started(fence: u64, attempt: u32) -> ExecutionEvent {
     ExecutionEvent::StepStarted { fence, step_id: step(), attempt }
+}
+
+fn skip_step(fence: u64) -> ExecutionCommand {
+    ExecutionCommand::SkipStep { fence, step_id: step() }
+}
+
+fn wait(fence: u64) -> ExecutionCommand {
+    ExecutionCommand::Wait { fence, step_id: step(), until: at(3_600) }
+}
+
+fn waiting(fence: u64) -> ExecutionEvent {
+    ExecutionEvent::Waiting { fence, step_id: step(), until: at(3_600) }
 }
 
 fn finish_step(fence: u64, attempt: u32) -> ExecutionCommand {

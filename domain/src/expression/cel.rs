@@ -16,7 +16,7 @@ use cel::objects::{Key, Map as CelMap};
 use cel::{Context, Env, ExecutionError, Value as CelValue};
 use serde_json::{Map, Number, Value};
 
-use super::{NAMES, References, brief};
+use super::{References, brief};
 
 /// The longest expression. More is a program, and belongs into a step of its own.
 const MAX_SOURCE_BYTES: usize = 4096;
@@ -254,9 +254,8 @@ fn collect(expression: &IdedExpr, bound: &BTreeSet<&str>, found: &mut References
         Expr::Unspecified | Expr::Literal(_) => {}
         Expr::Ident(name) => {
             let name = name.as_str();
-            let known = bound.contains(name) || NAMES.contains(&name) || TYPES.contains(&name);
-            if !known {
-                found.unknown_names.insert(name.to_owned());
+            if !bound.contains(name) && !TYPES.contains(&name) {
+                found.names.insert(name.to_owned());
             }
         }
         Expr::Select(select) => {

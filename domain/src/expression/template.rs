@@ -14,7 +14,7 @@ use minijinja::machinery::{WhitespaceConfig, parse};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, filters, tests};
 use serde_json::Value;
 
-use super::{MAX_OUTPUT_BYTES, NAMES, References, brief};
+use super::{MAX_OUTPUT_BYTES, References, brief};
 
 /// The longest template.
 const MAX_SOURCE_BYTES: usize = 32 * 1024;
@@ -188,10 +188,8 @@ fn look_over(source: &str) -> Result<References, String> {
         look.statement(&tree, MAX_DEPTH)?;
     }
     let template = ENVIRONMENT.template_from_str(source).map_err(|error| explain(&error))?;
-    let mut unknown_names: BTreeSet<String> =
-        template.undeclared_variables(false).into_iter().collect();
-    unknown_names.retain(|name| !NAMES.contains(&name.as_str()));
-    Ok(References { steps: look.steps, unknown_names })
+    let names = template.undeclared_variables(false).into_iter().collect();
+    Ok(References { steps: look.steps, names })
 }
 
 /// The text that a template comes to.

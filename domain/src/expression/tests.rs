@@ -121,7 +121,7 @@ fn deep_expressions_are_refused_and_not_followed() {
         format!("1{}", "==1".repeat(1300)),
     ] {
         // It compiles or it does not; either way it ends, on the stack of an ordinary thread.
-        let _ = check(&json!({ "cel": source }), &BTreeSet::new());
+        let _ = check(&json!({ "cel": source }), Place::Step, &BTreeSet::new());
         let _ = cel(&source);
     }
     let deep = format!("{}1{}", "(".repeat(60), ")".repeat(60));
@@ -140,6 +140,50 @@ fn what_is_allowed_to_be_deep_works_on_an_ordinary_stack() {
     assert!(cel(&format!("1{}", "==1".repeat(190))).is_ok());
     assert!(cel(&format!("[1]{}", ".map(x,x)".repeat(90))).is_ok());
     assert!(cel(&format!("[1]{}{}", ".map(x,[1]".repeat(32), ")".repeat(32))).is_err());
+}
+
+#[test]
+fn a_step_that_repeats_sees_its_item() {
+    let scope = Scope { item: Some(Item { value: json!({ "a": 7 }), index: 2 }), ..scope() };
+    assert_eq!(evaluate(&json!({ "cel": "[index, item.a]" }), &scope), Ok(json!([2, 7])));
+    assert!(cel("item").is_err() && cel("index").is_err() && cel("event").is_err());
+}
+
+#[test]
+fn each_place_has_its_own_names() {
+    let known =
+        |source: &str, place| check(&json!({ "cel": source }), place, &BTreeSet::new()).is_empty();
+    assert!(known("item", Place::Repeated) && known("index + input.n", Place::Repeated));
+    assert!(!known("item", Place::Step) && !known("event", Place::Step));
+    assert!(known("event.type", Place::Match) && !known("input", Place::Match));
+    assert!(
+        known("input.a + config.b + trigger.key", Place::Key) && !known("execution", Place::Key)
+    );
+    assert!(!known("steps.one.output", Place::Key), "nothing has run by then");
+    assert!(known("event", Place::EventInput) && !known("event", Place::ScheduleInput));
+    let faults = check(&json!({ "template": "{{ item }}" }), Place::Key, &BTreeSet::new());
+    assert_eq!(faults[0].message, "`item` is not known here: use one of input, config, trigger");
+}
+
+#[test]
+fn an_expression_that_stands_by_itself_comes_to_what_is_wanted_or_says_so() {
+    let parse = |source: &str| Cel::parse(&json!(source), Place::Step, &BTreeSet::new()).unwrap();
+    assert_eq!(parse("input.n > 1").truth(&scope()), Ok(true));
+    assert_eq!(parse("[1, 2]").list(&scope()), Ok(vec![json!(1), json!(2)]));
+    assert_eq!(parse("input.text").key(&scope()), Ok("hello".to_owned()));
+    assert_eq!(parse("input.n").key(&scope()), Ok("40".to_owned()));
+    for error in [
+        parse("input.n").truth(&scope()).unwrap_err(),
+        parse("input.n").list(&scope()).unwrap_err(),
+        parse("null").key(&scope()).unwrap_err(),
+    ] {
+        assert_eq!(error.code, "cel_type_mismatch");
+    }
+    assert_eq!(parse("input.absent").truth(&scope()).unwrap_err().code, "cel_failed");
+    let object = Cel::parse(&json!({ "cel": "true" }), Place::Step, &BTreeSet::new()).unwrap();
+    assert_eq!(object.source(), "true");
+    let refused = Cel::parse(&json!({ "cel": "1 +" }), Place::Step, &BTreeSet::new()).unwrap_err();
+    assert_eq!((refused[0].pointer.as_str(), refused[0].code), ("/cel", "cel_invalid"));
 }
 
 #[test]
@@ -188,7 +232,7 @@ fn a_template_cannot_grow_without_end() {
         "{% include 'x' %}",
         "{{ input.text | indent(100000000) }}",
     ] {
-        let faults = check(&json!({ "template": source }), &BTreeSet::new());
+        let faults = check(&json!({ "template": source }), Place::Step, &BTreeSet::new());
         assert_eq!(faults.len(), 1, "{source}: {faults:?}");
         assert_eq!(faults[0].code, "template_invalid", "{source}");
         assert!(template(source).is_err(), "{source}");
@@ -213,7 +257,7 @@ fn a_deep_template_is_refused_or_rendered_but_never_followed_off_the_stack() {
         "{% if 1 %}".repeat(3_000),
         format!("{}{}", "{% if 1 %}".repeat(1_200), "{% endif %}".repeat(1_200)),
     ] {
-        let _ = check(&json!({ "template": source }), &BTreeSet::new());
+        let _ = check(&json!({ "template": source }), Place::Step, &BTreeSet::new());
         let _ = template(&source);
     }
 }
@@ -234,7 +278,7 @@ fn a_template_ends() {
 #[test]
 fn names_that_are_not_there_are_found_before_it_runs() {
     let faults = |value: Value| {
-        let faults = check(&value, &BTreeSet::from(["one"]));
+        let faults = check(&value, Place::Step, &BTreeSet::from(["one"]));
         faults.into_iter().map(|fault| (fault.pointer, fault.code)).collect::<Vec<_>>()
     };
     let expect = |pointer: &str, code: &'static str| vec![(pointer.to_owned(), code)];
@@ -361,5 +405,6 @@ fn scope() -> Scope {
         trigger: json!({ "key": "manual" }),
         execution: json!({ "id": "e1" }),
         steps: BTreeMap::from([("one".to_owned(), json!({ "value": 7 }))]),
+        ..Scope::default()
     }
 }

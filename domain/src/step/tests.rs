@@ -83,6 +83,85 @@ fn what_is_computed_is_not_judged_before_it_runs() {
 }
 
 #[test]
+fn an_answer_is_read_as_it_is_told() {
+    let with = json!({
+        "question": "How long?", "system": "Be brief", "model": "small", "temperature": 0.5,
+        "max_tokens": 100, "schema": { "type": "object" },
+        "context": ["Thirty days.", { "text": "Or sixty.", "file_name": "faq.md" }],
+    });
+    let StepCall::Answer(call) = parse(StepKind::Answer, with).unwrap() else { panic!() };
+    assert_eq!(call.task, Task::Question("How long?".to_owned()));
+    assert_eq!(call.context[0], Passage { text: "Thirty days.".to_owned(), about: Map::new() });
+    assert_eq!(call.context[1].text, "Or sixty.");
+    assert_eq!(json!(call.context[1].about), json!({ "file_name": "faq.md" }));
+    assert_eq!((call.temperature, call.max_tokens), (Some(0.5), Some(100)));
+    let call = parse(StepKind::Answer, json!({ "prompt": "Sing", "question": null })).unwrap();
+    let StepCall::Answer(call) = call else { panic!() };
+    assert_eq!(call.task, Task::Prompt("Sing".to_owned()));
+    assert!(call.context.is_empty() && call.schema.is_none());
+}
+
+#[test]
+fn a_request_is_read_with_its_defaults() {
+    let request = |with| match parse(StepKind::HttpRequest, with) {
+        Ok(StepCall::HttpRequest(call)) => *call,
+        other => panic!("{other:?}"),
+    };
+    let call = request(json!({ "url": "https://example.com/a" }));
+    assert_eq!((call.method, call.body, call.response), (Method::Get, None, ReadAs::Auto));
+    assert_eq!((call.max_bytes, call.redirects), (DEFAULT_BYTES, DEFAULT_REDIRECTS));
+    assert!(call.expect.contains(200) && call.expect.contains(299));
+    assert!(!call.expect.contains(199) && !call.expect.contains(301));
+
+    let call = request(json!({ "url": "http://127.0.0.1:8080", "json": { "a": 1 } }));
+    assert_eq!((call.method, call.body), (Method::Post, Some(Body::Json(json!({ "a": 1 })))));
+    let call = request(json!({
+        "url": "https://example.com?x=1", "method": "PUT", "body": "hello", "expect": [404, "5xx"],
+        "headers": { "X-A": 7, "X-B": true, "X-C": null }, "query": { "b": [1, "two"], "a": "x" },
+    }));
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!((call.method, call.body), (Method::Put, Some(Body::Text("hello".to_owned()))));
+    assert_eq!(call.headers, [pair("X-A", "7"), pair("X-B", "true")]);
+    assert_eq!(call.query, [pair("a", "x"), pair("b", "1"), pair("b", "two")]);
+    assert!(call.expect.contains(404) && call.expect.contains(503) && !call.expect.contains(200));
+}
+
+#[test]
+fn a_condition_comes_to_true_or_false() {
+    let condition = |with| parse(StepKind::Condition, with).map_err(codes);
+    assert_eq!(condition(json!({ "if": true })), Ok(StepCall::Condition { value: true }));
+    assert_eq!(condition(json!({ "if": 1 })), Err(vec!["/if type_mismatch".to_owned()]));
+    assert_eq!(condition(json!({})), Err(vec!["/if field_missing".to_owned()]));
+}
+
+#[test]
+fn a_wait_is_for_a_length_of_time_or_until_a_time() {
+    let wait = |with| parse(StepKind::Wait, with).map_err(codes);
+    let minutes = StepCall::Wait(Wait::For(Duration::from_secs(300)));
+    assert_eq!(wait(json!({ "for": "5m" })), Ok(minutes));
+    let Ok(StepCall::Wait(Wait::Until(time))) =
+        wait(json!({ "until": "2026-03-01T12:00:00+02:00" }))
+    else {
+        panic!()
+    };
+    assert_eq!(time.to_string(), "2026-03-01T10:00:00.000000Z");
+    assert_eq!(wait(json!({ "for": "400d" })), Err(vec!["/for duration_out_of_range".to_owned()]));
+    assert_eq!(wait(json!({ "until": "noon" })), Err(vec!["/until time_invalid".to_owned()]));
+}
+
+#[test]
+fn what_looks_like_an_expression_when_a_step_runs_is_data() {
+    let with = json!({ "url": "https://example.com", "json": { "cel": "1 +" } });
+    let Ok(StepCall::HttpRequest(call)) = parse(StepKind::HttpRequest, with) else { panic!() };
+    assert_eq!(call.body, Some(Body::Json(json!({ "cel": "1 +" }))));
+    let with = json!({ "query": { "cel": "1" } });
+    assert_eq!(
+        codes(parse(StepKind::KnowledgeSearch, with).unwrap_err()),
+        ["/query type_mismatch"]
+    );
+}
+
+#[test]
 fn every_kind_is_read_as_it_is_written() {
     for kind in StepKind::ALL {
         assert_eq!(StepKind::parse(kind.as_str()), Some(kind));

@@ -7,7 +7,7 @@ use domain::access_log::{AccessLog, AccessLogEvent, Attempt};
 use domain::agent::{Agent, AgentEvent, AgentTrigger};
 use domain::api_token::{ApiToken, ApiTokenEvent};
 use domain::claim::{Claim, ClaimEvent, ClaimKind};
-use domain::execution::{CancelReason, Execution, ExecutionEvent};
+use domain::execution::{CancelReason, Execution, ExecutionEvent, TimeLimit};
 use domain::file::{File, FileEvent};
 use domain::instance::{Instance, InstanceEvent, KeyAlgorithm, KeyPurpose};
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseEvent};
@@ -209,6 +209,15 @@ fn execution() -> Vec<(&'static str, ExecutionEvent)> {
                 error: payload("why"),
             },
         ),
+        ("", ExecutionEvent::StepSkipped { fence: 1, step_id: "two".to_owned() }),
+        ("", ExecutionEvent::StepReused { step_id: "one".to_owned(), output: payload("output") }),
+        ("", ExecutionEvent::Retried { of: id(4), from_step: Some("two".to_owned()) }),
+        ("bare", ExecutionEvent::Retried { of: id(4), from_step: None }),
+        ("", ExecutionEvent::Waiting { fence: 1, step_id: "two".to_owned(), until: at(3_600) }),
+        ("", ExecutionEvent::Paused {}),
+        ("", ExecutionEvent::Continued {}),
+        ("", ExecutionEvent::TimedOut { limit: TimeLimit::Execution }),
+        ("queue", ExecutionEvent::TimedOut { limit: TimeLimit::Queue }),
         ("", ExecutionEvent::Succeeded { fence: 1, output: payload("output") }),
         ("", failed(Some("one".to_owned()))),
         ("bare", failed(None)),

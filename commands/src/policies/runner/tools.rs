@@ -43,6 +43,17 @@ impl Runner {
                 let base = self.base(run, work, knowledge.as_deref()).await?;
                 self.ingest(run, step, base, &title, text, tags).await
             }
+            // No manifest with one is accepted: `StepKind::runs` says so to the domain.
+            StepCall::Answer(_)
+            | StepCall::HttpRequest(_)
+            | StepCall::Condition { .. }
+            | StepCall::Wait(_) => Err(ToolError::lasting(
+                "step_type_not_available",
+                format!(
+                    "steps of type `{}` do not run in this version: leave it out",
+                    step.kind.as_str()
+                ),
+            )),
         }
     }
 

@@ -3,41 +3,43 @@
 //! The rule of this file: a fault never ends the reading.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::duration;
 use crate::refusal::{Fault, pointer_segment};
 
 /// An object of the document, with its place and the faults found in it so far.
-pub(super) struct Reader<'a> {
-    pub(super) document: &'a Map<String, Value>,
-    pub(super) faults: Vec<Fault>,
+pub(crate) struct Reader<'a> {
+    pub(crate) document: &'a Map<String, Value>,
+    pub(crate) faults: Vec<Fault>,
     pointer: String,
 }
 
 impl<'a> Reader<'a> {
     /// Begins with the document as a whole.
-    pub(super) fn new(document: &'a Map<String, Value>) -> Self {
+    pub(crate) fn new(document: &'a Map<String, Value>) -> Self {
         Reader { document, faults: Vec::new(), pointer: String::new() }
     }
 
     /// Notes a fault at a place in this object.
-    pub(super) fn fault(&mut self, at: &str, code: &'static str, message: impl ToString) {
+    pub(crate) fn fault(&mut self, at: &str, code: &'static str, message: impl ToString) {
         self.faults.push(Fault::new(format!("{}{at}", self.pointer), code, message.to_string()));
     }
 
     /// Notes faults whose places are in this object.
-    pub(super) fn add(&mut self, faults: impl Iterator<Item = Fault>) {
+    pub(crate) fn add(&mut self, faults: impl Iterator<Item = Fault>) {
         self.faults.extend(faults.map(|fault| fault.within(&self.pointer)));
     }
 
     /// Takes over the faults of an object within this one, whose places are whole already.
-    pub(super) fn take(&mut self, inner: Reader<'_>) {
+    pub(crate) fn take(&mut self, inner: Reader<'_>) {
         self.faults.extend(inner.faults);
     }
 
     /// Notes a fault unless something holds; says whether it does.
-    pub(super) fn require(
+    pub(crate) fn require(
         &mut self,
         holds: bool,
         at: &str,
@@ -51,7 +53,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Complains about fields that are not known here.
-    pub(super) fn only(&mut self, known: &[&str]) {
+    pub(crate) fn only(&mut self, known: &[&str]) {
         for field in self.document.keys().filter(|field| !known.contains(&field.as_str())) {
             let pointer = format!("{}/{}", self.pointer, pointer_segment(field));
             let message =
@@ -61,7 +63,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that may be missing.
-    pub(super) fn text(&mut self, field: &str) -> Option<String> {
+    pub(crate) fn text(&mut self, field: &str) -> Option<String> {
         match self.document.get(field)? {
             Value::String(text) => Some(text.clone()),
             _ => {
@@ -72,15 +74,75 @@ impl<'a> Reader<'a> {
     }
 
     /// A text that must be there.
-    pub(super) fn required_text(&mut self, field: &str) -> Option<String> {
+    pub(crate) fn required_text(&mut self, field: &str) -> Option<String> {
         if !self.document.contains_key(field) {
             self.fault(&format!("/{field}"), "field_missing", format!("`{field}` is missing"));
         }
         self.text(field)
     }
 
+    /// A whole number within bounds, that may be missing.
+    pub(crate) fn integer(&mut self, field: &str, least: u64, most: u64) -> Option<u64> {
+        let number = self.document.get(field)?.as_u64();
+        let number = number.filter(|number| (least..=most).contains(number));
+        self.require(number.is_some(), &format!("/{field}"), "out_of_range", || {
+            format!("`{field}` is a whole number from {least} to {most}")
+        });
+        number
+    }
+
+    /// A number within bounds, that may be missing.
+    pub(crate) fn number(&mut self, field: &str, least: f64, most: f64) -> Option<f64> {
+        let number = self.document.get(field)?.as_f64();
+        let number = number.filter(|number| (least..=most).contains(number));
+        self.require(number.is_some(), &format!("/{field}"), "out_of_range", || {
+            format!("`{field}` is a number from {least} to {most}")
+        });
+        number
+    }
+
+    /// A length of time within bounds, that may be missing.
+    pub(crate) fn duration(
+        &mut self,
+        field: &str,
+        least: Duration,
+        most: Duration,
+    ) -> Option<Duration> {
+        let text = self.text(field)?;
+        let at = format!("/{field}");
+        match duration::parse(&text) {
+            Ok(length) => {
+                self.require(
+                    (least..=most).contains(&length),
+                    &at,
+                    "duration_out_of_range",
+                    || {
+                        let (least, most) = (duration::write(least), duration::write(most));
+                        format!("`{field}` is a length of time from {least} to {most}")
+                    },
+                );
+                Some(length)
+            }
+            Err(message) => {
+                self.fault(&at, "duration_invalid", message);
+                None
+            }
+        }
+    }
+
+    /// One of a few words, that may be missing.
+    pub(crate) fn choice<T: Copy>(&mut self, field: &str, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.text(field)?;
+        let choice = choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice);
+        self.require(choice.is_some(), &format!("/{field}"), "choice_unknown", || {
+            let words: Vec<_> = choices.iter().map(|(word, _)| *word).collect();
+            format!("`{field}` is one of {}", words.join(", "))
+        });
+        choice
+    }
+
     /// A list of texts that may be missing.
-    pub(super) fn texts(&mut self, field: &str) -> Option<Vec<String>> {
+    pub(crate) fn texts(&mut self, field: &str) -> Option<Vec<String>> {
         let texts = match self.document.get(field)? {
             Value::Array(items) => {
                 items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
@@ -95,7 +157,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A key that must be there, be well written, and not be taken yet.
-    pub(super) fn new_key(
+    pub(crate) fn new_key(
         &mut self,
         field: &str,
         taken: &mut BTreeSet<String>,
@@ -113,7 +175,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An object within this one, that may be missing.
-    pub(super) fn object(&mut self, field: &str) -> Option<Reader<'a>> {
+    pub(crate) fn object(&mut self, field: &str) -> Option<Reader<'a>> {
         let pointer = format!("{}/{field}", self.pointer);
         match self.document.get(field)? {
             Value::Object(document) => Some(Reader { document, faults: Vec::new(), pointer }),
@@ -129,7 +191,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A list of objects within this one, that may be missing.
-    pub(super) fn objects(&mut self, field: &str) -> Vec<Reader<'a>> {
+    pub(crate) fn objects(&mut self, field: &str) -> Vec<Reader<'a>> {
         let items = match self.document.get(field) {
             None => return Vec::new(),
             Some(Value::Array(items)) => items,
@@ -153,8 +215,19 @@ impl<'a> Reader<'a> {
         readers
     }
 
+    /// The objects of a list that was read before, with their places in it.
+    pub(crate) fn objects_again(&self, field: &str) -> Vec<(usize, Reader<'a>)> {
+        let items = self.document.get(field).and_then(Value::as_array).into_iter().flatten();
+        let reader = |(index, item): (usize, &'a Value)| {
+            let pointer = format!("{}/{field}/{index}", self.pointer);
+            let document = item.as_object()?;
+            Some((index, Reader { document, faults: Vec::new(), pointer }))
+        };
+        items.enumerate().filter_map(reader).collect()
+    }
+
     /// The ids in a list of objects, with their places in it.
-    pub(super) fn places(&self, field: &str) -> Vec<(usize, String)> {
+    pub(crate) fn places(&self, field: &str) -> Vec<(usize, String)> {
         let items = self.document.get(field).and_then(Value::as_array).into_iter().flatten();
         let id = |item: &Value| item.get("id").and_then(Value::as_str).map(str::to_owned);
         items.enumerate().filter_map(|(index, item)| Some((index, id(item)?))).collect()
@@ -163,21 +236,21 @@ impl<'a> Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// The ids in a list of objects.
-    pub(super) fn ids(&self, field: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    pub(crate) fn ids(&self, field: &str) -> impl Iterator<Item = &'a str> + use<'a> {
         let items = self.document.get(field).and_then(Value::as_array).into_iter().flatten();
         items.filter_map(|item| item.get("id").and_then(Value::as_str))
     }
 }
 
 /// The id of a step or trigger, or the name of a slot: it can stand in an expression.
-pub(super) fn is_key(text: &str) -> bool {
+pub(crate) fn is_key(text: &str) -> bool {
     text.len() <= 64
         && text.starts_with(|first: char| first.is_ascii_alphabetic())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// Words joined by dots, as `acme.counter`.
-pub(super) fn is_manifest_name(text: &str) -> bool {
+pub(crate) fn is_manifest_name(text: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
     let is_word = |word: &str| {
@@ -187,7 +260,7 @@ pub(super) fn is_manifest_name(text: &str) -> bool {
 }
 
 /// A version by semver.org, with its parts for pre-releases and builds.
-pub(super) fn is_semantic_version(text: &str) -> bool {
+pub(crate) fn is_semantic_version(text: &str) -> bool {
     let (text, build) = split(text, '+');
     let (numbers, pre_release) = split(text, '-');
     let is_number = |part: &str| {
@@ -216,7 +289,7 @@ fn split(text: &str, at: char) -> (&str, Option<&str>) {
 }
 
 /// Complains about whole numbers that canonical JSON would change: beyond 2^53 they are not exact.
-pub(super) fn check_numbers(value: &Value, pointer: &str, faults: &mut Vec<Fault>) {
+pub(crate) fn check_numbers(value: &Value, pointer: &str, faults: &mut Vec<Fault>) {
     const EXACT: u64 = 1 << 53;
     match value {
         Value::Number(number) => {
