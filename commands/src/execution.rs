@@ -1,5 +1,7 @@
 //! Executions: asking for a run of an agent.
 
+mod control;
+
 use domain::agent::{Agent, AgentError};
 use domain::execution::{Execution, ExecutionCommand, ExecutionRequest};
 use domain::trigger::{Trigger, TriggerError};
@@ -8,6 +10,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{Ask, Commands, Done, Error};
+
+pub use control::RetryFrom;
 
 pub(crate) const REQUESTED: &str = "execution.requested.v1";
 pub(crate) const INPUT: &str = "input";

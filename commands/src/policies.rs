@@ -228,7 +228,10 @@ impl Follower {
         let Some(id) = event.stream.uuid() else { return };
         match event.event_type.as_str() {
             "file.uploaded.v1" => self.ingestion.add(id),
-            "execution.requested.v1" => self.runner.add(event.product, id),
+            "execution.requested.v1" | "execution.continued.v1" | "execution.waiting.v1" => {
+                self.runner.add(event.product, id);
+            }
+            "execution.cancelled.v1" | "execution.timed_out.v1" => self.runner.interrupt(id),
             "product.created.v1" => self.completion.add_product(id),
             "agent.installed.v1" | "agent.uninstalled.v1" => {
                 self.completion.add_agent(id);

@@ -19,7 +19,7 @@ use steps::{next_attempt, none_runs, runs};
 
 use crate::event;
 use crate::lease::{Lease, LeaseClaim, LeaseError};
-use crate::refusal::{Refusal, RefusalKind};
+use crate::refusal::{Fault, Refusal, RefusalKind};
 use crate::values::{Digest, Payload, Timestamp};
 
 /// What has happened to an execution.
@@ -537,6 +537,15 @@ pub enum ExecutionError {
     /// A step is done once.
     #[error("the step is done already: go on with the next one")]
     StepSucceeded,
+    /// It goes on.
+    #[error("the execution has not ended: stop it first, or wait for its end")]
+    NotEnded,
+    /// There is nothing to begin with.
+    #[error("no step of the execution failed: say which step to begin with, or begin at the start")]
+    NothingFailed,
+    /// There is no such step.
+    #[error("the agent has no step `{0}`: name one of its manifest")]
+    UnknownStep(String),
     /// It stands still.
     #[error("the execution is paused: let it go on first")]
     Paused,
@@ -559,12 +568,24 @@ impl Refusal for ExecutionError {
                 (RefusalKind::Conflict, "execution_already_requested")
             }
             ExecutionError::Ended => (RefusalKind::Conflict, "execution_ended"),
+            ExecutionError::NotEnded => (RefusalKind::Conflict, "execution_not_ended"),
+            ExecutionError::NothingFailed => (RefusalKind::Conflict, "nothing_failed"),
+            ExecutionError::UnknownStep(_) => (RefusalKind::Invalid, "step_unknown"),
             ExecutionError::Paused => (RefusalKind::Conflict, "execution_paused"),
             ExecutionError::NotPaused => (RefusalKind::Conflict, "execution_not_paused"),
             ExecutionError::StepRunning => (RefusalKind::Conflict, "step_running"),
             ExecutionError::StepSucceeded => (RefusalKind::Conflict, "step_already_succeeded"),
             ExecutionError::StepNotRunning => (RefusalKind::Conflict, "step_not_running"),
             ExecutionError::Lease(lease) => lease.reason(),
+        }
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        match self {
+            ExecutionError::UnknownStep(_) => {
+                vec![Fault::new("/from_step", self.reason().1, self.to_string())]
+            }
+            _ => vec![],
         }
     }
 }

@@ -5,31 +5,41 @@
 //! goes on after its last finished step, on whichever node claims it. Every report follows from the
 //! claim under which it is made, so that one that is asked for twice is stored once, and one of an
 //! older claim is refused.
+//!
+//! # Layout
+//! - `course` is what the log knows of a run, and what it is about to hear.
+//! - `steps` decides what becomes of a step: whether it runs, how often, and what if it fails.
+//! - `tools` is what a step does.
+//! - `interruption` is what can come in between.
 
+mod course;
 mod interruption;
+mod steps;
 mod tools;
 
-use std::collections::BTreeMap;
-use std::panic::AssertUnwindSafe;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::agent::Agent;
 use domain::execution::{
-    CancelReason, Execution, ExecutionCommand, ExecutionEvent, ExecutionRequest, StepProgress,
+    CancelReason, Execution, ExecutionCommand, ExecutionEvent, ExecutionRequest, TimeLimit,
 };
 use domain::expression::{self, Scope};
 use domain::lease::LeaseClaim;
-use domain::manifest::{Manifest, StepSpec};
+use domain::manifest::{Limits, Manifest};
 use domain::product::Product;
-use domain::{Payload, Timestamp};
+use domain::{Digest, Payload, Timestamp};
 use eventlog::{RecordedEvent, StreamId};
-use futures::FutureExt;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use self::course::Course;
 use self::interruption::{Interruption, failed};
 use super::queue::{Outcome, Queue};
 use super::{Knowledge, ToolError};
@@ -44,21 +54,14 @@ const AT_ONCE: usize = 16;
 /// that, so nobody else begins a step that is being run.
 const LEASE: TimeDelta = TimeDelta::minutes(5);
 
-/// How long one attempt at a step may take.
-const STEP_LIMIT: Duration = Duration::from_secs(120);
+/// A timer looks at the clock at least this often: it may be set.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// How much of a claim must be left when a step begins.
-const STEP_LEASE: TimeDelta = TimeDelta::minutes(3);
-
-/// How long a step waits for what will pass: an index that is being loaded, a disk that is full.
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(250);
-
-/// How often a step is begun. Attempts follow each other only when one was cut off, so a step that
-/// takes the whole server down with it is given up.
-const MOST_ATTEMPTS: u32 = 10;
+/// How many manifests are kept that were read from the log.
+const MANIFESTS: u64 = 1_000;
 
 const STEP_SUCCEEDED: &str = "execution.step_succeeded.v1";
+const STEP_REUSED: &str = "execution.step_reused.v1";
 const STEP_FAILED: &str = "execution.step_failed.v1";
 const SUCCEEDED: &str = "execution.succeeded.v1";
 const FAILED: &str = "execution.failed.v1";
@@ -71,9 +74,14 @@ pub(super) struct Runner {
     knowledge: Arc<dyn Knowledge>,
     worker: Uuid,
     queue: Arc<Queue>,
+    manifests: moka::sync::Cache<Digest, Arc<Manifest>>,
+    /// Ends the step that an execution is at, for those that run here.
+    stops: Mutex<HashMap<Uuid, CancellationToken>>,
+    /// Take up executions that wait.
+    timers: Mutex<HashMap<Uuid, AbortHandle>>,
 }
 
-/// A run in progress: what is needed to report.
+/// A run in progress.
 struct Run {
     id: Uuid,
     stream: StreamId,
@@ -82,12 +90,15 @@ struct Run {
     request: ExecutionRequest,
     /// The event of the request, which what a step makes follows from: made again, it is the same.
     requested: Arc<RecordedEvent>,
-    claim: Claim,
+    /// It is over then, whatever it is at.
+    deadline: DateTime<Utc>,
+    stop: CancellationToken,
+    course: tokio::sync::Mutex<Course>,
 }
 
 /// What a run works with.
 struct Work {
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     bindings: BTreeMap<String, Uuid>,
     scope: Scope,
 }
@@ -98,22 +109,6 @@ struct Claim {
     event: Arc<RecordedEvent>,
     fence: u64,
     until: DateTime<Utc>,
-}
-
-impl Run {
-    /// A command that follows from the claim.
-    fn ask(&self, parts: &[&str]) -> Ask {
-        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-        Ask::because_of(&self.claim.event, "runner", &parts)
-    }
-}
-
-/// What is to be done about a step.
-enum Next {
-    /// It succeeded before this run was cut off.
-    Done(Value),
-    /// It is to be begun.
-    Begin { attempt: u32 },
 }
 
 impl Runner {
@@ -127,6 +122,9 @@ impl Runner {
             knowledge,
             worker,
             queue: Arc::new(Queue::new("runner", AT_ONCE)),
+            manifests: moka::sync::Cache::new(MANIFESTS),
+            stops: Mutex::default(),
+            timers: Mutex::default(),
         })
     }
 
@@ -135,63 +133,137 @@ impl Runner {
         let runner = self.clone();
         self.queue.add_for(product.unwrap_or_default(), execution, move || {
             let runner = runner.clone();
-            async move { runner.run(execution).await }
+            async move { runner.run(product, execution).await }
         });
+    }
+
+    /// Ends the step that an execution is at, because the execution has ended.
+    pub(super) fn interrupt(&self, execution: Uuid) {
+        if let Some(stop) = self.stops.lock().get(&execution) {
+            stop.cancel();
+        }
+        if let Some(timer) = self.timers.lock().remove(&execution) {
+            timer.abort();
+        }
+    }
+
+    /// Takes an execution up when its time has come.
+    fn wake(self: &Arc<Self>, product: Option<Uuid>, execution: Uuid, at: DateTime<Utc>) {
+        let runner = self.clone();
+        let timer = tokio::spawn(async move {
+            while let Ok(left) = (at - Utc::now()).to_std()
+                && !left.is_zero()
+            {
+                tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+            }
+            runner.add(product, execution);
+        });
+        if let Some(older) = self.timers.lock().insert(execution, timer.abort_handle()) {
+            older.abort();
+        }
     }
 
     /// Lets running steps finish, and leaves the rest to the next start.
     pub(super) async fn stop(&self) {
+        self.timers.lock().drain().for_each(|(_, timer)| timer.abort());
         self.queue.stop().await;
     }
 
-    async fn run(&self, execution: Uuid) -> Outcome {
-        let ended = match self.run_to_end(execution).await {
-            Err(Interruption::Unwanted(reason)) => self.cancel(execution, reason).await,
+    async fn run(self: &Arc<Self>, product: Option<Uuid>, execution: Uuid) -> Outcome {
+        let stop = CancellationToken::new();
+        self.stops.lock().insert(execution, stop.clone());
+        let ended = self.run_to_end(execution, stop).await;
+        self.stops.lock().remove(&execution);
+        let ended = match ended {
+            Err(Interruption::Unwanted(reason)) => {
+                self.end(execution, "cancelled", ExecutionCommand::Cancel { reason }).await
+            }
+            Err(Interruption::TooLong(limit)) => {
+                self.end(execution, "timed_out", ExecutionCommand::TimeOut { limit }).await
+            }
             ended => ended,
         };
         match ended {
-            Err(Interruption::Passing(why)) => Outcome::TryAgain(why),
-            _ => Outcome::Finished,
+            Err(Interruption::Passing(why)) => return Outcome::TryAgain(why),
+            Err(Interruption::NotBefore(at)) => self.wake(product, execution, at),
+            _ => {}
         }
+        Outcome::Finished
     }
 
-    async fn run_to_end(&self, execution: Uuid) -> Result<(), Interruption> {
-        let mut run = self.begin(execution).await?;
+    async fn run_to_end(
+        &self,
+        execution: Uuid,
+        stop: CancellationToken,
+    ) -> Result<(), Interruption> {
+        let run = self.begin(execution, stop).await?;
         let outcome = match self.prepare(&run).await {
-            Ok(mut work) => self.steps(&mut run, &mut work).await,
+            Ok(mut work) => self.work(&run, &mut work).await,
             Err(interruption) => Err(interruption),
         };
         match outcome {
             Ok(output) => self.finish(&run, &output).await,
             Err(Interruption::Failed { step, error }) => self.fail(&run, step, &error).await,
+            // What was done counts, whatever came after it.
+            Err(Interruption::Stopping) => {
+                self.send(&run, &mut *run.course.lock().await).await?;
+                Err(Interruption::Stopping)
+            }
             Err(other) => Err(other),
         }
     }
 
     /// Takes the execution for this worker.
-    async fn begin(&self, id: Uuid) -> Result<Run, Interruption> {
+    async fn begin(&self, id: Uuid, stop: CancellationToken) -> Result<Run, Interruption> {
         let stream = StreamId::new("execution", id);
-        let (state, _) = self.commands.load::<Execution>(&stream).await?;
-        let request = match state {
-            Execution::Queued { request, .. } | Execution::Running { request, .. } => request,
+        let events = self.commands.whole_stream(&stream).await?;
+        let Some(requested) = events.first().cloned() else { return Err(Interruption::NotOurs) };
+        let (state, started) = course::so_far(&events)?;
+        let (request, is_paused, wait) = match &state {
+            Execution::Queued { request, is_paused, .. } => (request.clone(), *is_paused, None),
+            Execution::Running { request, is_paused, waits, .. } => {
+                (request.clone(), *is_paused, waits.values().max().copied())
+            }
             Execution::Missing | Execution::Ended { .. } => return Err(Interruption::NotOurs),
         };
-        let requested = self.request_of(&stream).await?;
+        // Whoever lets it go on lets it be taken up, too.
+        if is_paused {
+            return Err(Interruption::NotOurs);
+        }
         let product = requested.product.ok_or(Interruption::NotOurs)?;
         self.check_wanted(product, request.agent).await?;
-        let claim = self.claim(id, &requested).await?;
-        let organization = requested.organization;
-        Ok(Run { id, stream, organization, product, request, requested, claim })
-    }
 
-    async fn request_of(&self, stream: &StreamId) -> Result<Arc<RecordedEvent>, Interruption> {
-        let first = self.commands.log().read_stream(stream, 0, 1).await.map_err(Error::from)?;
-        first.into_iter().next().ok_or(Interruption::NotOurs)
-    }
-
-    async fn claim(&self, id: Uuid, requested: &RecordedEvent) -> Result<Claim, Interruption> {
         let now = Utc::now();
-        let until = now + LEASE;
+        // One that is no longer understood fails when it is prepared.
+        let limits = match self.manifest(&request).await {
+            Ok(manifest) => manifest.limits.clone(),
+            Err(Interruption::Failed { .. }) => Limits::default(),
+            Err(other) => return Err(other),
+        };
+        if started.is_none() && requested.time + limits.queue_timeout < now {
+            return Err(Interruption::TooLong(TimeLimit::Queue));
+        }
+        let deadline = started.unwrap_or(now) + limits.timeout;
+        if deadline <= now {
+            return Err(Interruption::TooLong(TimeLimit::Execution));
+        }
+        if let Some(until) = wait.map(DateTime::from).filter(|until| *until > now) {
+            return Err(Interruption::NotBefore(until.min(deadline)));
+        }
+        let claim = self.claim(id, &requested, LEASE).await?;
+        let organization = requested.organization;
+        let course = tokio::sync::Mutex::new(Course::new(state, claim)?);
+        Ok(Run { id, stream, organization, product, request, requested, deadline, stop, course })
+    }
+
+    async fn claim(
+        &self,
+        id: Uuid,
+        requested: &RecordedEvent,
+        lease: TimeDelta,
+    ) -> Result<Claim, Interruption> {
+        let now = Utc::now();
+        let until = now + lease;
         let lease = LeaseClaim {
             worker: self.worker,
             now: Timestamp::from(now),
@@ -224,14 +296,26 @@ impl Runner {
         Ok(())
     }
 
-    async fn prepare(&self, run: &Run) -> Result<Work, Interruption> {
-        let manifest = match self.commands.manifest_of(run.request.agent).await {
-            Ok(manifest) => manifest,
-            Err(error @ (Error::Refused { .. } | Error::Invalid { .. })) => {
-                return Err(failed(None, "manifest_invalid", error.to_string()));
+    /// The manifest that an execution runs.
+    async fn manifest(&self, request: &ExecutionRequest) -> Result<Arc<Manifest>, Interruption> {
+        if let Some(manifest) = self.manifests.get(&request.digest) {
+            return Ok(manifest);
+        }
+        match self.commands.manifest_of(request.agent).await {
+            Ok(manifest) => {
+                let manifest = Arc::new(manifest);
+                self.manifests.insert(request.digest.clone(), manifest.clone());
+                Ok(manifest)
             }
-            Err(error) => return Err(error.into()),
-        };
+            Err(error @ (Error::Refused { .. } | Error::Invalid { .. })) => {
+                Err(failed(None, "manifest_invalid", error.to_string()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn prepare(&self, run: &Run) -> Result<Work, Interruption> {
+        let manifest = self.manifest(&run.request).await?;
         let scope = Scope {
             input: self.open_json(run, REQUESTED, INPUT, &run.request.input).await?,
             config: self.commands.config_of(run.request.agent).await?,
@@ -242,34 +326,24 @@ impl Runner {
                 "version_id": run.request.version_id,
                 "created_at": Timestamp::from(run.requested.time),
             }),
-            steps: BTreeMap::new(),
             ..Scope::default()
         };
         let bindings = self.commands.bindings_of(run.request.agent).await?;
         Ok(Work { manifest, bindings, scope })
     }
 
-    /// Runs every step that has not succeeded yet. Answers the execution's output.
-    async fn steps(&self, run: &mut Run, work: &mut Work) -> Result<Value, Interruption> {
-        let order: Vec<StepSpec> = work.manifest.order().cloned().collect();
+    /// Runs every step that is not done yet. Answers the execution's output.
+    async fn work(&self, run: &Run, work: &mut Work) -> Result<Value, Interruption> {
+        let manifest = work.manifest.clone();
         let mut last = Value::Null;
-        for step in &order {
+        for step in manifest.order() {
             if self.queue.is_stopping() {
                 return Err(Interruption::Stopping);
             }
-            self.check_wanted(run.product, run.request.agent).await?;
-            last = match self.next(run, &step.id).await? {
-                Next::Done(output) => output,
-                Next::Begin { attempt } => {
-                    if run.claim.until - Utc::now() < STEP_LEASE {
-                        run.claim = self.claim(run.id, &run.requested).await?;
-                    }
-                    self.step(run, work, step, attempt).await?
-                }
-            };
+            last = self.step(run, work, step).await?;
             work.scope.steps.insert(step.id.clone(), last.clone());
         }
-        let Some(output) = work.manifest.output.clone() else { return Ok(last) };
+        let Some(output) = manifest.output.clone() else { return Ok(last) };
         let scope = work.scope.clone();
         let evaluated = tools::off_thread(move || {
             expression::evaluate(&output, &scope).map_err(|error| {
@@ -279,121 +353,12 @@ impl Runner {
         evaluated.await.map_err(|error| Interruption::Failed { step: None, error })
     }
 
-    /// What is to be done about a step, as the log says.
-    async fn next(&self, run: &Run, step_id: &str) -> Result<Next, Interruption> {
-        // From the log itself: a step that succeeded is not run again.
-        let (state, _) = self.commands.replay::<Execution>(&run.stream).await?;
-        let Execution::Running { steps, lease, .. } = state else {
-            return Err(Interruption::NotOurs);
-        };
-        if lease.fence != run.claim.fence {
-            return Err(Interruption::NotOurs);
-        }
-        match steps.get(step_id) {
-            None => Ok(Next::Begin { attempt: 1 }),
-            Some(step) => match &step.progress {
-                StepProgress::Succeeded { output } => {
-                    Ok(Next::Done(self.open_json(run, STEP_SUCCEEDED, OUTPUT, output).await?))
-                }
-                // The run was cut off between this and its own end.
-                StepProgress::Failed { code } => {
-                    let message = self.why_failed(run, step_id).await?;
-                    Err(failed(Some(step_id), code, message))
-                }
-                StepProgress::Skipped => Ok(Next::Done(Value::Null)),
-                StepProgress::Running if step.attempt >= MOST_ATTEMPTS => {
-                    let message = format!(
-                        "the step was cut off {MOST_ATTEMPTS} times and is given up: look at the                          server's log for what stopped it, then execute the agent again"
-                    );
-                    Err(failed(Some(step_id), "cut_off_too_often", message))
-                }
-                StepProgress::Running => Ok(Next::Begin { attempt: step.attempt + 1 }),
-            },
-        }
-    }
-
-    /// What the newest failed attempt at a step said.
-    async fn why_failed(&self, run: &Run, step_id: &str) -> Result<String, Interruption> {
-        for event in self.commands.whole_stream(&run.stream).await?.iter().rev() {
-            match decode_event(event)? {
-                ExecutionEvent::StepFailed { step_id: failed, error, .. } if failed == step_id => {
-                    let message = self.open(run, STEP_FAILED, ERROR, &error).await?;
-                    return Ok(String::from_utf8_lossy(&message).into_owned());
-                }
-                _ => {}
-            }
-        }
-        Err(Interruption::NotOurs)
-    }
-
-    /// One attempt at a step.
-    async fn step(
-        &self,
-        run: &Run,
-        work: &Work,
-        step: &StepSpec,
-        attempt: u32,
-    ) -> Result<Value, Interruption> {
-        let (fence, step_id) = (run.claim.fence, step.id.clone());
-        let name = attempt.to_string();
-        let ask = |what: &str| run.ask(&[what, &step.id, &name]);
-        let start = ExecutionCommand::StartStep { fence, step_id: step_id.clone() };
-        self.commands.execute::<Execution>(run.id, start, &ask("start step")).await?;
-        match self.attempt(run, work, step).await? {
-            Ok(output) => {
-                let payload = self.seal(run, STEP_SUCCEEDED, OUTPUT, &output.to_string()).await?;
-                let finish =
-                    ExecutionCommand::FinishStep { fence, step_id, attempt, output: payload };
-                self.commands.execute::<Execution>(run.id, finish, &ask("finish step")).await?;
-                Ok(output)
-            }
-            Err(error) => {
-                let payload = self.seal(run, STEP_FAILED, ERROR, &error.message).await?;
-                let code = error.code.clone();
-                let fail =
-                    ExecutionCommand::FailStep { fence, step_id, attempt, code, error: payload };
-                self.commands.execute::<Execution>(run.id, fail, &ask("fail step")).await?;
-                Err(Interruption::Failed { step: Some(step.id.clone()), error })
-            }
-        }
-    }
-
-    /// Does what a step says, for a bounded time, and waits for what will pass.
-    async fn attempt(
-        &self,
-        run: &Run,
-        work: &Work,
-        step: &StepSpec,
-    ) -> Result<Result<Value, ToolError>, Interruption> {
-        let give_up = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            let call = AssertUnwindSafe(self.call(run, work, step)).catch_unwind();
-            let error = match tokio::time::timeout(STEP_LIMIT, call).await {
-                Ok(Ok(Ok(output))) => return Ok(Ok(output)),
-                Ok(Ok(Err(error))) => error,
-                Ok(Err(_)) => tools::crashed(),
-                Err(_) => ToolError::lasting(
-                    "step_timed_out",
-                    format!(
-                        "the step took longer than {} s: give it less to do",
-                        STEP_LIMIT.as_secs()
-                    ),
-                ),
-            };
-            if !error.is_passing || tokio::time::Instant::now() >= give_up {
-                return Ok(Err(error));
-            }
-            tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
-                () = self.queue.stopping() => return Err(Interruption::Stopping),
-            }
-        }
-    }
-
     async fn finish(&self, run: &Run, output: &Value) -> Result<(), Interruption> {
         let output = self.seal(run, SUCCEEDED, OUTPUT, &output.to_string()).await?;
-        let finish = ExecutionCommand::Finish { fence: run.claim.fence, output };
-        self.commands.execute::<Execution>(run.id, finish, &run.ask(&["succeed"])).await?;
+        let mut course = run.course.lock().await;
+        let fence = course.claim.fence;
+        course.note(ExecutionCommand::Finish { fence, output })?;
+        self.send(run, &mut course).await?;
         count("succeeded");
         Ok(())
     }
@@ -405,23 +370,27 @@ impl Runner {
         error: &ToolError,
     ) -> Result<(), Interruption> {
         let payload = self.seal(run, FAILED, ERROR, &error.message).await?;
-        let fail = ExecutionCommand::Fail {
-            fence: run.claim.fence,
-            step_id,
-            code: error.code.clone(),
-            error: payload,
-        };
-        self.commands.execute::<Execution>(run.id, fail, &run.ask(&["fail"])).await?;
+        let mut course = run.course.lock().await;
+        let (fence, code) = (course.claim.fence, error.code.clone());
+        course.note(ExecutionCommand::Fail { fence, step_id, code, error: payload })?;
+        self.send(run, &mut course).await?;
         count("failed");
         Ok(())
     }
 
-    async fn cancel(&self, id: Uuid, reason: CancelReason) -> Result<(), Interruption> {
-        let requested = self.request_of(&StreamId::new("execution", id)).await?;
-        let ask = Ask::because_of(&requested, "runner", &[b"cancel"]);
-        let cancel = ExecutionCommand::Cancel { reason };
-        self.commands.execute::<Execution>(id, cancel, &ask).await?;
-        count("cancelled");
+    /// Ends an execution that is not to go on.
+    async fn end(
+        &self,
+        id: Uuid,
+        outcome: &'static str,
+        command: ExecutionCommand,
+    ) -> Result<(), Interruption> {
+        let stream = StreamId::new("execution", id);
+        let first = self.commands.log().read_stream(&stream, 0, 1).await.map_err(Error::from)?;
+        let requested = first.first().ok_or(Interruption::NotOurs)?;
+        let ask = Ask::because_of(requested, "runner", &[outcome.as_bytes()]);
+        self.commands.execute::<Execution>(id, command, &ask).await?;
+        count(outcome);
         Ok(())
     }
 

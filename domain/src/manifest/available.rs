@@ -12,17 +12,22 @@ use crate::trigger::TriggerKind;
 use crate::values::Object;
 
 /// The steps that run.
-const STEPS: &[StepKind] =
-    &[StepKind::KnowledgeSearch, StepKind::KnowledgeIngest, StepKind::Transform];
+const STEPS: &[StepKind] = &[
+    StepKind::KnowledgeSearch,
+    StepKind::KnowledgeIngest,
+    StepKind::Condition,
+    StepKind::Transform,
+    StepKind::Wait,
+];
 
 /// The triggers that fire.
 const TRIGGERS: &[TriggerKind] = &[TriggerKind::Manual];
 
 /// Of what can be said of any step (`when`, `foreach`, `retry`, `timeout`, `on_error`), what is obeyed.
-const STEP_FIELDS: &[&str] = &[];
+const STEP_FIELDS: &[&str] = &["when", "foreach", "retry", "timeout", "on_error"];
 
-/// Of the manifest's own newer parts (`limits`), what is obeyed.
-const FIELDS: &[&str] = &[];
+/// Of what `limits` can say, what is obeyed.
+const LIMITS: &[&str] = &["timeout", "queue_timeout"];
 
 /// Of the newer parts of `requires` (`model`), what is obeyed.
 const REQUIREMENTS: &[&str] = &[];
@@ -49,8 +54,9 @@ pub(super) fn missing(document: &Object) -> Vec<Fault> {
     };
     let not_yet = |field: &str| format!("`{field}` is not obeyed in this version: leave it out");
 
-    if document.contains_key("limits") && !FIELDS.contains(&"limits") {
-        complain("/limits".to_owned(), "field_not_available", not_yet("limits"));
+    let limits = document.get("limits").and_then(Value::as_object).into_iter().flatten();
+    for (limit, _) in limits.filter(|(limit, _)| !LIMITS.contains(&limit.as_str())) {
+        complain(format!("/limits/{limit}"), "field_not_available", not_yet(limit));
     }
     let requires_model = document.get("requires").is_some_and(|it| it.get("model").is_some());
     if requires_model && !REQUIREMENTS.contains(&"model") {

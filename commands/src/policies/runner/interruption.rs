@@ -3,7 +3,8 @@
 //! The rule of this file: what passes is tried again, what does not fails the execution; nothing is
 //! left running with nobody at it.
 
-use domain::execution::CancelReason;
+use chrono::{DateTime, Utc};
+use domain::execution::{CancelReason, TimeLimit};
 
 use crate::Error;
 use crate::policies::ToolError;
@@ -18,6 +19,10 @@ pub(super) enum Interruption {
     NotOurs,
     /// Its agent or its product is gone.
     Unwanted(CancelReason),
+    /// It took too long, or waited too long.
+    TooLong(TimeLimit),
+    /// It waits until then, and nobody is at it.
+    NotBefore(DateTime<Utc>),
     /// The server stops: the next start goes on.
     Stopping,
 }

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
+use domain::expression::{Item, Scope};
 use domain::manifest::StepSpec;
 use domain::step::StepCall;
 use domain::{FileName, expression};
@@ -24,9 +25,11 @@ impl Runner {
         run: &Run,
         work: &Work,
         step: &StepSpec,
+        item: Option<&Item>,
     ) -> Result<Value, ToolError> {
-        match read(work, step).await? {
+        match read(work, step, item).await? {
             StepCall::Transform { output } => Ok(Value::Object(output)),
+            StepCall::Condition { value } => Ok(json!({ "value": value })),
             StepCall::KnowledgeSearch { query, knowledge, limit, min_score } => {
                 let knowledge_base = self.base(run, work, knowledge.as_deref()).await?;
                 let query = KnowledgeQuery {
@@ -41,19 +44,22 @@ impl Runner {
             }
             StepCall::KnowledgeIngest { title, text, knowledge, tags } => {
                 let base = self.base(run, work, knowledge.as_deref()).await?;
-                self.ingest(run, step, base, &title, text, tags).await
+                let place = match item {
+                    Some(item) => format!("{}[{}]", step.id, item.index),
+                    None => step.id.clone(),
+                };
+                self.ingest(run, &place, base, &title, text, tags).await
             }
             // No manifest with one is accepted: `StepKind::runs` says so to the domain.
-            StepCall::Answer(_)
-            | StepCall::HttpRequest(_)
-            | StepCall::Condition { .. }
-            | StepCall::Wait(_) => Err(ToolError::lasting(
-                "step_type_not_available",
-                format!(
-                    "steps of type `{}` do not run in this version: leave it out",
-                    step.kind.as_str()
-                ),
-            )),
+            StepCall::Answer(_) | StepCall::HttpRequest(_) | StepCall::Wait(_) => {
+                Err(ToolError::lasting(
+                    "step_type_not_available",
+                    format!(
+                        "steps of type `{}` do not run in this version: leave it out",
+                        step.kind.as_str()
+                    ),
+                ))
+            }
         }
     }
 
@@ -75,7 +81,7 @@ impl Runner {
     async fn ingest(
         &self,
         run: &Run,
-        step: &StepSpec,
+        place: &str,
         base: Uuid,
         title: &str,
         text: String,
@@ -96,7 +102,7 @@ impl Runner {
             tags,
             ..FileFacts::default()
         };
-        let ask = Ask::because_of(&run.requested, "runner", &[b"ingest", step.id.as_bytes()]);
+        let ask = Ask::because_of(&run.requested, "runner", &[b"ingest", place.as_bytes()]);
         let file = NewFile { name: name.clone(), media_type: "text/markdown".to_owned(), blob };
         let uploaded =
             self.commands.upload_file(base, file, &facts, false, &ask).await.map_err(not_stored)?;
@@ -110,11 +116,28 @@ impl Runner {
     }
 }
 
-/// Reads a step with every expression in it evaluated, on what the step may see.
-async fn read(work: &Work, step: &StepSpec) -> Result<StepCall, ToolError> {
-    let mut scope = work.scope.clone();
+/// What the expressions of a step see: of the steps, the outputs of those that it needs.
+pub(super) fn seen_by(work: &Work, step: &StepSpec, item: Option<&Item>) -> Scope {
     let needed = work.manifest.needed_by(&step.id);
-    scope.steps.retain(|id, _| needed.contains(id.as_str()));
+    let outputs = work.scope.steps.iter().filter(|(id, _)| needed.contains(id.as_str()));
+    Scope {
+        input: work.scope.input.clone(),
+        config: work.scope.config.clone(),
+        trigger: work.scope.trigger.clone(),
+        execution: work.scope.execution.clone(),
+        steps: outputs.map(|(id, output)| (id.clone(), output.clone())).collect(),
+        item: item.cloned(),
+        event: None,
+    }
+}
+
+/// Reads a step with every expression in it evaluated, on what the step may see.
+pub(super) async fn read(
+    work: &Work,
+    step: &StepSpec,
+    item: Option<&Item>,
+) -> Result<StepCall, ToolError> {
+    let scope = seen_by(work, step, item);
     let (kind, with) = (step.kind, Value::Object(step.with.clone()));
     let at = |pointer: &str, message: &str| format!("with{pointer}: {message}");
     off_thread(move || {

@@ -1,0 +1,139 @@
+//! What the log knows of a run, and what it is about to hear.
+//!
+//! The rule of this file: what is noted here is decided on at once, by the aggregate itself, and sent in
+//! one piece, all of it or nothing, before anything happens that reaches outside. So light steps cost
+//! no write each, and a crash takes back only what nobody has seen.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use cqrs_es::Aggregate;
+use domain::Timestamp;
+use domain::execution::{Execution, ExecutionCommand, ExecutionEvent, Step};
+use eventlog::RecordedEvent;
+
+use super::interruption::Interruption;
+use super::{Claim, Run, Runner};
+use crate::execute::decode_event;
+use crate::{Ask, Error};
+
+/// So many commands are sent at the latest.
+const MOST_NOTED: usize = 200;
+
+/// The state of an execution, and when it first began.
+pub(super) fn so_far(
+    events: &[Arc<RecordedEvent>],
+) -> Result<(Execution, Option<DateTime<Utc>>), Error> {
+    let mut state = Execution::default();
+    let mut started = None;
+    for event in events {
+        let decoded: ExecutionEvent = decode_event(event)?;
+        if matches!(decoded, ExecutionEvent::Started { .. }) {
+            started.get_or_insert(event.time);
+        }
+        state.apply(decoded);
+    }
+    Ok((state, started))
+}
+
+/// A run as the log will know it when all that is noted was sent.
+pub(super) struct Course {
+    pub(super) claim: Claim,
+    state: Execution,
+    noted: Vec<ExecutionCommand>,
+    /// How often something was sent under this claim.
+    sent: u32,
+}
+
+impl Course {
+    /// The course of an execution in this state, which was then claimed.
+    pub(super) fn new(state: Execution, claim: Claim) -> Result<Course, Error> {
+        let event = claim.event.clone();
+        let mut course = Course { claim, state, noted: Vec::new(), sent: 0 };
+        course.state.apply(decode_event(&event)?);
+        Ok(course)
+    }
+
+    /// Goes on under another claim.
+    pub(super) fn claimed(&mut self, claim: Claim) -> Result<(), Error> {
+        self.state.apply(decode_event(&claim.event)?);
+        self.claim = claim;
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// What became of a step.
+    pub(super) fn step(&self, step_id: &str) -> Option<&Step> {
+        match &self.state {
+            Execution::Running { steps, .. } => steps.get(step_id),
+            _ => None,
+        }
+    }
+
+    /// Until when a step waits that has not begun since.
+    pub(super) fn wait(&self, step_id: &str) -> Option<Timestamp> {
+        match &self.state {
+            Execution::Running { waits, .. } => waits.get(step_id).copied(),
+            _ => None,
+        }
+    }
+
+    /// Takes a command down, to be sent with the others.
+    pub(super) fn note(
+        &mut self,
+        command: ExecutionCommand,
+    ) -> Result<Vec<ExecutionEvent>, Interruption> {
+        // The same rules as those of the log: what is refused here would be refused there.
+        let events = self.state.decide(command.clone()).map_err(|_| Interruption::NotOurs)?;
+        events.iter().for_each(|event| self.state.apply(event.clone()));
+        self.noted.push(command);
+        Ok(events)
+    }
+
+    /// Takes down that a step begins; answers which attempt it is.
+    pub(super) fn begin(&mut self, step_id: &str) -> Result<u32, Interruption> {
+        let (fence, step_id) = (self.claim.fence, step_id.to_owned());
+        match self.note(ExecutionCommand::StartStep { fence, step_id })?.first() {
+            Some(ExecutionEvent::StepStarted { attempt, .. }) => Ok(*attempt),
+            _ => Err(Interruption::NotOurs),
+        }
+    }
+
+    /// Whether so much is noted that it should be sent.
+    pub(super) fn is_full(&self) -> bool {
+        self.noted.len() >= MOST_NOTED
+    }
+}
+
+impl Runner {
+    /// Sends what is noted, and comes back when it is durable.
+    pub(super) async fn send(&self, run: &Run, course: &mut Course) -> Result<(), Interruption> {
+        let commands = std::mem::take(&mut course.noted);
+        if commands.is_empty() {
+            return Ok(());
+        }
+        course.sent += 1;
+        let sent = course.sent.to_be_bytes();
+        let ask = Ask::because_of(&course.claim.event, "runner", &[b"report", &sent]);
+        let together = ExecutionCommand::Together(commands.clone());
+        match self.commands.execute::<Execution>(run.id, together, &ask).await {
+            Ok(_) => Ok(()),
+            Err(Error::Refused { code: "execution_paused", .. }) => {
+                // It was paused meanwhile: what was done counts, what was to begin does not.
+                let begins = |command: &ExecutionCommand| {
+                    matches!(
+                        command,
+                        ExecutionCommand::StartStep { .. } | ExecutionCommand::SkipStep { .. }
+                    )
+                };
+                let done: Vec<_> =
+                    commands.into_iter().take_while(|command| !begins(command)).collect();
+                let ask = Ask::because_of(&course.claim.event, "runner", &[b"done", &sent]);
+                let together = ExecutionCommand::Together(done);
+                self.commands.execute::<Execution>(run.id, together, &ask).await?;
+                Err(Interruption::NotOurs)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}

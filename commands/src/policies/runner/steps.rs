@@ -1,0 +1,480 @@
+//! What becomes of a step: whether it runs, for what, how often, and what if it fails.
+//!
+//! The rule of this file: a step that only computes is noted when it is done; one that reaches outside
+//! begins when its beginning is durable. What is to be tried again waits in the log, not here.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use domain::Timestamp;
+use domain::execution::{ExecutionCommand, ExecutionEvent, Step, StepProgress};
+use domain::expression::Item;
+use domain::manifest::{Failure, Foreach, OnError, StepSpec};
+use domain::step::{StepCall, StepKind, Wait};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use serde_json::{Value, json};
+
+use super::course::Course;
+use super::interruption::{Interruption, failed};
+use super::{
+    ERROR, LEASE, OUTPUT, Run, Runner, STEP_FAILED, STEP_REUSED, STEP_SUCCEEDED, Work, tools,
+};
+use crate::execute::decode_event;
+use crate::policies::ToolError;
+
+/// How long one attempt at a step may take, where its manifest does not say.
+const STEP_LIMIT: Duration = Duration::from_secs(120);
+
+/// How much longer than its step a claim must be good.
+const MARGIN: TimeDelta = TimeDelta::minutes(1);
+
+/// The longest claim. Who repeats for longer than that may see another worker begin.
+const LONGEST_LEASE: TimeDelta = TimeDelta::days(1);
+
+/// How long a step that is not to be tried again waits for what will pass all the same: an index that
+/// is being loaded, a disk that is full.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How often a step is begun. Attempts follow each other without a failure only when one was cut off,
+/// so a step that takes the whole server down with it is given up.
+pub(super) const MOST_ATTEMPTS: u32 = 10;
+
+/// The largest output of a step, as JSON text.
+const LARGEST_OUTPUT: usize = 16 * 1024 * 1024;
+
+const TIMED_OUT: &str = "step_timed_out";
+
+impl Runner {
+    /// Does what is left to do of a step, and answers what it puts out.
+    pub(super) async fn step(
+        &self,
+        run: &Run,
+        work: &Work,
+        step: &StepSpec,
+    ) -> Result<Value, Interruption> {
+        let (known, wait) = {
+            let course = run.course.lock().await;
+            (course.step(&step.id).cloned(), course.wait(&step.id))
+        };
+        match &known {
+            Some(Step { progress: StepProgress::Failed { code }, .. }) if wait.is_none() => {
+                // The run was cut off between this and what follows from it.
+                let message = self.why_failed(run, &step.id).await?;
+                return after_failure(step, ToolError::lasting(code.clone(), message));
+            }
+            Some(known) => {
+                if let Some(output) = self.output_of(run, known).await? {
+                    return Ok(output);
+                }
+                give_up_what_is_always_cut_off(&step.id, known)?;
+            }
+            None if wait.is_none() => {
+                if let Some(when) = step.control.when.clone() {
+                    let scope = tools::seen_by(work, step, None);
+                    let holds = tools::off_thread(move || {
+                        when.truth(&scope).map_err(|error| {
+                            ToolError::lasting(error.code, format!("when: {}", error.message))
+                        })
+                    });
+                    match holds.await {
+                        Ok(true) => {}
+                        Ok(false) => return self.skip(run, step).await,
+                        Err(error) => return self.done(run, step, Err(error)).await,
+                    }
+                }
+            }
+            None => {}
+        }
+        if step.kind == StepKind::Wait {
+            return self.wait(run, work, step, wait).await;
+        }
+        match &step.control.foreach {
+            Some(foreach) => self.repeat(run, work, step, foreach).await,
+            None if computes(step.kind) => {
+                let result = self.call(run, work, step, None).await;
+                self.done(run, step, result).await
+            }
+            None => {
+                let attempt = self.begin_outside(run, step, limit(step)).await?;
+                let result = self.attempt(run, work, step, None).await?;
+                self.ended(run, step, attempt, result).await
+            }
+        }
+    }
+
+    async fn skip(&self, run: &Run, step: &StepSpec) -> Result<Value, Interruption> {
+        let mut course = run.course.lock().await;
+        let fence = course.claim.fence;
+        course.note(ExecutionCommand::SkipStep { fence, step_id: step.id.clone() })?;
+        Ok(Value::Null)
+    }
+
+    /// What a step that needs no more work has put out.
+    async fn output_of(&self, run: &Run, known: &Step) -> Result<Option<Value>, Interruption> {
+        match &known.progress {
+            StepProgress::Succeeded { output } => {
+                let sealed_for = if known.attempt == 0 { STEP_REUSED } else { STEP_SUCCEEDED };
+                self.open_json(run, sealed_for, OUTPUT, output).await.map(Some)
+            }
+            StepProgress::Skipped => Ok(Some(Value::Null)),
+            StepProgress::Running | StepProgress::Failed { .. } => Ok(None),
+        }
+    }
+
+    /// What the newest failed attempt at a step said.
+    async fn why_failed(&self, run: &Run, step_id: &str) -> Result<String, Interruption> {
+        for event in self.commands.whole_stream(&run.stream).await?.iter().rev() {
+            match decode_event(event)? {
+                ExecutionEvent::StepFailed { step_id: failed, error, .. } if failed == step_id => {
+                    let message = self.open(run, STEP_FAILED, ERROR, &error).await?;
+                    return Ok(String::from_utf8_lossy(&message).into_owned());
+                }
+                _ => {}
+            }
+        }
+        Err(Interruption::NotOurs)
+    }
+
+    /// Lets time go by. What is waited for stands in the log, and nobody is busy meanwhile.
+    async fn wait(
+        &self,
+        run: &Run,
+        work: &Work,
+        step: &StepSpec,
+        begun: Option<Timestamp>,
+    ) -> Result<Value, Interruption> {
+        let until = match begun {
+            Some(until) => until,
+            None => match tools::read(work, step, None).await {
+                Ok(StepCall::Wait(Wait::For(time))) => Timestamp::from(Utc::now() + time),
+                Ok(StepCall::Wait(Wait::Until(until))) => until,
+                Ok(_) => return Err(Interruption::NotOurs),
+                Err(error) => return self.done(run, step, Err(error)).await,
+            },
+        };
+        if *until > Utc::now() {
+            let mut course = run.course.lock().await;
+            self.put_off(run, &mut course, &step.id, until).await?;
+        }
+        self.done(run, step, Ok(json!({ "until": until }))).await
+    }
+
+    /// Gives the claim back until then.
+    async fn put_off(
+        &self,
+        run: &Run,
+        course: &mut Course,
+        step_id: &str,
+        until: Timestamp,
+    ) -> Result<(), Interruption> {
+        let (fence, step_id) = (course.claim.fence, step_id.to_owned());
+        course.note(ExecutionCommand::Wait { fence, step_id, until })?;
+        self.send(run, course).await?;
+        Err(Interruption::NotBefore(DateTime::from(until).min(run.deadline)))
+    }
+
+    /// A step that was begun and ended in one go.
+    async fn done(
+        &self,
+        run: &Run,
+        step: &StepSpec,
+        result: Result<Value, ToolError>,
+    ) -> Result<Value, Interruption> {
+        let attempt = run.course.lock().await.begin(&step.id)?;
+        self.ended(run, step, attempt, result).await
+    }
+
+    /// Begins a step that reaches outside and may take so long: nobody else may begin it meanwhile, and
+    /// everybody can see that it was begun.
+    async fn begin_outside(
+        &self,
+        run: &Run,
+        step: &StepSpec,
+        takes: Duration,
+    ) -> Result<u32, Interruption> {
+        self.check_wanted(run.product, run.request.agent).await?;
+        let mut course = run.course.lock().await;
+        let takes = TimeDelta::from_std(takes).unwrap_or(LONGEST_LEASE) + MARGIN;
+        if course.claim.until - Utc::now() < takes {
+            self.send(run, &mut course).await?;
+            let lease = takes.max(LEASE).min(LONGEST_LEASE);
+            let claim = self.claim(run.id, &run.requested, lease).await?;
+            course.claimed(claim)?;
+        }
+        let attempt = course.begin(&step.id)?;
+        self.send(run, &mut course).await?;
+        Ok(attempt)
+    }
+
+    /// Takes down what came of an attempt. A failure that is to be tried again is put off.
+    async fn ended(
+        &self,
+        run: &Run,
+        step: &StepSpec,
+        attempt: u32,
+        result: Result<Value, ToolError>,
+    ) -> Result<Value, Interruption> {
+        let result = self.note_end(run, &step.id, attempt, result).await?;
+        let error = match result {
+            Ok(output) => return Ok(output),
+            Err(error) => error,
+        };
+        if step.control.retry.follows(attempt, failure(&error)) {
+            let wait = wait_after(run, step, &step.id, attempt);
+            let until = Timestamp::from(Utc::now() + wait);
+            self.put_off(run, &mut *run.course.lock().await, &step.id, until).await?;
+        }
+        after_failure(step, error)
+    }
+
+    /// Notes what came of an attempt at a step, or at one of its items.
+    async fn note_end(
+        &self,
+        run: &Run,
+        step_id: &str,
+        attempt: u32,
+        result: Result<Value, ToolError>,
+    ) -> Result<Result<Value, ToolError>, Interruption> {
+        let text = result.as_ref().map_or_else(|error| error.message.clone(), Value::to_string);
+        let result = match result {
+            Ok(_) if text.len() > LARGEST_OUTPUT => Err(ToolError::lasting(
+                "output_too_large",
+                format!(
+                    "the step put out {} bytes, at most {LARGEST_OUTPUT} are kept: let it put out less",
+                    text.len()
+                ),
+            )),
+            result => result,
+        };
+        let step_id = step_id.to_owned();
+        let sealed = match &result {
+            Ok(_) => self.seal(run, STEP_SUCCEEDED, OUTPUT, &text).await?,
+            Err(error) => self.seal(run, STEP_FAILED, ERROR, &error.message).await?,
+        };
+        let mut course = run.course.lock().await;
+        let fence = course.claim.fence;
+        course.note(match &result {
+            Ok(_) => ExecutionCommand::FinishStep { fence, step_id, attempt, output: sealed },
+            Err(error) => {
+                let code = error.code.clone();
+                ExecutionCommand::FailStep { fence, step_id, attempt, code, error: sealed }
+            }
+        })?;
+        if course.is_full() {
+            self.send(run, &mut course).await?;
+        }
+        Ok(result)
+    }
+
+    /// Does a step for each item of a list. Every item that reaches outside is a step of its own in the
+    /// log, as `fetch[3]`.
+    async fn repeat(
+        &self,
+        run: &Run,
+        work: &Work,
+        step: &StepSpec,
+        foreach: &Foreach,
+    ) -> Result<Value, Interruption> {
+        let (list, scope) = (foreach.items.clone(), tools::seen_by(work, step, None));
+        let items = tools::off_thread(move || {
+            list.list(&scope).map_err(|error| {
+                ToolError::lasting(error.code, format!("foreach: {}", error.message))
+            })
+        });
+        let most = foreach.max_items as usize;
+        let items = match items.await {
+            Ok(items) if items.len() > most => Err(ToolError::lasting(
+                "too_many_items",
+                format!(
+                    "the list has {} items, at most {most} are worked on: shorten it, or raise \
+                     foreach.max_items",
+                    items.len()
+                ),
+            )),
+            items => items,
+        };
+        let items = match items {
+            Ok(items) => items,
+            Err(error) => return self.done(run, step, Err(error)).await,
+        };
+        let items: Vec<Item> =
+            items.into_iter().enumerate().map(|(index, value)| Item { value, index }).collect();
+        if computes(step.kind) {
+            let mut outputs = Vec::with_capacity(items.len());
+            for item in &items {
+                match (self.call(run, work, step, Some(item)).await, step.control.on_error) {
+                    (Ok(output), _) => outputs.push(output),
+                    (Err(error), OnError::Continue) => outputs.push(as_output(&error)),
+                    (Err(error), OnError::Fail) => return self.done(run, step, Err(error)).await,
+                }
+            }
+            return self.done(run, step, Ok(json!({ "items": outputs }))).await;
+        }
+
+        let rounds = items.len().div_ceil(foreach.max_parallel as usize).max(1);
+        let takes = limit(step) * step.control.retry.attempts * u32::try_from(rounds).unwrap_or(1);
+        let attempt = self.begin_outside(run, step, takes).await?;
+        let each: Vec<_> =
+            items.iter().map(|item| self.item(run, work, step, item).boxed()).collect();
+        let worked = stream::iter(each).buffered(foreach.max_parallel as usize);
+        match worked.try_collect::<Vec<Value>>().await {
+            Ok(outputs) => self.ended(run, step, attempt, Ok(json!({ "items": outputs }))).await,
+            Err(Interruption::Failed { error, .. }) => {
+                let error = ToolError { is_passing: false, ..error };
+                match self.note_end(run, &step.id, attempt, Err(error)).await? {
+                    Ok(output) => Ok(output),
+                    Err(error) => after_failure(step, error),
+                }
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Does a step for one item. It is tried again here: the others go on meanwhile.
+    async fn item(
+        &self,
+        run: &Run,
+        work: &Work,
+        step: &StepSpec,
+        item: &Item,
+    ) -> Result<Value, Interruption> {
+        let id = format!("{}[{}]", step.id, item.index);
+        let known = run.course.lock().await.step(&id).cloned();
+        if let Some(known) = known {
+            if let Some(output) = self.output_of(run, &known).await? {
+                return Ok(output);
+            }
+            if let StepProgress::Failed { code } = &known.progress
+                && known.attempt >= step.control.retry.attempts
+            {
+                let message = self.why_failed(run, &id).await?;
+                return after_failure(step, ToolError::lasting(code.clone(), message));
+            }
+            give_up_what_is_always_cut_off(&id, &known)?;
+        }
+        loop {
+            let attempt = {
+                let mut course = run.course.lock().await;
+                let attempt = course.begin(&id)?;
+                self.send(run, &mut course).await?;
+                attempt
+            };
+            let result = self.attempt(run, work, step, Some(item)).await?;
+            let result = self.note_end(run, &id, attempt, result).await?;
+            self.send(run, &mut *run.course.lock().await).await?;
+            let error = match result {
+                Ok(output) => return Ok(output),
+                Err(error) => error,
+            };
+            if !step.control.retry.follows(attempt, failure(&error)) {
+                return after_failure(step, error);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait_after(run, step, &id, attempt)) => {}
+                () = self.queue.stopping() => return Err(Interruption::Stopping),
+                () = run.stop.cancelled() => return Err(Interruption::NotOurs),
+                () = reaches(run.deadline) => return Err(too_long()),
+            }
+        }
+    }
+
+    /// Does what a step says, for a bounded time.
+    async fn attempt(
+        &self,
+        run: &Run,
+        work: &Work,
+        step: &StepSpec,
+        item: Option<&Item>,
+    ) -> Result<Result<Value, ToolError>, Interruption> {
+        let limit = limit(step);
+        let give_up = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let call = AssertUnwindSafe(self.call(run, work, step, item)).catch_unwind();
+            let called = tokio::select! {
+                called = tokio::time::timeout(limit, call) => called,
+                () = run.stop.cancelled() => return Err(Interruption::NotOurs),
+                () = reaches(run.deadline) => return Err(too_long()),
+            };
+            let error = match called {
+                Ok(Ok(Ok(output))) => return Ok(Ok(output)),
+                Ok(Ok(Err(error))) => error,
+                Ok(Err(_)) => tools::crashed(),
+                Err(_) => ToolError::lasting(
+                    TIMED_OUT,
+                    format!(
+                        "the step took longer than {} s: give it less to do, or more time (`timeout`)",
+                        limit.as_secs_f32()
+                    ),
+                ),
+            };
+            let is_tried_again = step.control.retry.attempts > 1;
+            if is_tried_again || !error.is_passing || tokio::time::Instant::now() >= give_up {
+                return Ok(Err(error));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = self.queue.stopping() => return Err(Interruption::Stopping),
+                () = run.stop.cancelled() => return Err(Interruption::NotOurs),
+            }
+        }
+    }
+}
+
+/// Whether a step only computes: done twice, it puts out the same, and nobody else notices.
+fn computes(kind: StepKind) -> bool {
+    matches!(kind, StepKind::Transform | StepKind::Condition)
+}
+
+/// How long one attempt may take.
+fn limit(step: &StepSpec) -> Duration {
+    step.control.timeout.unwrap_or(STEP_LIMIT)
+}
+
+fn failure(error: &ToolError) -> Failure<'_> {
+    let is_timeout = error.code == TIMED_OUT;
+    Failure { code: &error.code, is_transient: error.is_passing, is_timeout }
+}
+
+/// How long to wait before a step, or one of its items, is tried again: the same after a crash.
+fn wait_after(run: &Run, step: &StepSpec, step_id: &str, attempt: u32) -> Duration {
+    let seed = [run.id.as_bytes(), step_id.as_bytes()].concat();
+    step.control.retry.backoff.wait_after(attempt, &seed)
+}
+
+/// What follows from a failure that is not tried again.
+fn after_failure(step: &StepSpec, error: ToolError) -> Result<Value, Interruption> {
+    match step.control.on_error {
+        OnError::Continue => Ok(as_output(&error)),
+        OnError::Fail => Err(Interruption::Failed { step: Some(step.id.clone()), error }),
+    }
+}
+
+fn as_output(error: &ToolError) -> Value {
+    json!({ "error": { "code": error.code, "message": error.message } })
+}
+
+fn give_up_what_is_always_cut_off(step_id: &str, known: &Step) -> Result<(), Interruption> {
+    if known.progress != StepProgress::Running || known.attempt < MOST_ATTEMPTS {
+        return Ok(());
+    }
+    let message = format!(
+        "the step was cut off {MOST_ATTEMPTS} times and is given up: look at the server's log for \
+         what stopped it, then execute the agent again"
+    );
+    Err(failed(Some(step_id), "cut_off_too_often", message))
+}
+
+fn too_long() -> Interruption {
+    Interruption::TooLong(domain::execution::TimeLimit::Execution)
+}
+
+/// Waits for a moment, however the clock is set meanwhile.
+async fn reaches(moment: DateTime<Utc>) {
+    while let Ok(left) = (moment - Utc::now()).to_std()
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(super::LOOK_AGAIN)).await;
+    }
+}

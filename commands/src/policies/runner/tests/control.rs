@@ -1,0 +1,462 @@
+//! What can be said of a step, and of an execution: whether, how often, for how long, and not now.
+
+use super::*;
+use crate::RetryFrom;
+use domain::execution::TimeLimit;
+
+/// An agent with these steps.
+fn agent(steps: Value) -> Value {
+    json!({
+        "manifest": "prodgy.agent/1", "name": "test.control", "version": "1.0.0", "title": "Control",
+        "steps": steps,
+    })
+}
+
+fn with_limits(mut manifest: Value, limits: Value) -> Value {
+    manifest["limits"] = limits;
+    manifest
+}
+
+fn names(events: &[ExecutionEvent]) -> Vec<String> {
+    let name = |event: &ExecutionEvent| domain::event::encode(event).0;
+    let short = |name: String| name.replace("execution.", "").replace(".v1", "");
+    events.iter().map(name).map(short).collect()
+}
+
+fn count(events: &[ExecutionEvent], name: &str) -> usize {
+    names(events).iter().filter(|known| *known == name).count()
+}
+
+impl World {
+    async fn policies(&self, knowledge: &Arc<Passages>) -> Policies {
+        self.start(self.commands.clone(), knowledge.clone(), &[]).await
+    }
+
+    /// What an execution that succeeded put out.
+    async fn output(&self, id: Uuid) -> Value {
+        let events = self.ended(id).await;
+        match events.last() {
+            Some(ExecutionEvent::Succeeded { output, .. }) => {
+                let text = self.text(id, SUCCEEDED, OUTPUT, output).await;
+                serde_json::from_str(&text).expect("JSON")
+            }
+            _ => panic!("it ended otherwise: {:?}", names(&events)),
+        }
+    }
+
+    async fn until(&self, id: Uuid, name: &str) {
+        let mut head = self.log.watch();
+        let found = async {
+            loop {
+                head.mark_unchanged();
+                if names(&self.events(id).await).iter().any(|known| known == name) {
+                    return;
+                }
+                head.changed().await.expect("the log lives");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), found).await.expect(name);
+    }
+}
+
+#[tokio::test]
+async fn a_step_runs_where_its_condition_holds_and_what_needs_it_runs_all_the_same() {
+    let world = World::with(agent(json!([
+        { "id": "big", "type": "condition", "with": { "if": { "cel": "input.n > 3" } } },
+        { "id": "search", "type": "kb.search", "needs": ["big"], "when": "steps.big.output.value",
+          "with": { "query": "x" } },
+        { "id": "end", "type": "transform", "needs": ["search"],
+          "with": { "searched": { "cel": "steps.search.output != null" } } },
+    ])))
+    .await;
+    let knowledge = world.passages();
+    let policies = world.policies(&knowledge).await;
+    for (n, searched) in [(5, true), (1, false)] {
+        let id = world.request(n).await;
+        assert_eq!(world.output(id).await, json!({ "searched": searched }));
+        assert_eq!(count(&world.events(id).await, "step_skipped"), usize::from(!searched));
+    }
+    assert_eq!(knowledge.searches.load(Ordering::SeqCst), 1);
+    policies.stop().await;
+}
+
+#[tokio::test]
+async fn a_condition_that_cannot_be_asked_is_a_failure_of_its_step() {
+    let world = World::with(agent(json!([
+        { "id": "one", "type": "transform", "when": "input.missing > 1", "with": {} },
+    ])))
+    .await;
+    let policies = world.policies(&world.passages()).await;
+    let id = world.request(1).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert_eq!(names(&events), ["requested", "started", "step_started", "step_failed", "failed"]);
+}
+
+#[tokio::test]
+async fn light_steps_are_written_in_one_piece() {
+    let steps: Vec<Value> = (0..40)
+        .map(|n| {
+            let needs = if n == 0 { json!([]) } else { json!([format!("s{}", n - 1)]) };
+            json!({ "id": format!("s{n}"), "type": "transform", "needs": needs, "with": { "n": n } })
+        })
+        .collect();
+    let world = World::with(agent(json!(steps))).await;
+    let policies = world.policies(&world.passages()).await;
+    let id = world.request(1).await;
+    assert_eq!(world.output(id).await, json!({ "n": 39 }));
+    policies.stop().await;
+    assert_eq!(count(&world.events(id).await, "step_succeeded"), 40);
+    let stream = StreamId::new("execution", id);
+    let stored = world.commands.whole_stream(&stream).await.expect("read");
+    let commands: std::collections::BTreeSet<Uuid> =
+        stored.iter().map(|event| event.command_id).collect();
+    assert_eq!(commands.len(), 3, "asked for, claimed, done");
+}
+
+#[tokio::test]
+async fn a_step_is_tried_again_later_and_nobody_is_busy_meanwhile() {
+    let world = World::with(agent(json!([
+        { "id": "search", "type": "kb.search", "with": { "query": "x" },
+          "retry": { "attempts": 3, "backoff": { "initial": "100ms", "jitter": 0 } } },
+    ])))
+    .await;
+    let knowledge = world.passages();
+    knowledge.not_ready.store(2, Ordering::SeqCst);
+    let policies = world.policies(&knowledge).await;
+    let id = world.request(1).await;
+    let events = world.ended(id).await;
+    assert_eq!(
+        names(&events),
+        [
+            "requested",
+            "started",
+            "step_started",
+            "step_failed",
+            "waiting",
+            "started",
+            "step_started",
+            "step_failed",
+            "waiting",
+            "started",
+            "step_started",
+            "step_succeeded",
+            "succeeded"
+        ]
+    );
+    let attempt = |event: &ExecutionEvent| match event {
+        ExecutionEvent::StepStarted { attempt, .. } => Some(*attempt),
+        _ => None,
+    };
+    assert_eq!(events.iter().filter_map(attempt).collect::<Vec<_>>(), [1, 2, 3]);
+
+    knowledge.not_ready.store(usize::MAX, Ordering::SeqCst);
+    let id = world.request(1).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert_eq!(count(&events, "step_failed"), 3);
+    assert!(
+        matches!(events.last(), Some(ExecutionEvent::Failed { code, .. }) if code == "search_not_ready")
+    );
+}
+
+#[tokio::test]
+async fn an_execution_goes_on_behind_a_failure_that_it_may_have() {
+    let world = World::with(agent(json!([
+        { "id": "one", "type": "transform", "with": { "value": { "cel": "1 / input.n" } },
+          "on_error": "continue" },
+        { "id": "two", "type": "transform", "needs": ["one"],
+          "with": { "code": { "cel": "has(steps.one.output.error) ? steps.one.output.error.code : 'none'" } } },
+    ])))
+    .await;
+    let policies = world.policies(&world.passages()).await;
+    let id = world.request(0).await;
+    assert_eq!(world.output(id).await, json!({ "code": "cel_failed" }));
+    let id = world.request(1).await;
+    assert_eq!(world.output(id).await, json!({ "code": "none" }));
+    policies.stop().await;
+}
+
+#[tokio::test]
+async fn a_step_is_done_for_each_item_of_a_list_in_the_order_of_the_list() {
+    let world = World::with(agent(json!([
+        { "id": "each", "type": "kb.search", "with": { "query": { "template": "{{ index }}: {{ item }}" } },
+          "foreach": { "items": "input.words", "max_parallel": 3, "max_items": 4 },
+          "retry": { "attempts": 5, "backoff": { "initial": "100ms" } } },
+        { "id": "texts", "type": "transform", "needs": ["each"], "foreach": "steps.each.output.items",
+          "with": { "text": { "cel": "item.passages[0].text" } } },
+    ])))
+    .await;
+    let knowledge = world.passages();
+    knowledge.not_ready.store(2, Ordering::SeqCst);
+    let policies = world.policies(&knowledge).await;
+    let id = world.request_on(json!({ "words": ["a", "b", "c", "d"] })).await;
+    let texts = ["about 0: a", "about 1: b", "about 2: c", "about 3: d"];
+    let items: Vec<Value> = texts.iter().map(|text| json!({ "text": text })).collect();
+    assert_eq!(world.output(id).await, json!({ "items": items }));
+    let events = world.events(id).await;
+    let done = successes(&events);
+    for step in ["each[0]", "each[1]", "each[2]", "each[3]", "each", "texts"] {
+        assert_eq!(done.iter().filter(|known| **known == step).count(), 1, "{step}: {done:?}");
+    }
+    assert_eq!(count(&events, "step_failed"), 2, "two items were tried again");
+
+    let none = world.request_on(json!({ "words": [] })).await;
+    assert_eq!(world.output(none).await, json!({ "items": [] }));
+    for words in [json!(["a", "b", "c", "d", "e"]), json!("no list")] {
+        let searches = knowledge.searches.load(Ordering::SeqCst);
+        let id = world.request_on(json!({ "words": words })).await;
+        let events = world.ended(id).await;
+        assert!(matches!(events.last(), Some(ExecutionEvent::Failed { .. })), "{events:?}");
+        assert_eq!(knowledge.searches.load(Ordering::SeqCst), searches, "not even the first one");
+    }
+    policies.stop().await;
+}
+
+#[tokio::test]
+async fn an_execution_that_waits_goes_on_after_a_restart_and_not_before_its_time() {
+    let world = World::with(agent(json!([
+        { "id": "one", "type": "kb.search", "with": { "query": "x" } },
+        { "id": "wait", "type": "wait", "needs": ["one"], "with": { "for": "1s" } },
+        { "id": "two", "type": "kb.search", "needs": ["wait"], "with": { "query": "y" } },
+    ])))
+    .await;
+    let knowledge = world.passages();
+    let policies = world.policies(&knowledge).await;
+    let begun = Utc::now();
+    let id = world.request(1).await;
+    world.until(id, "waiting").await;
+    policies.stop().await;
+    assert_eq!(knowledge.searches.load(Ordering::SeqCst), 1);
+
+    let policies = world.start(world.commands.clone(), knowledge.clone(), &[id]).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert!(Utc::now() - begun >= TimeDelta::seconds(1));
+    assert_eq!(successes(&events), ["one", "wait", "two"]);
+    assert_eq!(count(&events, "waiting"), 1);
+    assert_eq!(knowledge.searches.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_wait_until_a_time_that_is_past_is_none() {
+    let world = World::with(agent(json!([
+        { "id": "wait", "type": "wait", "with": { "until": "2020-01-01T00:00:00Z" } },
+    ])))
+    .await;
+    let policies = world.policies(&world.passages()).await;
+    let id = world.request(1).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert_eq!(successes(&events), ["wait"]);
+    assert_eq!(count(&events, "waiting"), 0);
+}
+
+#[tokio::test]
+async fn a_paused_execution_stands_still_until_it_is_continued() {
+    let world = World::with(agent(json!([
+        { "id": "wait", "type": "wait", "with": { "for": "200ms" } },
+        { "id": "two", "type": "kb.search", "needs": ["wait"], "with": { "query": "y" } },
+    ])))
+    .await;
+    let knowledge = world.passages();
+    let policies = world.policies(&knowledge).await;
+    let id = world.request(1).await;
+    world.until(id, "waiting").await;
+    world.commands.pause_execution(id, &world.ask()).await.expect("paused");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(names(&world.events(id).await).last().map(String::as_str), Some("paused"));
+    world.commands.continue_execution(id, &world.ask()).await.expect("continued");
+    assert_eq!(successes(&world.ended(id).await), ["wait", "two"]);
+    policies.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_paused_in_the_middle_of_a_step_keeps_what_the_step_put_out() {
+    let world = World::new().await;
+    let knowledge = world.passages();
+    // The search is being tried, again and again, when it is paused.
+    knowledge.not_ready.store(usize::MAX, Ordering::SeqCst);
+    let policies = world.policies(&knowledge).await;
+    let id = world.request(5).await;
+    while knowledge.searches.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    world.commands.pause_execution(id, &world.ask()).await.expect("paused");
+    knowledge.not_ready.store(0, Ordering::SeqCst);
+    world.until(id, "paused").await;
+    let mut successes_so_far = 0;
+    while successes_so_far < 2 {
+        successes_so_far = successes(&world.events(id).await).len();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(successes(&world.events(id).await), ["one", "two"]);
+    let searches = knowledge.searches.load(Ordering::SeqCst);
+    world.commands.continue_execution(id, &world.ask()).await.expect("continued");
+    assert_eq!(successes(&world.ended(id).await), ["one", "two", "three"]);
+    assert_eq!(knowledge.searches.load(Ordering::SeqCst), searches, "it was not searched again");
+    policies.stop().await;
+}
+
+#[tokio::test]
+async fn an_execution_is_stopped_in_the_middle_of_a_step() {
+    let world = World::new().await;
+    let knowledge = world.passages();
+    knowledge.not_ready.store(usize::MAX, Ordering::SeqCst);
+    let policies = world.policies(&knowledge).await;
+    let id = world.request(5).await;
+    while knowledge.searches.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let stop = ExecutionCommand::Cancel { reason: CancelReason::Stopped };
+    world.commands.execute::<Execution>(id, stop, &world.ask()).await.expect("stopped");
+    // Nobody is at it any more: the search is no longer tried.
+    let mut before = usize::MAX;
+    while knowledge.searches.load(Ordering::SeqCst) != before {
+        before = knowledge.searches.load(Ordering::SeqCst);
+        tokio::time::sleep(PAUSE_OF_A_STEP * 3).await;
+    }
+    let events = world.events(id).await;
+    assert!(matches!(events.last(), Some(ExecutionEvent::Cancelled { .. })), "{events:?}");
+    policies.stop().await;
+}
+
+/// How often a step looks whether what it needs is there by now.
+const PAUSE_OF_A_STEP: Duration = Duration::from_millis(250);
+
+#[tokio::test]
+async fn a_step_an_execution_and_a_place_in_the_queue_end_when_their_time_is_over() {
+    let search =
+        json!([{ "id": "one", "type": "kb.search", "timeout": "1s", "with": { "query": "x" } }]);
+    let world = World::with(agent(search.clone())).await;
+    let knowledge = world.passages();
+    knowledge.stalls.store(true, Ordering::SeqCst);
+    let policies = world.policies(&knowledge).await;
+    let id = world.request(1).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert!(
+        matches!(events.last(), Some(ExecutionEvent::Failed { code, .. }) if code == "step_timed_out"),
+        "{events:?}"
+    );
+
+    let waits = json!([{ "id": "one", "type": "wait", "with": { "for": { "cel": "'1h'" } } }]);
+    for steps in [waits, json!([{ "id": "one", "type": "kb.search", "with": { "query": "x" } }])] {
+        let limited = with_limits(agent(steps), json!({ "timeout": "1s" }));
+        let world = World::with(limited).await;
+        let knowledge = world.passages();
+        knowledge.stalls.store(true, Ordering::SeqCst);
+        let policies = world.policies(&knowledge).await;
+        let id = world.request(1).await;
+        let events = world.ended(id).await;
+        policies.stop().await;
+        let limit = TimeLimit::Execution;
+        assert_eq!(events.last(), Some(&ExecutionEvent::TimedOut { limit }), "{events:?}");
+    }
+
+    let world = World::with(with_limits(agent(search), json!({ "queue_timeout": "1s" }))).await;
+    let id = world.request(1).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let policies = world.start(world.commands.clone(), world.passages(), &[id]).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert_eq!(events[1..], [ExecutionEvent::TimedOut { limit: TimeLimit::Queue }]);
+}
+
+#[tokio::test]
+async fn an_execution_is_repeated_from_its_start_from_where_it_failed_or_from_any_step() {
+    let world = World::with(agent(json!([
+        { "id": "one", "type": "kb.search", "with": { "query": "one" } },
+        { "id": "each", "type": "kb.search", "needs": ["one"], "foreach": "input.words",
+          "with": { "query": { "cel": "item" } } },
+        { "id": "end", "type": "transform", "needs": ["each"],
+          "with": { "count": { "cel": "size(steps.each.output.items)" } } },
+    ])))
+    .await;
+    let knowledge = world.passages();
+    let policies = world.policies(&knowledge).await;
+    knowledge.fails_at.store(3, Ordering::SeqCst);
+    let id = world.request_on(json!({ "words": ["a", "b"] })).await;
+    let events = world.ended(id).await;
+    assert!(matches!(events.last(), Some(ExecutionEvent::Failed { .. })), "{:?}", names(&events));
+
+    let searches = || knowledge.searches.load(Ordering::SeqCst);
+    let retry = async |from: RetryFrom| {
+        let before = searches();
+        let done = world.commands.retry_execution(id, from, &world.ask()).await.expect("asked for");
+        let again = done.stream_id().expect("an id");
+        assert_eq!(world.output(again).await, json!({ "count": 2 }));
+        let events = world.events(again).await;
+        assert!(matches!(&events[1], ExecutionEvent::Retried { of, .. } if *of == id));
+        (searches() - before, count(&events, "step_reused"))
+    };
+    assert_eq!(retry(RetryFrom::Failed).await, (1, 2), "the second word alone");
+    assert_eq!(retry(RetryFrom::Step("each".into())).await, (2, 1), "both words");
+    assert_eq!(retry(RetryFrom::Start).await, (3, 0));
+
+    let refused = |outcome: Result<crate::Done, Error>| match outcome {
+        Err(Error::Refused { code, .. }) => code,
+        Err(Error::Invalid { .. }) => "invalid",
+        other => panic!("{other:?}"),
+    };
+    let from = RetryFrom::Step("x".into());
+    let unknown = world.commands.retry_execution(id, from, &world.ask()).await;
+    assert_eq!(refused(unknown), "invalid");
+    let done =
+        world.commands.retry_execution(id, RetryFrom::Start, &world.ask()).await.expect("asked");
+    let good = done.stream_id().expect("an id");
+    world.ended(good).await;
+    let nothing = world.commands.retry_execution(good, RetryFrom::Failed, &world.ask()).await;
+    assert_eq!(refused(nothing), "nothing_failed");
+    policies.stop().await;
+    let waiting = world.request_on(json!({ "words": [] })).await;
+    let early = world.commands.retry_execution(waiting, RetryFrom::Start, &world.ask()).await;
+    assert_eq!(refused(early), "execution_not_ended");
+}
+
+#[tokio::test]
+async fn a_crash_at_any_write_repeats_no_finished_step_and_loses_no_wait() {
+    let manifest = agent(json!([
+        { "id": "light", "type": "transform", "with": { "words": { "cel": "input.words" } } },
+        { "id": "each", "type": "kb.search", "needs": ["light"], "foreach": "steps.light.output.words",
+          "with": { "query": { "cel": "item" } } },
+        { "id": "off", "type": "kb.search", "needs": ["each"], "when": "false", "with": { "query": "x" } },
+        { "id": "wait", "type": "wait", "needs": ["each"], "with": { "for": "20ms" } },
+        { "id": "note", "type": "kb.ingest", "needs": ["wait"], "with": { "title": "Note", "text": "text" } },
+    ]));
+    for stores_the_last in [false, true] {
+        for lives in 1.. {
+            let world = World::with(manifest.clone()).await;
+            let id = world.request_on(json!({ "words": ["a", "b"] })).await;
+            let log = world.log.clone();
+            let left = AtomicUsize::new(lives);
+            let mortal = Arc::new(Mortal { log, left, stores_the_last });
+            let commands = open_commands(world.folder.path(), mortal.clone()).await;
+            let knowledge = world.passages();
+            let first_life = world.start(commands, knowledge.clone(), &[id]).await;
+            let mut survived = false;
+            while mortal.left.load(Ordering::SeqCst) > 0 && !survived {
+                let events = world.events(id).await;
+                survived = matches!(events.last(), Some(ExecutionEvent::Succeeded { .. }));
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            first_life.stop().await;
+
+            let commands = open_commands(world.folder.path(), world.log.clone()).await;
+            let second_life = world.start(commands, knowledge.clone(), &[id]).await;
+            let events = world.ended(id).await;
+            second_life.stop().await;
+            let context = format!("{lives} writes, the last one stored: {stores_the_last}");
+            let mut done = successes(&events);
+            done.sort_unstable();
+            assert_eq!(done, ["each", "each[0]", "each[1]", "light", "note", "wait"], "{context}");
+            assert_eq!(count(&events, "step_skipped"), 1, "{context}");
+            assert!(knowledge.searches.load(Ordering::SeqCst) <= 3, "one more than two, {context}");
+            assert_eq!(world.uploads().await, 1, "{context}");
+            if survived {
+                assert!(lives > 8, "it was killed at each of its writes before");
+                break;
+            }
+        }
+    }
+}
