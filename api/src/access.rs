@@ -34,7 +34,7 @@ pub enum Right {
     WriteAgents,
     /// See executions.
     ReadExecutions,
-    /// Execute agents.
+    /// Execute agents, stop executions.
     Execute,
     /// See and search knowledge bases.
     ReadKnowledge,

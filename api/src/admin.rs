@@ -1,15 +1,11 @@
 //! The read models, for those who look after the server: `/api/projections`.
 
-use std::collections::HashMap;
-
 use axum::extract::State;
-use parking_lot::Mutex;
 use projections::Status;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use crate::access::Right;
 use crate::answers::Nothing;
@@ -21,9 +17,6 @@ use crate::http::openapi::{
 use crate::http::page::NoFilters;
 use crate::http::reply::{Envelope, ListEnvelope};
 use crate::http::{Idempotency, ListQuery, ListReply, OptionalJson, Path, Problem, Reply, Total};
-
-/// How many rebuilds are remembered.
-const REMEMBERED: usize = 1_000;
 
 /// The routes of the read models.
 pub fn router() -> OpenApiRouter<App> {
@@ -52,41 +45,6 @@ fn statuses(app: &App) -> Vec<Status> {
     let mut statuses = app.views.statuses();
     statuses.push(app.search.status());
     statuses
-}
-
-/// The rebuilds that were asked for under an `Idempotency-Key` since the server started: a rebuild is no
-/// event, so the log does not remember them.
-#[derive(Debug, Default)]
-pub struct Rebuilds(Mutex<HashMap<Uuid, Remembered>>);
-
-/// What was asked for, and the position that was answered.
-#[derive(Clone, Copy, Debug)]
-struct Remembered {
-    digest: [u8; 32],
-    position: u64,
-}
-
-impl Rebuilds {
-    /// The position that was answered to this very request before.
-    ///
-    /// # Errors
-    /// 422 where the key came with another request.
-    fn before(&self, command: Uuid, digest: [u8; 32]) -> Result<Option<u64>, Problem> {
-        match self.0.lock().get(&command) {
-            None => Ok(None),
-            Some(known) if known.digest == digest => Ok(Some(known.position)),
-            Some(_) => Err(commands::Error::CommandReused.into()),
-        }
-    }
-
-    fn remember(&self, command: Uuid, remembered: Remembered) {
-        let mut known = self.0.lock();
-        // Whoever asks so often has not lost an answer.
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(command, remembered);
-    }
 }
 
 /// A rebuild that goes on.
@@ -133,7 +91,7 @@ async fn rebuild_projection(
     let _ = app.views.rebuild(&name) || app.search.rebuild(&name);
     let position = app.views.position().0;
     if idempotency.key().is_some() {
-        app.rebuilds.remember(command, Remembered { digest, position });
+        app.rebuilds.remember(command, digest, position);
     }
     Ok(accepted(name, position))
 }

@@ -18,7 +18,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::admin::Rebuilds;
+use crate::answers::FirstAnswers;
+use crate::execution::StoppedExecutions;
 use crate::http::Problem;
 use crate::known_tokens::KnownTokens;
 use crate::model::Trouble;
@@ -54,8 +55,10 @@ pub struct Parts {
     pub known_tokens: KnownTokens,
     /// Refused attempts that were not written yet.
     pub rejections: PendingRejections,
-    /// Rebuilds of read models that were asked for.
-    pub rebuilds: Rebuilds,
+    /// Rebuilds of read models that were asked for, and the positions that were answered.
+    pub rebuilds: FirstAnswers<u64>,
+    /// Executions that were stopped together, and the positions that were answered.
+    pub bulk_stops: FirstAnswers<(StoppedExecutions, u64)>,
     /// Cancelled when the server stops.
     pub shutdown: CancellationToken,
     /// How long an access token is good.

@@ -1,4 +1,4 @@
-//! Executions: `/api/agent-base/{id}/executions`, and how an execution is shown everywhere.
+//! Executions: `/api/agent-base/{id}/executions`, and how an execution is found and shown everywhere.
 //!
 //! The rule of this file: what people and agents wrote is opened here, right before it is answered,
 //! and what was shredded shows as `null`.
@@ -10,8 +10,10 @@ use chrono::{DateTime, Utc};
 use eventlog::StreamId;
 use projections::execution::{self, Attempt, Failure, Filter, SealedPayload};
 use projections::{Listing, Window, agent, stored_time};
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -24,17 +26,21 @@ use crate::app::App;
 use crate::caller::Caller;
 use crate::http::openapi::{MinPositionParam, PageParams, ReadFailures};
 use crate::http::reply::ListEnvelope;
-use crate::http::{FieldError, ListQuery, ListReply, Path, Problem};
+use crate::http::{ETag, FieldError, ListQuery, ListReply, Path, Problem};
 use crate::lists::{total, window};
 
+pub mod accepted;
 mod search;
+mod stop;
+
+pub use stop::StoppedExecutions;
 
 /// The longest text that is looked for.
 const LONGEST_NEEDLE: usize = 200;
 
 /// The routes of executions.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_executions))
+    OpenApiRouter::new().routes(routes!(list_executions)).routes(routes!(stop::stop_executions))
 }
 
 /// How far an execution is.
@@ -47,7 +53,7 @@ pub enum ExecutionStatus {
     Running,
     /// Somebody paused it.
     Paused,
-    /// It waits for something outside.
+    /// It waits for a time, or for the next attempt at a step.
     Waiting,
     /// It is done.
     Succeeded,
@@ -60,6 +66,19 @@ pub enum ExecutionStatus {
 }
 
 impl ExecutionStatus {
+    /// Those of an execution that has not ended; one that is never begun need not be stopped later.
+    const OPEN: [ExecutionStatus; 4] = [
+        ExecutionStatus::Queued,
+        ExecutionStatus::Paused,
+        ExecutionStatus::Waiting,
+        ExecutionStatus::Running,
+    ];
+
+    /// Nothing more comes of it.
+    pub fn is_ended(self) -> bool {
+        !ExecutionStatus::OPEN.contains(&self)
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             ExecutionStatus::Queued => "queued",
@@ -74,6 +93,23 @@ impl ExecutionStatus {
     }
 }
 
+/// How far a step is.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "it is only described: the read models give the words")]
+enum StepStatus {
+    /// It is being done.
+    Running,
+    /// It is done.
+    Succeeded,
+    /// It cannot be done, or is tried again.
+    Failed,
+    /// Its `when` did not hold.
+    Skipped,
+    /// What it put out in the execution that this one repeats is good.
+    Reused,
+}
+
 /// One run of one agent version.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Execution {
@@ -85,9 +121,14 @@ pub struct Execution {
     pub version_id: Uuid,
     /// What started it.
     pub trigger_id: Option<Uuid>,
+    /// The execution that it repeats.
+    pub retry_of: Option<Uuid>,
     /// How far it is.
     #[schema(value_type = ExecutionStatus)]
     pub status: String,
+    /// Until when it waits, while it does.
+    #[schema(format = DateTime)]
+    pub waiting_until: Option<String>,
     /// What it works on.
     #[schema(value_type = Value)]
     pub input: Option<Value>,
@@ -127,8 +168,8 @@ pub struct ExecutionError {
 pub struct ExecutionStep {
     /// Its id in the manifest.
     pub step_id: String,
-    /// How far its newest attempt is: `running`, `succeeded` or `failed`.
-    #[schema(value_type = ExecutionStatus)]
+    /// How far its newest attempt is; `skipped` and `reused` without one.
+    #[schema(value_type = StepStatus)]
     pub status: String,
     /// What came out.
     #[schema(value_type = Value)]
@@ -152,7 +193,7 @@ pub struct StepAttempt {
     #[schema(minimum = 1)]
     pub attempt: u32,
     /// How far it is: `running`, `succeeded` or `failed`.
-    #[schema(value_type = ExecutionStatus)]
+    #[schema(value_type = StepStatus)]
     pub status: String,
     /// Why it failed.
     pub error: Option<ExecutionError>,
@@ -186,6 +227,33 @@ struct ExecutionFilters {
     q: Option<String>,
 }
 
+impl ExecutionFilters {
+    fn filter(&self) -> Filter {
+        Filter {
+            status: self.status.map(|status| status.as_str().to_owned()),
+            trigger: self.trigger_id,
+            version: self.version_id,
+            from: self.from.map(stored_time),
+            to: self.to.map(stored_time),
+        }
+    }
+
+    /// The text that is looked for.
+    fn needle(&self) -> Result<Option<&str>, Problem> {
+        match self.q.as_deref() {
+            Some(needle) if needle.chars().count() > LONGEST_NEEDLE => Err(needle_too_long()),
+            needle => Ok(needle),
+        }
+    }
+}
+
+/// The product of an agent that the caller may see, uninstalled or not: its history stays.
+fn product_of(app: &App, caller: &Caller, agent: Uuid) -> Result<Uuid, Problem> {
+    let found = app.read(|db| agent::get(db, agent))?.ok_or_else(agent_not_found)?;
+    reach(app, caller, found.product, agent_not_found)?;
+    Ok(found.product)
+}
+
 /// List the executions of an agent
 ///
 /// Newest first, without their steps. Those of an uninstalled agent stay readable.
@@ -203,19 +271,10 @@ async fn list_executions(
     Path(id): Path<Uuid>,
     query: ListQuery<ExecutionFilters>,
 ) -> Result<ListReply<Execution>, Problem> {
-    let found = app.read(|db| agent::get(db, id))?.ok_or_else(agent_not_found)?;
-    reach(&app, &caller, found.product, agent_not_found)?;
-    let filters = &query.filters;
-    let filter = Filter {
-        status: filters.status.map(|status| status.as_str().to_owned()),
-        trigger: filters.trigger_id,
-        version: filters.version_id,
-        from: filters.from.map(stored_time),
-        to: filters.to.map(stored_time),
-    };
+    product_of(&app, &caller, id)?;
+    let filter = query.filters.filter();
     let window = window(&query)?;
-    let listing = match &filters.q {
-        Some(needle) if needle.chars().count() > LONGEST_NEEDLE => return Err(needle_too_long()),
+    let listing = match query.filters.needle()? {
         Some(needle) => search::search(&app, id, &filter, needle, window).await?,
         None => page(&app, id, &filter, window).await?,
     };
@@ -245,14 +304,48 @@ async fn page(
     Ok(Listing { items: shown, total, total_is_capped, cursor })
 }
 
+pub(crate) fn execution_not_found() -> Problem {
+    Problem::not_found(
+        "execution_not_found",
+        "there is no such execution: list those of the agent to see which there are",
+    )
+}
+
+/// An execution that the caller may see.
+pub(crate) fn find(app: &App, caller: &Caller, id: Uuid) -> Result<execution::Execution, Problem> {
+    let found = app.read(|db| execution::get(db, id))?.ok_or_else(execution_not_found)?;
+    reach(app, caller, found.product, execution_not_found)?;
+    Ok(found)
+}
+
+/// An execution and its attempts, as they stand in the read models.
+pub(crate) type Rows = (execution::Execution, Vec<Attempt>);
+
+/// An execution and its attempts, both of one moment.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn rows(db: &Connection, id: Uuid) -> Result<Option<Rows>, projections::Error> {
+    let snapshot = db.unchecked_transaction()?;
+    Ok(execution::get(&snapshot, id)?.zip(Some(execution::attempts(&snapshot, id)?)))
+}
+
 /// An execution with its steps; none when there is none of that id.
 ///
 /// # Errors
 /// The read models or the vault fail.
 pub async fn whole(app: &App, id: Uuid) -> Result<Option<Execution>, Problem> {
-    let found =
-        app.read(|db| Ok(execution::get(db, id)?.zip(Some(execution::attempts(db, id)?))))?;
-    let Some((row, attempts)) = found else { return Ok(None) };
+    match app.read(|db| rows(db, id))? {
+        Some(rows) => Ok(Some(show_whole(app, rows).await?)),
+        None => Ok(None),
+    }
+}
+
+/// An execution with its steps, its texts opened.
+///
+/// # Errors
+/// The vault fails.
+pub(crate) async fn show_whole(app: &App, (row, attempts): Rows) -> Result<Execution, Problem> {
     let texts = Texts::open(app, &row).await?;
     let mut steps: Vec<ExecutionStep> = Vec::new();
     for attempt in attempts {
@@ -265,7 +358,17 @@ pub async fn whole(app: &App, id: Uuid) -> Result<Option<Execution>, Problem> {
         };
         add_attempt(&mut steps, attempt, output.as_deref().and_then(value), error);
     }
-    Ok(Some(Execution { steps: Some(steps), ..show(row, texts) }))
+    Ok(Execution { steps: Some(steps), ..show(row, texts) })
+}
+
+/// The tag of an execution as it is shown. An execution is nothing but its progress, so its tag is
+/// made of all that is shown: whoever asks for what is new never misses its end.
+///
+/// # Errors
+/// Never, as far as is known.
+pub(crate) fn etag(shown: &Execution) -> Result<ETag, Problem> {
+    let bytes = serde_json::to_vec(shown).map_err(|error| Problem::internal(&error))?;
+    Ok(ETag::of_content(&hex::encode(&Sha256::digest(bytes)[..16])))
 }
 
 fn add_attempt(
@@ -292,7 +395,9 @@ fn add_attempt(
     step.ended_at.clone_from(&ended_at);
     step.error.clone_from(&error);
     step.output = output;
-    step.attempts.push(StepAttempt { attempt, status, error, started_at, ended_at });
+    if attempt > 0 {
+        step.attempts.push(StepAttempt { attempt, status, error, started_at, ended_at });
+    }
 }
 
 /// Waits until an execution has ended, and shows it then; none when that takes longer than `within`,
@@ -359,14 +464,21 @@ async fn open(
     Ok(opened.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-fn value(text: &str) -> Option<Value> {
+pub(crate) fn value(text: &str) -> Option<Value> {
     serde_json::from_str(text).ok()
 }
 
 fn explain(failure: &Failure, message: Option<String>) -> ExecutionError {
-    let interrupted =
-        || "the server stopped in the middle of it; it was begun again, or given up".to_owned();
-    let message = if failure.message.is_none() { Some(interrupted()) } else { message };
+    let known = match failure.code.as_str() {
+        "queue_timed_out" => {
+            "no worker began with it in time: raise limits.queue_timeout, or ask for less at once"
+        }
+        "execution_timed_out" => {
+            "it took longer than the agent's limits.timeout: give it less to do, or more time"
+        }
+        _ => "the server stopped in the middle of it; it was begun again, or given up",
+    };
+    let message = if failure.message.is_none() { Some(known.to_owned()) } else { message };
     ExecutionError { code: failure.code.clone(), message, step_id: failure.step.clone() }
 }
 
@@ -376,7 +488,9 @@ fn show(row: execution::Execution, texts: Texts) -> Execution {
         agent_id: row.agent,
         version_id: row.version_id,
         trigger_id: row.trigger,
+        retry_of: row.retry_of,
         status: row.status,
+        waiting_until: row.waiting_until,
         input: texts.input.as_deref().and_then(value),
         output: texts.output.as_deref().and_then(value),
         error: row.error.as_ref().map(|failure| explain(failure, texts.error)),

@@ -43,3 +43,4 @@ mod service;
 mod session;
 mod trigger;
 mod user;
+mod workflow;

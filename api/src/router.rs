@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::record::remember;
 use crate::{
     admin, agent, api_token, audit_log, event, execution, file, knowledge_base, product, search,
-    service, session, trigger, user,
+    service, session, trigger, user, workflow,
 };
 
 /// How the routes are dressed.
@@ -67,6 +67,7 @@ fn ordinary() -> OpenApiRouter<App> {
         .merge(agent::router())
         .merge(trigger::router())
         .merge(execution::router())
+        .merge(workflow::router())
         .merge(audit_log::router())
         .merge(event::router())
         .merge(admin::router())
@@ -80,6 +81,7 @@ fn long(upload_limit: u64) -> OpenApiRouter<App> {
         .merge(event::long_router())
         .merge(audit_log::long_router())
         .merge(trigger::long_router())
+        .merge(workflow::long_router())
 }
 
 /// The OpenAPI document of every route.

@@ -222,6 +222,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         known_tokens: Default::default(),
         rejections: Default::default(),
         rebuilds: Default::default(),
+        bulk_stops: Default::default(),
         shutdown: shutdown.clone(),
         access_ttl: TimeDelta::from_std(config.access_token_ttl)?,
         refresh_ttl: TimeDelta::from_std(config.refresh_token_ttl)?,

@@ -1,15 +1,13 @@
 //! Triggers: `/api/agent-base/triggers`.
 
-use std::time::Duration;
-
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use commands::NewExecution;
 use projections::agent;
 use projections::trigger::{self, Trigger};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -18,7 +16,8 @@ use crate::access::Right;
 use crate::agent::reach;
 use crate::app::App;
 use crate::caller::{Caller, Circumstances};
-use crate::execution::{self, Execution, ExecutionStatus};
+use crate::execution::Execution;
+use crate::execution::accepted::{self, AcceptedExecution, Wait};
 use crate::http::openapi::{
     IdempotencyKeyParam, IfNoneMatchParam, MinPositionParam, PageParams, ReadFailures,
     WriteFailures,
@@ -26,12 +25,9 @@ use crate::http::openapi::{
 use crate::http::page::NoFilters;
 use crate::http::reply::{Envelope, ListEnvelope};
 use crate::http::{
-    ETag, FieldError, IfNoneMatch, ListQuery, ListReply, OptionalJson, Path, Problem, Query, Reply,
+    ETag, IfNoneMatch, ListQuery, ListReply, OptionalJson, Path, Problem, Query, Reply,
 };
 use crate::lists::{total, window};
-
-/// The longest time that an answer waits for an execution to end, in seconds.
-const LONGEST_WAIT: u64 = 60;
 
 /// The routes of triggers that answer at once.
 pub fn router() -> OpenApiRouter<App> {
@@ -49,30 +45,6 @@ pub fn long_router() -> OpenApiRouter<App> {
 struct NewRun {
     /// What the agent is to work on, as the `inputs` of its manifest say; `{}` without it.
     input: Option<Value>,
-}
-
-/// How long to wait.
-#[derive(Debug, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
-struct Wait {
-    /// Waits so many seconds for the execution to end.
-    #[param(minimum = 0, maximum = 60, default = 0)]
-    wait_seconds: Option<u64>,
-}
-
-/// An execution that was asked for.
-#[derive(Debug, Serialize, ToSchema)]
-struct AcceptedExecution {
-    /// The execution.
-    execution_id: Uuid,
-    /// The agent.
-    agent_id: Uuid,
-    /// The version of the agent's workflow.
-    version_id: Uuid,
-    /// The trigger.
-    trigger_id: Uuid,
-    /// How far it was when it was accepted: `queued`.
-    status: ExecutionStatus,
 }
 
 fn trigger_not_found() -> Problem {
@@ -158,39 +130,11 @@ async fn execute_trigger(
     body: OptionalJson<NewRun>,
 ) -> Result<Response, Problem> {
     let trigger = find(&app, &caller, id)?;
-    let wait = wait.wait_seconds.unwrap_or(0);
-    if wait > LONGEST_WAIT {
-        return Err(waits_too_long());
-    }
+    let wait = wait.time()?;
     let NewRun { input } = body.read()?;
     let ask = circumstances.ask(&app, &caller, Some(trigger.product_id), &[body.bytes()]).await?;
     // A trigger that is gone is refused there, unless this request was answered before.
     let new = NewExecution { agent: trigger.agent_id, trigger: Some(id), input };
     let done = app.commands.request_execution(new, &ask).await?;
-    let position = app.applied(&done).await?;
-    let execution_id = done.stream_id().unwrap_or_default();
-    if wait > 0
-        && let Some(execution) =
-            execution::ended(&app, execution_id, Duration::from_secs(wait)).await?
-    {
-        // What is shown is its end: whoever asks another node for it must not see less.
-        let position = position.max(app.views.position().0);
-        let reply = Reply::ok("Execution ended", execution).position(position);
-        return Ok(reply.replayed(done.replayed).into_response());
-    }
-    let accepted = AcceptedExecution {
-        execution_id,
-        agent_id: trigger.agent_id,
-        version_id: trigger.version_id,
-        trigger_id: id,
-        status: ExecutionStatus::Queued,
-    };
-    let reply = Reply::accepted("Execution accepted", accepted).position(position);
-    Ok(reply.replayed(done.replayed).into_response())
-}
-
-fn waits_too_long() -> Problem {
-    let message = format!("must be a whole number from 0 to {LONGEST_WAIT}");
-    Problem::malformed("invalid_parameters", "bad query parameters: wait_seconds; errors says why")
-        .with_error(FieldError::new("/wait_seconds", "out_of_range", message))
+    accepted::answer(&app, &done, wait).await
 }

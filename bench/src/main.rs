@@ -12,6 +12,7 @@ mod bare_list;
 mod cluster;
 mod commands;
 mod embed;
+mod flow;
 mod history;
 mod list;
 mod peers;
@@ -34,7 +35,7 @@ use report::{Clock, HEAD, Row, Scale};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Every measurement: those of the table in its order, and one that explains another.
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "commands",
     "replay",
     "list",
@@ -42,6 +43,7 @@ const NAMES: [&str; 11] = [
     "search",
     "start",
     "memory",
+    "flow",
     "postgres-commands",
     "postgres-lag",
     "postgres-replay",
@@ -73,7 +75,7 @@ fn run(arguments: Vec<String>) -> anyhow::Result<()> {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     if wanted.is_empty() || wanted.contains(&"all") {
-        wanted = NAMES[..10].to_vec();
+        wanted = NAMES[..11].to_vec();
     }
     let mut table = Vec::new();
     for wanted in wanted {
@@ -98,6 +100,7 @@ async fn measure(name: &str, scale: Scale) -> anyhow::Result<Vec<Row>> {
         "search" => search::measure(scale).await,
         "start" => start::measure_start(scale),
         "memory" => start::measure_memory(scale),
+        "flow" => flow::measure(scale).await,
         _ => postgres::measure(name, scale).await,
     }
 }

@@ -1,11 +1,12 @@
-//! Executions: asking for a run of an agent.
+//! Executions: asking for a run of an agent, and stopping one or many.
 
 mod control;
 
 use domain::agent::{Agent, AgentError};
-use domain::execution::{Execution, ExecutionCommand, ExecutionRequest};
+use domain::execution::{CancelReason, Execution, ExecutionCommand, ExecutionRequest};
 use domain::trigger::{Trigger, TriggerError};
-use eventlog::StreamId;
+use eventlog::{Position, StreamId};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -15,6 +16,12 @@ pub use control::RetryFrom;
 
 pub(crate) const REQUESTED: &str = "execution.requested.v1";
 pub(crate) const INPUT: &str = "input";
+
+/// How often an execution that goes on all the while is told to stop.
+const MOST_RACES: usize = 20;
+
+/// How many executions are stopped at once: their events share commits.
+const STOPPED_AT_ONCE: usize = 64;
 
 /// A run that is to be made, in the product of the one who asks.
 pub struct NewExecution {
@@ -26,6 +33,15 @@ pub struct NewExecution {
     pub input: Option<Value>,
 }
 
+/// What became of executions that were to be stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoppedExecutions {
+    /// How many were stopped; the others had ended by themselves.
+    pub count: u64,
+    /// The position of the last one's end.
+    pub position: Position,
+}
+
 impl Commands {
     /// Asks for a run of an agent. The run follows.
     ///
@@ -33,6 +49,19 @@ impl Commands {
     /// The trigger is gone or no manual one, the agent is disabled or gone, or the input does not
     /// fit its manifest.
     pub async fn request_execution(&self, new: NewExecution, ask: &Ask) -> Result<Done, Error> {
+        self.request_execution_of(new, None, ask).await
+    }
+
+    /// As [`Commands::request_execution`], of one version of the agent where one is named.
+    ///
+    /// # Errors
+    /// As there; and the agent has no such version.
+    pub async fn request_execution_of(
+        &self,
+        new: NewExecution,
+        version: Option<Uuid>,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
         let execution = ask.new_id("execution");
         let stream = StreamId::new("execution", execution);
         if let Some(done) = self.done_before(&stream, ask).await? {
@@ -48,6 +77,9 @@ impl Commands {
         let (agent, _) = self.load::<Agent>(&StreamId::new("agent", new.agent)).await?;
         let installation =
             agent.runnable().map_err(|refusal: AgentError| Error::refused(&refusal))?;
+        if version.is_some_and(|version| version != installation.version_id) {
+            return Err(Error::refused(&AgentError::UnknownVersion));
+        }
         let manifest = self.manifest_of(new.agent).await?;
         let input = manifest
             .check_input(new.input)
@@ -65,5 +97,53 @@ impl Commands {
             input,
         };
         self.execute::<Execution>(execution, ExecutionCommand::Request(request), ask).await
+    }
+
+    /// Stops an execution. One that was cancelled already stays as it is.
+    ///
+    /// # Errors
+    /// There is none of that id, or it has ended otherwise.
+    pub async fn stop_execution(&self, execution: Uuid, ask: &Ask) -> Result<Done, Error> {
+        let stop = ExecutionCommand::Cancel { reason: CancelReason::Stopped };
+        // Whatever it has come to.
+        let ask = &Ask { if_match: None, ..ask.clone() };
+        for _ in 1..MOST_RACES {
+            // Its steps go on meanwhile, and each may come first: it is to stop all the same.
+            match self.execute::<Execution>(execution, stop.clone(), ask).await {
+                Err(Error::Conflict) => {}
+                outcome => return outcome,
+            }
+        }
+        self.execute::<Execution>(execution, stop, ask).await
+    }
+
+    /// Stops several executions. Those that have ended are passed over.
+    ///
+    /// # Errors
+    /// Log or vault fail; some may have been stopped by then.
+    pub async fn stop_executions(
+        &self,
+        executions: Vec<Uuid>,
+        ask: &Ask,
+    ) -> Result<StoppedExecutions, Error> {
+        let stopped = stream::iter(executions)
+            .map(|execution| {
+                let (commands, ask) = (self.clone(), ask.follow_up(&format!("stop {execution}")));
+                async move {
+                    match commands.stop_execution(execution, &ask).await {
+                        Ok(done) => Ok(done.position()),
+                        Err(Error::Refused { .. }) => Ok(Position::START),
+                        Err(error) => Err(error),
+                    }
+                }
+            })
+            .buffer_unordered(STOPPED_AT_ONCE);
+        let add = |sum: StoppedExecutions, position: Position| async move {
+            Ok(StoppedExecutions {
+                count: sum.count + u64::from(position > Position::START),
+                position: sum.position.max(position),
+            })
+        };
+        stopped.try_fold(StoppedExecutions::default(), add).await
     }
 }

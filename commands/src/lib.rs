@@ -30,7 +30,7 @@ pub use agent::{AgentChange, MASK, NewAgent, mask};
 pub use api_token::{ApiTokenChange, NewApiToken, WithSecret};
 pub use error::{Error, Fault};
 pub use execute::{Commands, Done};
-pub use execution::{NewExecution, RetryFrom};
+pub use execution::{NewExecution, RetryFrom, StoppedExecutions};
 pub use file::{FileFacts, NewFile, Uploaded};
 pub use garbage::{Action, Amount, Collected, Collection, Progress, collect_garbage};
 pub use instance::{Boot, FirstAdmin};

@@ -229,6 +229,9 @@ pub enum AgentError {
     /// It is switched off.
     #[error("the agent is disabled: enable it before you execute it")]
     Disabled,
+    /// It has no version of that id.
+    #[error("the agent has no such version: look at the agent to see which it has")]
+    UnknownVersion,
     /// Something is bound to nothing.
     #[error("the manifest has no slot `{0}`: bind only the slots that it names in `requires`")]
     UnknownSlot(String),
@@ -240,6 +243,7 @@ impl Refusal for AgentError {
             AgentError::NotFound => (RefusalKind::NotFound, "agent_not_found"),
             AgentError::AlreadyInstalled => (RefusalKind::Conflict, "agent_already_installed"),
             AgentError::Disabled => (RefusalKind::Conflict, "agent_disabled"),
+            AgentError::UnknownVersion => (RefusalKind::Invalid, "version_not_found"),
             AgentError::UnknownSlot(_) => (RefusalKind::Invalid, "slot_unknown"),
         }
     }
@@ -249,6 +253,9 @@ impl Refusal for AgentError {
             AgentError::UnknownSlot(slot) => {
                 let pointer = format!("/bindings/{}", crate::refusal::pointer_segment(slot));
                 vec![Fault::new(pointer, self.reason().1, self.to_string())]
+            }
+            AgentError::UnknownVersion => {
+                vec![Fault::new("/version_id", self.reason().1, self.to_string())]
             }
             AgentError::NotFound | AgentError::AlreadyInstalled | AgentError::Disabled => vec![],
         }

@@ -19,8 +19,7 @@ CREATE TABLE execution (
     started_at   TEXT,
     ended_at     TEXT,
     retry_of     BLOB,
-    waiting_until TEXT,
-    status_before_pause TEXT
+    waiting_until TEXT
 );
 CREATE INDEX execution_of ON execution (agent, position);
 CREATE INDEX execution_by_status ON execution (agent, status, position);

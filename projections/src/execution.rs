@@ -220,20 +220,17 @@ impl ReadModel for Executions {
                 let until = stored_time(until.into());
                 db.prepare_cached(
                     "UPDATE execution SET waiting_until = ?2,
-                     status = iif(status = 'paused', status, 'waiting'),
-                     status_before_pause = iif(status = 'paused', 'waiting', NULL) WHERE id = ?1",
+                     status = iif(status = 'paused', status, 'waiting') WHERE id = ?1",
                 )?
                 .execute(params![execution, until])?;
             }
             ExecutionEvent::Paused {} => {
-                db.prepare_cached(
-                    "UPDATE execution SET status_before_pause = status, status = 'paused' WHERE id = ?1",
-                )?
-                .execute([execution])?;
+                db.prepare_cached("UPDATE execution SET status = 'paused' WHERE id = ?1")?
+                    .execute([execution])?;
             }
             ExecutionEvent::Continued {} => {
                 db.prepare_cached(
-                    "UPDATE execution SET status = status_before_pause, status_before_pause = NULL WHERE id = ?1",
+                    "UPDATE execution SET status = iif(waiting_until IS NULL, 'queued', 'waiting') WHERE id = ?1",
                 )?
                 .execute([execution])?;
             }
@@ -243,21 +240,21 @@ impl ReadModel for Executions {
                     TimeLimit::Execution => "execution_timed_out",
                 };
                 db.prepare_cached(
-                    "UPDATE execution SET status = 'timed_out', error_code = ?2, ended_at = ?3 WHERE id = ?1",
+                    "UPDATE execution SET status = 'timed_out', waiting_until = NULL, error_code = ?2, ended_at = ?3 WHERE id = ?1",
                 )?
                 .execute(params![execution, code, at])?;
                 cut_off(db, execution, None, &at)?;
             }
             ExecutionEvent::Succeeded { output, .. } => {
                 db.prepare_cached(
-                    "UPDATE execution SET status = 'succeeded', output_at = ?2, ended_at = ?3 WHERE id = ?1",
+                    "UPDATE execution SET status = 'succeeded', waiting_until = NULL, output_at = ?2, ended_at = ?3 WHERE id = ?1",
                 )?
                 .execute(params![execution, position, at])?;
                 keep(db, event, output)?;
             }
             ExecutionEvent::Failed { step_id, code, error, .. } => {
                 db.prepare_cached(
-                    "UPDATE execution SET status = 'failed', error_step = ?2, error_code = ?3, error_at = ?4, ended_at = ?5
+                    "UPDATE execution SET status = 'failed', waiting_until = NULL, error_step = ?2, error_code = ?3, error_at = ?4, ended_at = ?5
                      WHERE id = ?1",
                 )?
                 .execute(params![execution, step_id, code, position, at])?;
@@ -266,7 +263,7 @@ impl ReadModel for Executions {
             }
             ExecutionEvent::Cancelled { .. } => {
                 db.prepare_cached(
-                    "UPDATE execution SET status = 'cancelled', ended_at = ?2 WHERE id = ?1",
+                    "UPDATE execution SET status = 'cancelled', waiting_until = NULL, ended_at = ?2 WHERE id = ?1",
                 )?
                 .execute(params![execution, at])?;
                 cut_off(db, execution, None, &at)?;

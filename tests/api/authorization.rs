@@ -13,6 +13,7 @@ use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
+use super::agent::counter;
 use super::support::{Client, PASSWORD, Product, Reply, TestApp, workspace};
 
 /// Every route.
@@ -65,9 +66,17 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("PUT", "/api/agent-base/{id}", Has(Right::WriteAgents)),
     ("DELETE", "/api/agent-base/{id}", Has(Right::WriteAgents)),
     ("GET", "/api/agent-base/{id}/executions", Has(Right::ReadExecutions)),
+    ("POST", "/api/agent-base/{id}/executions/stop", Has(Right::Execute)),
     ("GET", "/api/agent-base/triggers/{triggerId}", Has(Right::ReadAgents)),
     ("GET", "/api/agent-base/triggers/manual/version/{versionId}", Has(Right::ReadAgents)),
     ("POST", "/api/agent-base/triggers/{triggerId}/execute", Has(Right::Execute)),
+    ("POST", "/api/workflow/execute", Has(Right::Execute)),
+    ("GET", "/api/workflow/{executionId}/status", Has(Right::ReadExecutions)),
+    ("GET", "/api/workflow/{executionId}/events", Has(Right::ReadExecutions)),
+    ("POST", "/api/workflow/{executionId}/stop", Has(Right::Execute)),
+    ("POST", "/api/workflow/{executionId}/pause", Has(Right::Execute)),
+    ("POST", "/api/workflow/{executionId}/continue", Has(Right::Execute)),
+    ("POST", "/api/workflow/{executionId}/retry", Has(Right::Execute)),
     ("GET", "/api/audit-logs", Has(Right::ReadAudit)),
     ("GET", "/api/audit-logs/export", Has(Right::ReadAudit)),
     ("GET", "/api/events", Has(Right::ReadEvents)),
@@ -305,6 +314,10 @@ async fn what_is_of_another_product_is_not_found() {
             "/api/knowledge-base/embeddings",
             json!({ "knowledge_base_id": knowledge_base, "query": "secret" }),
         ),
+        (
+            "/api/workflow/execute",
+            json!({ "agent_id": fixture.ids["agent-base"], "input": { "query": "secret" } }),
+        ),
     ];
     for (path, body) in bodies {
         let reply = stranger.post(path, body).await;
@@ -384,6 +397,10 @@ impl Fixture {
         let token = app.token(&product, &[]).await;
         let agent = app.agent(&product).await;
         let file = app.text_file(&product, "secret.txt", "a secret of this product").await;
+        // Of an agent that needs no model: it has ended before anybody looks.
+        let counter = app.post("/api/agent-base/install", counter(&product)).await;
+        let run = json!({ "agent_id": counter.data()["id"], "input": { "n": 1 } });
+        let run = app.post("/api/workflow/execute?wait_seconds=60", run).await.expect_status(200);
         let body =
             json!({ "email": "somebody@example.com", "role": "viewer", "password": PASSWORD });
         let user = app.post("/api/users", body).await.expect_status(201);
@@ -393,6 +410,7 @@ impl Fixture {
             ("knowledgeBaseId".to_owned(), product.knowledge_base.clone()),
             ("triggerId".to_owned(), text(&agent["triggers"][0]["id"])),
             ("versionId".to_owned(), text(&agent["version_id"])),
+            ("executionId".to_owned(), text(&run.data()["id"])),
             ("name".to_owned(), "nothing".to_owned()),
             ("users".to_owned(), text(&user.data()["id"])),
             ("api-tokens".to_owned(), token.id),
@@ -484,6 +502,10 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("POST", "/api/agent-base/install") => {
             json!({ "product_id": NOTHING, "agent": "prodgy.search" })
         }
+        ("POST", "/api/workflow/execute") => {
+            json!({ "agent_id": NOTHING, "input": { "query": "anything" } })
+        }
+        ("POST", _) if verb == "retry" => json!({ "from": "start" }),
         ("POST", _) if verb == "renew" => json!({ "expires_at": "2099-01-01T00:00:00Z" }),
         ("POST", _) if verb == "execute" => json!({ "input": { "query": "anything" } }),
         ("PUT", _) if path.starts_with("/api/agent-base/") => json!({ "title": "Another" }),
@@ -504,6 +526,7 @@ async fn everything(app: &TestApp, fixture: &Fixture) -> Vec<Value> {
         &fill("/api/agent-base/{id}", ids),
         &fill("/api/agent-base/triggers/{triggerId}", ids),
         &fill("/api/agent-base/{id}/executions", ids),
+        &fill("/api/workflow/{executionId}/status", ids),
         &fill("/api/knowledge-base/{productId}", ids),
     ] {
         let reply: Reply = app.get(path).await.expect_status(200);

@@ -45,12 +45,17 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
         let Some(value) = parts.headers.get(LAST_EVENT_ID) else { return Ok(LastEventId(None)) };
         match value.to_str().ok().and_then(parse_position) {
             Some(position) => Ok(LastEventId(Some(position))),
-            None => Err(Problem::malformed(
-                "malformed_last_event_id",
-                "Last-Event-ID must be the id of an event of this stream",
-            )),
+            None => Err(not_of_this_stream()),
         }
     }
+}
+
+/// The answer to a `Last-Event-ID` that no event of the stream has.
+pub fn not_of_this_stream() -> Problem {
+    Problem::malformed(
+        "malformed_last_event_id",
+        "Last-Event-ID must be the id of an event of this stream",
+    )
 }
 
 /// Answers with a stream of events. It ends with its source, at the first failure (as an `error`

@@ -103,6 +103,7 @@ fn every_refusal_has_its_code() {
         (AgentError::NotFound, RefusalKind::NotFound, "agent_not_found"),
         (AgentError::AlreadyInstalled, RefusalKind::Conflict, "agent_already_installed"),
         (AgentError::Disabled, RefusalKind::Conflict, "agent_disabled"),
+        (AgentError::UnknownVersion, RefusalKind::Invalid, "version_not_found"),
         (AgentError::UnknownSlot(String::new()), RefusalKind::Invalid, "slot_unknown"),
     ];
     for (refusal, kind, code) in table {
