@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use commands::tools::Tools;
 use commands::{Commands, Done, PendingRejections, PendingUses, SessionKeys};
 use embeddings::Embedder;
 use eventlog::{EventStore, Position, RecordedEvent};
@@ -49,6 +50,8 @@ pub struct Parts {
     pub embedder: watch::Receiver<Option<Embedder>>,
     /// What stands in its way.
     pub model_trouble: watch::Receiver<Option<Trouble>>,
+    /// What steps do outside of this server.
+    pub tools: Arc<Tools>,
     /// Uses of tokens that were not written yet.
     pub uses: PendingUses,
     /// Tokens that were looked up lately.

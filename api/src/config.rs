@@ -76,6 +76,16 @@ pub struct Config {
     pub access_token_ttl: Duration,
     /// How long a refresh token is good.
     pub refresh_token_ttl: Duration,
+    /// Networks that agents may reach although they are not public.
+    pub http_allow: Vec<IpNet>,
+    /// The base address of the chat model; `None` is to do without.
+    pub llm_url: Option<Url>,
+    /// The model that is asked where a step names none.
+    pub llm_model: Option<String>,
+    /// What lets in at the chat model.
+    pub llm_api_key: Option<SecretString>,
+    /// The longest that a chat model may send nothing.
+    pub llm_idle_timeout: Duration,
     /// How a log line looks.
     pub log_format: LogFormat,
     /// Which lines are logged; checked when it was read.
@@ -198,6 +208,11 @@ impl Config {
             shutdown_timeout: from.required("shutdown-timeout-seconds", seconds(0..=3_600))?,
             access_token_ttl: from.required("access-token-seconds", seconds(1..=86_400))?,
             refresh_token_ttl: from.required("refresh-token-seconds", seconds(1..=31_536_000))?,
+            http_allow: from.list("http-allow", network)?,
+            llm_url: from.optional("llm-url", llm_url)?,
+            llm_model: from.optional("llm-model", llm_model)?,
+            llm_api_key: from.secret("llm-api-key"),
+            llm_idle_timeout: from.required("llm-idle-timeout-seconds", seconds(1..=3_600))?,
             log_format: from.required("log-format", choice::<LogFormat>)?,
             log: from.required("log", log_filter)?,
             data_dir,
@@ -266,6 +281,22 @@ fn public_url(text: &str) -> Result<String, String> {
     });
     let url = url.ok_or("must be a web address, as https://prodgy.example.org")?;
     Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+fn llm_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).ok().filter(|url| {
+        let is_web = matches!(url.scheme(), "http" | "https");
+        is_web && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
+    });
+    url.ok_or_else(|| {
+        "must be a web address without a user name, as https://api.openai.com/v1; the key is PRODGY_LLM_API_KEY"
+            .to_owned()
+    })
+}
+
+fn llm_model(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if name.is_empty() { Err("a name is missing".to_owned()) } else { Ok(name.to_owned()) }
 }
 
 fn email(text: &str) -> Result<String, String> {

@@ -42,8 +42,11 @@ impl App {
 }
 
 fn tool_error(problem: Problem) -> ToolError {
-    let is_passing = problem.status() == axum::http::StatusCode::SERVICE_UNAVAILABLE;
-    ToolError { code: problem.code().to_owned(), message: problem.detail().to_owned(), is_passing }
+    let (code, message) = (problem.code(), problem.detail());
+    match problem.status() {
+        axum::http::StatusCode::SERVICE_UNAVAILABLE => ToolError::passing(code, message),
+        _ => ToolError::lasting(code, message),
+    }
 }
 
 #[async_trait]

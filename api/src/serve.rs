@@ -15,6 +15,8 @@ use axum::serve::ListenerExt;
 use chrono::TimeDelta;
 use commands::Commands;
 use commands::policies::{Pending, Policies};
+use commands::tools::answer::chat::ChatServer;
+use commands::tools::{ToolSettings, Tools};
 use eventlog::EventStore;
 use projections::Views;
 use projections::search::Search;
@@ -209,6 +211,9 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     let shutdown = CancellationToken::new();
     let model =
         Looking::start(config.model_dir.clone(), config.embedding_workers, shutdown.clone());
+    let tools = Tools::new(tool_settings(&config), model.embedder.clone()).context(
+        "the certificates of this machine cannot be read: install the package ca-certificates",
+    )?;
     let app = App::new(Parts {
         commands: commands.clone(),
         log: log.clone(),
@@ -218,6 +223,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         organization: boot.organization,
         embedder: model.embedder,
         model_trouble: model.trouble,
+        tools: Arc::new(tools),
         uses: Default::default(),
         known_tokens: Default::default(),
         rejections: Default::default(),
@@ -305,6 +311,21 @@ fn dress(config: &Config, metrics: Metrics, left_alone: LeftAlone) -> Dress {
     }
 }
 
+fn tool_settings(config: &Config) -> ToolSettings {
+    let chat = config.llm_url.clone().map(|url| ChatServer {
+        url,
+        model: config.llm_model.clone(),
+        api_key: config.llm_api_key.clone(),
+        idle_timeout: config.llm_idle_timeout,
+    });
+    if chat.is_none() && (config.llm_model.is_some() || config.llm_api_key.is_some()) {
+        tracing::warn!(
+            "a chat model or its key is configured, and no llm_url: set it, or llm.answer asks none"
+        );
+    }
+    ToolSettings { http_allow: config.http_allow.clone(), chat }
+}
+
 /// Makes the first user, where there is none yet, and says how to sign in.
 async fn first_admin(
     commands: &Commands,
@@ -364,6 +385,7 @@ async fn start_policies(app: App, stop: CancellationToken) -> Option<Policies> {
         app.commands.clone(),
         app.embedder.clone(),
         Arc::new(app.clone()),
+        app.tools.clone(),
         Arc::new(app.clone()),
         pending,
     ))

@@ -22,6 +22,7 @@ mod seal;
 mod secrets;
 mod session;
 mod token_usage;
+pub mod tools;
 mod user;
 
 pub use access_log::{PendingRejections, Rejection};

@@ -23,6 +23,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::tools::Tools;
 use crate::{Actor, Commands, Error};
 use completion::Completion;
 use erasure::Erasure;
@@ -69,17 +70,25 @@ pub struct ToolError {
     pub message: String,
     /// It may well work in a moment: something is being loaded, or a disk is full.
     pub is_passing: bool,
+    /// How long to wait before trying again, where somebody said so.
+    pub retry_after: Option<Duration>,
 }
 
 impl ToolError {
     /// Trying again will not help.
     pub fn lasting(code: impl Into<String>, message: impl Into<String>) -> ToolError {
-        ToolError { code: code.into(), message: message.into(), is_passing: false }
+        let (code, message) = (code.into(), message.into());
+        ToolError { code, message, is_passing: false, retry_after: None }
     }
 
     /// Trying again in a moment may help.
     pub fn passing(code: impl Into<String>, message: impl Into<String>) -> ToolError {
         ToolError { is_passing: true, ..ToolError::lasting(code, message) }
+    }
+
+    /// The same, not to be tried again before this time is over.
+    pub fn after(self, retry_after: Option<Duration>) -> ToolError {
+        ToolError { retry_after, ..self }
     }
 }
 
@@ -129,6 +138,7 @@ impl Policies {
         commands: Commands,
         embedder: watch::Receiver<Option<Embedder>>,
         knowledge: Arc<dyn Knowledge>,
+        tools: Arc<Tools>,
         contents: Arc<dyn Contents>,
         pending: Pending,
     ) -> Policies {
@@ -136,7 +146,7 @@ impl Policies {
         let completion = Completion::start(commands.clone());
         let erasure = Erasure::start(commands.clone(), contents);
         let ingestion = Ingestion::start(commands.clone(), embedder, worker);
-        let runner = Runner::start(commands.clone(), knowledge, worker);
+        let runner = Runner::start(commands.clone(), knowledge, tools, worker);
         let (stop, stopped) = watch::channel(false);
         let follower = Follower {
             commands,

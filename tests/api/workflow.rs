@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use futures::StreamExt;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -534,25 +533,6 @@ async fn the_executions_that_the_list_would_show_are_stopped_together() {
     assert_eq!(stop("").await, 1);
     assert_eq!(stop("").await, 0);
     assert_eq!(waiting.listed("status=cancelled").await, 14);
-}
-
-#[tokio::test]
-async fn a_bulk_stop_is_bounded_and_says_that_more_are_left() {
-    let waiting = waiting().await;
-    let ask = |number| {
-        let waiting = &waiting;
-        async move { waiting.execute(&format!("question {number}")).await }
-    };
-    futures::stream::iter(0..1_030).map(ask).buffer_unordered(32).collect::<Vec<_>>().await;
-
-    let first = waiting.app.post_empty(&waiting.stop_path("")).await.expect_status(200);
-    assert_eq!(first.data(), &json!({ "stopped": 1_000, "more": true }));
-    assert_eq!(waiting.listed("status=cancelled").await, 1_000);
-    let second = waiting.app.post_empty(&waiting.stop_path("")).await.expect_status(200);
-    assert_eq!(second.data()["more"], false, "{second:?}");
-    for status in ["queued", "running"] {
-        assert_eq!(waiting.listed(&format!("status={status}")).await, 0);
-    }
 }
 
 #[tokio::test]

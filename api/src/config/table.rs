@@ -266,6 +266,46 @@ pub const SETTINGS: &[Setting] = &[
         commands: Commands::Serving,
         help: "Threads that turn text into vectors",
     },
+    Setting {
+        name: "http-allow",
+        value: "NETWORKS",
+        default: Default::Words("none"),
+        place: Place::Everywhere,
+        commands: Commands::Serving,
+        help: "Networks that agents may reach by http.request although they are not public, as 10.1.0.0/16,192.0.2.7",
+    },
+    Setting {
+        name: "llm-url",
+        value: "URL",
+        default: Default::Words("none: llm.answer finds the best sentences"),
+        place: Place::Everywhere,
+        commands: Commands::Serving,
+        help: "The chat model that llm.answer asks: the base address of an API that is compatible with OpenAI's, as http://127.0.0.1:11434/v1",
+    },
+    Setting {
+        name: "llm-model",
+        value: "NAME",
+        default: Default::Words("the one that a step names"),
+        place: Place::Everywhere,
+        commands: Commands::Serving,
+        help: "The model that is asked where a step names none",
+    },
+    Setting {
+        name: "llm-api-key",
+        value: "KEY",
+        default: Default::Words("none"),
+        place: Place::EnvironmentOnly,
+        commands: Commands::Serving,
+        help: "What lets in at llm-url, where it asks for a key",
+    },
+    Setting {
+        name: "llm-idle-timeout-seconds",
+        value: "SECONDS",
+        default: Default::Value("60"),
+        place: Place::Everywhere,
+        commands: Commands::Serving,
+        help: "The longest that a chat model may send nothing, before its answer and in the middle of it",
+    },
 ];
 
 /// The table of `docs/configuration.md`.

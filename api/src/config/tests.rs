@@ -123,6 +123,10 @@ const SAMPLES: &[(&str, &str)] = &[
     ("request-timeout-seconds", "5"),
     ("shutdown-timeout-seconds", "0"),
     ("embedding-workers", "3"),
+    ("http-allow", "10.1.0.0/16, fd00::/8"),
+    ("llm-url", "http://127.0.0.1:11434/v1"),
+    ("llm-model", "small"),
+    ("llm-idle-timeout-seconds", "5"),
 ];
 
 #[test]
@@ -217,6 +221,12 @@ fn bad_values_say_what_would_be_right() {
             "https://a.example,",
             "must be * or origins without a path, as https://app.example.org",
         ),
+        ("--http-allow", "intranet", "must be addresses or networks, as 10.0.0.0/8, 192.0.2.7"),
+        (
+            "--llm-url",
+            "https://user:key@llm.example/v1",
+            "must be a web address without a user name, as https://api.openai.com/v1; the key is PRODGY_LLM_API_KEY",
+        ),
         (
             "--trusted-proxies",
             "10.0.0.0/40",
@@ -278,11 +288,13 @@ fn secrets_come_from_the_environment_alone_and_are_never_shown() {
         environment: vec![
             ("PRODGY_MASTER_KEY", " canary-key\n"),
             ("PRODGY_ADMIN_PASSWORD", "canary-password"),
+            ("PRODGY_LLM_API_KEY", "canary-llm\n"),
         ],
         ..Said::default()
     };
     let config = config.load().unwrap();
     assert_eq!(config.master_key.as_ref().unwrap().expose_secret(), "canary-key");
+    assert_eq!(config.llm_api_key.as_ref().unwrap().expose_secret(), "canary-llm");
     assert!(!format!("{config:?}").contains("canary"));
 
     let fault = from_file("master_key = \"canary\"").unwrap_err();

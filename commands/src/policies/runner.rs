@@ -45,6 +45,7 @@ use super::queue::{Outcome, Queue};
 use super::{Knowledge, ToolError};
 use crate::execute::decode_event;
 use crate::execution::{INPUT, REQUESTED};
+use crate::tools::Tools;
 use crate::{Ask, Commands, Error};
 
 /// How many executions run at once.
@@ -72,6 +73,7 @@ const ERROR: &str = "error";
 pub(super) struct Runner {
     commands: Commands,
     knowledge: Arc<dyn Knowledge>,
+    tools: Arc<Tools>,
     worker: Uuid,
     queue: Arc<Queue>,
     manifests: moka::sync::Cache<Digest, Arc<Manifest>>,
@@ -115,11 +117,13 @@ impl Runner {
     pub(super) fn start(
         commands: Commands,
         knowledge: Arc<dyn Knowledge>,
+        tools: Arc<Tools>,
         worker: Uuid,
     ) -> Arc<Runner> {
         Arc::new(Runner {
             commands,
             knowledge,
+            tools,
             worker,
             queue: Arc::new(Queue::new("runner", AT_ONCE)),
             manifests: moka::sync::Cache::new(MANIFESTS),

@@ -15,6 +15,8 @@ use crate::values::Object;
 const STEPS: &[StepKind] = &[
     StepKind::KnowledgeSearch,
     StepKind::KnowledgeIngest,
+    StepKind::Answer,
+    StepKind::HttpRequest,
     StepKind::Condition,
     StepKind::Transform,
     StepKind::Wait,
@@ -30,7 +32,7 @@ const STEP_FIELDS: &[&str] = &["when", "foreach", "retry", "timeout", "on_error"
 const LIMITS: &[&str] = &["timeout", "queue_timeout"];
 
 /// Of the newer parts of `requires` (`model`), what is obeyed.
-const REQUIREMENTS: &[&str] = &[];
+const REQUIREMENTS: &[&str] = &["model"];
 
 impl StepKind {
     /// Whether this version runs steps of this kind.

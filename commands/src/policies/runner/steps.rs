@@ -32,8 +32,8 @@ const MARGIN: TimeDelta = TimeDelta::minutes(1);
 /// The longest claim. Who repeats for longer than that may see another worker begin.
 const LONGEST_LEASE: TimeDelta = TimeDelta::days(1);
 
-/// How long a step that is not to be tried again waits for what will pass all the same: an index that
-/// is being loaded, a disk that is full.
+/// How long a step that asks this server, and is not to be tried again, waits for what will pass all the
+/// same: an index that is being loaded, a disk that is full.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -222,7 +222,7 @@ impl Runner {
             Err(error) => error,
         };
         if step.control.retry.follows(attempt, failure(&error)) {
-            let wait = wait_after(run, step, &step.id, attempt);
+            let wait = wait_after(run, step, &step.id, attempt, &error);
             let until = Timestamp::from(Utc::now() + wait);
             self.put_off(run, &mut *run.course.lock().await, &step.id, until).await?;
         }
@@ -340,7 +340,7 @@ impl Runner {
         step: &StepSpec,
         item: &Item,
     ) -> Result<Value, Interruption> {
-        let id = format!("{}[{}]", step.id, item.index);
+        let id = tools::place(step, Some(item));
         let known = run.course.lock().await.step(&id).cloned();
         if let Some(known) = known {
             if let Some(output) = self.output_of(run, &known).await? {
@@ -372,7 +372,7 @@ impl Runner {
                 return after_failure(step, error);
             }
             tokio::select! {
-                () = tokio::time::sleep(wait_after(run, step, &id, attempt)) => {}
+                () = tokio::time::sleep(wait_after(run, step, &id, attempt, &error)) => {}
                 () = self.queue.stopping() => return Err(Interruption::Stopping),
                 () = run.stop.cancelled() => return Err(Interruption::NotOurs),
                 () = reaches(run.deadline) => return Err(too_long()),
@@ -409,8 +409,10 @@ impl Runner {
                     ),
                 ),
             };
-            let is_tried_again = step.control.retry.attempts > 1;
-            if is_tried_again || !error.is_passing || tokio::time::Instant::now() >= give_up {
+            let is_of_this_server =
+                matches!(step.kind, StepKind::KnowledgeSearch | StepKind::KnowledgeIngest);
+            let waits = is_of_this_server && step.control.retry.attempts == 1;
+            if !waits || !error.is_passing || tokio::time::Instant::now() >= give_up {
                 return Ok(Err(error));
             }
             tokio::select! {
@@ -437,10 +439,18 @@ fn failure(error: &ToolError) -> Failure<'_> {
     Failure { code: &error.code, is_transient: error.is_passing, is_timeout }
 }
 
-/// How long to wait before a step, or one of its items, is tried again: the same after a crash.
-fn wait_after(run: &Run, step: &StepSpec, step_id: &str, attempt: u32) -> Duration {
+/// How long to wait before a step, or one of its items, is tried again: the same after a crash, and not
+/// before the one who was asked wants to be asked again.
+fn wait_after(
+    run: &Run,
+    step: &StepSpec,
+    step_id: &str,
+    attempt: u32,
+    error: &ToolError,
+) -> Duration {
     let seed = [run.id.as_bytes(), step_id.as_bytes()].concat();
-    step.control.retry.backoff.wait_after(attempt, &seed)
+    let wait = step.control.retry.backoff.wait_after(attempt, &seed);
+    wait.max(error.retry_after.unwrap_or_default())
 }
 
 /// What follows from a failure that is not tried again.

@@ -16,6 +16,7 @@ use super::steps::MOST_ATTEMPTS;
 use super::*;
 use crate::policies::mortal::Mortal;
 use crate::policies::{Contents, Inside, KnowledgeQuery, NotNow, Pending, Policies};
+use crate::tools::{ToolSettings, Tools};
 use crate::{AgentChange, NewAgent, NewExecution};
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -184,7 +185,8 @@ impl World {
         let position = self.log.head().await.expect("a head");
         let pending = Pending { position, executions: pending.to_vec(), ..Pending::default() };
         let (_, embedder) = watch::channel(None);
-        Policies::start(commands, embedder, knowledge, Arc::new(Untouched), pending)
+        let tools = Arc::new(Tools::new(ToolSettings::default(), embedder.clone()).expect("tools"));
+        Policies::start(commands, embedder, knowledge, tools, Arc::new(Untouched), pending)
     }
 
     async fn events(&self, id: Uuid) -> Vec<ExecutionEvent> {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use domain::expression::{Item, Scope};
 use domain::manifest::StepSpec;
 use domain::step::StepCall;
+use domain::values::derived_id;
 use domain::{FileName, expression};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -44,22 +45,17 @@ impl Runner {
             }
             StepCall::KnowledgeIngest { title, text, knowledge, tags } => {
                 let base = self.base(run, work, knowledge.as_deref()).await?;
-                let place = match item {
-                    Some(item) => format!("{}[{}]", step.id, item.index),
-                    None => step.id.clone(),
-                };
-                self.ingest(run, &place, base, &title, text, tags).await
+                self.ingest(run, &place(step, item), base, &title, text, tags).await
             }
-            // No manifest with one is accepted: `StepKind::runs` says so to the domain.
-            StepCall::Answer(_) | StepCall::HttpRequest(_) | StepCall::Wait(_) => {
-                Err(ToolError::lasting(
-                    "step_type_not_available",
-                    format!(
-                        "steps of type `{}` do not run in this version: leave it out",
-                        step.kind.as_str()
-                    ),
-                ))
+            StepCall::Answer(call) => self.tools.answers.answer(&call).await,
+            StepCall::HttpRequest(call) => {
+                // The same for every attempt: a server that keeps it does the work once.
+                let place = place(step, item);
+                let key = derived_id(&[b"http.request", run.id.as_bytes(), place.as_bytes()]);
+                self.tools.http.call(&call, &key.to_string()).await
             }
+            // The clock is asked elsewhere, before a step of this kind begins.
+            StepCall::Wait(_) => Err(crashed()),
         }
     }
 
@@ -113,6 +109,14 @@ impl Runner {
             "status": "processing",
             "duplicate": duplicate,
         }))
+    }
+}
+
+/// What a step is called in the log: one that repeats has a name for each item.
+pub(super) fn place(step: &StepSpec, item: Option<&Item>) -> String {
+    match item {
+        Some(item) => format!("{}[{}]", step.id, item.index),
+        None => step.id.clone(),
     }
 }
 

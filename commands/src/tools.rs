@@ -1,0 +1,56 @@
+//! What steps do outside of this server: ask servers on the web, and let a model answer.
+//!
+//! The rule of this file: a tool knows nothing of executions. It does what it was told once, and says
+//! of a failure whether it may pass. How long it may take is for whoever calls it to say: a call ends
+//! when it is dropped.
+
+pub mod address;
+pub mod answer;
+pub mod http;
+mod transport;
+
+use std::sync::Arc;
+
+use embeddings::Embedder;
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+use address::AddressPolicy;
+use answer::AnswerModel;
+use answer::chat::{ChatCompletions, ChatServer};
+use answer::extractive::Extractive;
+use http::HttpTool;
+
+/// What the tools need to be told.
+#[derive(Clone, Debug, Default)]
+pub struct ToolSettings {
+    /// Networks that `http.request` may reach although they are private.
+    pub http_allow: Vec<IpNet>,
+    /// The server that `llm.answer` asks; without one, it finds the best sentences.
+    pub chat: Option<ChatServer>,
+}
+
+/// The tools of this node.
+pub struct Tools {
+    /// What `http.request` does.
+    pub http: HttpTool,
+    /// What `llm.answer` does.
+    pub answers: Arc<dyn AnswerModel>,
+}
+
+impl Tools {
+    /// Makes them; nothing is connected to yet.
+    ///
+    /// # Errors
+    /// The certificates of this machine cannot be read.
+    pub fn new(
+        settings: ToolSettings,
+        embedder: watch::Receiver<Option<Embedder>>,
+    ) -> reqwest::Result<Tools> {
+        let answers: Arc<dyn AnswerModel> = match settings.chat {
+            Some(server) => Arc::new(ChatCompletions::new(server)?),
+            None => Arc::new(Extractive::new(embedder)),
+        };
+        Ok(Tools { http: HttpTool::new(AddressPolicy::new(settings.http_allow))?, answers })
+    }
+}

@@ -1,0 +1,238 @@
+//! Answers without a language model: the best sentences of the context, each with its source.
+//!
+//! The rule of this file: it says nothing that is not in the context, and where nothing there is
+//! close to the question, it says that.
+
+use domain::step::{AnswerCall, Passage, Task};
+use embeddings::{Embedder, ModelError};
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+use serde_json::{Value, json};
+use text_splitter::TextSplitter;
+use tokio::sync::watch;
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::{AnswerModel, citations};
+use crate::policies::ToolError;
+
+/// How close to the question a sentence must be at least; unrelated ones are below it.
+const LEAST: f32 = 0.35;
+
+/// How close, compared with the best one.
+const SHARE_OF_BEST: f32 = 0.75;
+
+/// How many sentences an answer has at most.
+const MOST: usize = 5;
+
+/// Two sentences that are closer than this say the same.
+const SAME: f32 = 0.93;
+
+/// How many sentences are compared. Of more, those that share the most words with the question.
+const COMPARED: usize = 400;
+
+/// The longest sentence, in characters; a longer one is cut between words.
+const LONGEST: usize = 600;
+
+const NOTHING_FOUND: &str = "Nothing was found that answers this question.";
+
+/// Finds the sentences that answer a question.
+pub struct Extractive {
+    embedder: watch::Receiver<Option<Embedder>>,
+}
+
+/// A sentence, and the passage that it is in.
+struct Sentence {
+    passage: usize,
+    text: String,
+}
+
+impl Extractive {
+    /// Compares by this model, as soon as it is there.
+    pub fn new(embedder: watch::Receiver<Option<Embedder>>) -> Extractive {
+        Extractive { embedder }
+    }
+
+    /// The sentences that answer, in the order of the context.
+    async fn choose(
+        &self,
+        embedder: &Embedder,
+        question: &str,
+        context: &[Passage],
+    ) -> Result<Vec<Sentence>, ToolError> {
+        let (asked, passages) = (question.to_owned(), context.to_vec());
+        let candidates = tokio::task::spawn_blocking(move || candidates(&asked, &passages));
+        let candidates = candidates.await.map_err(|error| {
+            ToolError::lasting("answer_crashed", format!("the context cannot be read: {error}"))
+        })?;
+        let texts = candidates.iter().map(|sentence| sentence.text.clone()).collect();
+        let asked = embedder.embed_query(question).await.map_err(not_embedded)?;
+        let vectors = embedder.embed_passages(texts).await.map_err(not_embedded)?;
+        let scores: Vec<f32> = vectors.iter().map(|vector| likeness(&asked, vector)).collect();
+
+        let mut best_first: Vec<usize> = (0..scores.len()).collect();
+        best_first.sort_by(|one, other| scores[*other].total_cmp(&scores[*one]));
+        let best = best_first.first().map_or(0.0, |best| scores[*best]);
+        let least = LEAST.max(best * SHARE_OF_BEST);
+        let mut chosen: Vec<usize> = Vec::new();
+        for index in best_first {
+            if scores[index] < least || chosen.len() == MOST {
+                break;
+            }
+            let says_more = |other: &usize| likeness(&vectors[*other], &vectors[index]) < SAME;
+            if chosen.iter().all(says_more) {
+                chosen.push(index);
+            }
+        }
+        let numbered = candidates.into_iter().enumerate();
+        let chosen = numbered.filter(|(index, _)| chosen.contains(index));
+        Ok(chosen.map(|(_, sentence)| sentence).collect())
+    }
+}
+
+#[async_trait::async_trait]
+impl AnswerModel for Extractive {
+    async fn answer(&self, call: &AnswerCall) -> Result<Value, ToolError> {
+        let Task::Question(question) = &call.task else {
+            return Err(needs_a_model("a `prompt`"));
+        };
+        if call.schema.is_some() {
+            return Err(needs_a_model("an answer that follows a `schema`"));
+        }
+        let embedder = self.embedder.borrow().clone().ok_or_else(|| {
+            ToolError::passing(
+                "model_missing",
+                "the embedding model is missing: run `prodgy model fetch` or scripts/fetch-model, it is picked up as \
+                 soon as it is there",
+            )
+        })?;
+        let chosen = self.choose(&embedder, question, &call.context).await?;
+        let marked: Vec<String> = chosen
+            .iter()
+            .map(|sentence| format!("{} [{}]", sentence.text, sentence.passage + 1))
+            .collect();
+        let answer = if marked.is_empty() { NOTHING_FOUND.to_owned() } else { marked.join(" ") };
+        let mut numbers: Vec<usize> = chosen.iter().map(|sentence| sentence.passage + 1).collect();
+        numbers.dedup();
+        Ok(json!({
+            "answer": answer,
+            "citations": citations(&numbers, &call.context),
+            "model": "extractive",
+            "usage": { "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0 },
+            "metadata": {
+                "language_model": false,
+                "method": "extractive",
+                "embedding_model": embedder.model().name(),
+                "sentences": chosen.len(),
+            },
+        }))
+    }
+}
+
+/// The sentences that may answer a question, in the order of the context.
+fn candidates(question: &str, context: &[Passage]) -> Vec<Sentence> {
+    let mut candidates: Vec<Sentence> = Vec::new();
+    for (passage, Passage { text, .. }) in context.iter().enumerate() {
+        let sentences = blocks(text).into_iter().flat_map(|block| sentences(&block));
+        candidates.extend(sentences.map(|text| Sentence { passage, text }));
+    }
+    // Another question answers none.
+    candidates.retain(|sentence| !sentence.text.ends_with(['?', '？']));
+    if candidates.len() > COMPARED {
+        let asked: Vec<String> = words(question).collect();
+        let shared =
+            |sentence: &Sentence| words(&sentence.text).filter(|word| asked.contains(word)).count();
+        let mut ranked: Vec<(usize, Sentence)> = candidates.into_iter().enumerate().collect();
+        ranked.sort_by_cached_key(|(_, sentence)| std::cmp::Reverse(shared(sentence)));
+        ranked.truncate(COMPARED);
+        ranked.sort_by_key(|(index, _)| *index);
+        candidates = ranked.into_iter().map(|(_, sentence)| sentence).collect();
+    }
+    candidates
+}
+
+/// The paragraphs, list items and rows of a text, without their markup. Headings answer nothing.
+fn blocks(text: &str) -> Vec<String> {
+    let mut blocks = vec![String::new()];
+    let mut is_heading = false;
+    for event in Parser::new_ext(text, Options::ENABLE_TABLES) {
+        let mut add = |text: &str| {
+            if let Some(block) = blocks.last_mut().filter(|_| !is_heading) {
+                block.push_str(text);
+            }
+        };
+        match event {
+            Event::Text(text) | Event::Code(text) => add(&text),
+            Event::SoftBreak | Event::HardBreak | Event::End(TagEnd::TableCell) => add(" "),
+            Event::Start(Tag::Heading { .. }) => {
+                is_heading = true;
+                blocks.push(String::new());
+            }
+            Event::End(TagEnd::Heading(_)) => is_heading = false,
+            Event::Start(
+                Tag::Paragraph | Tag::Item | Tag::TableRow | Tag::TableHead | Tag::CodeBlock(_),
+            )
+            | Event::End(TagEnd::Paragraph | TagEnd::Item) => blocks.push(String::new()),
+            _ => {}
+        }
+    }
+    blocks
+}
+
+/// The sentences of a block.
+fn sentences(block: &str) -> Vec<String> {
+    let mut sentences: Vec<String> = Vec::new();
+    let mut is_open = false;
+    for piece in block.unicode_sentences() {
+        let piece = piece.split_whitespace().collect::<Vec<_>>().join(" ");
+        match sentences.last_mut() {
+            Some(last) if is_open => {
+                last.push(' ');
+                last.push_str(&piece);
+            }
+            _ => sentences.push(piece),
+        }
+        is_open = sentences.last().is_some_and(|last| ends_on_an_abbreviation(last));
+    }
+    let cut = |sentence: String| match sentence.chars().count() {
+        ..=LONGEST => vec![sentence],
+        _ => TextSplitter::new(LONGEST).chunks(&sentence).map(ToOwned::to_owned).collect(),
+    };
+    sentences.into_iter().flat_map(cut).collect()
+}
+
+/// Whether the full stop at the end is more likely that of a `Dr.` or a `No.`: the rules of Unicode
+/// know no abbreviations.
+fn ends_on_an_abbreviation(sentence: &str) -> bool {
+    let Some(word) = sentence.strip_suffix('.').and_then(|rest| rest.split(' ').next_back()) else {
+        return false;
+    };
+    let letters = word.chars().filter(|sign| sign.is_alphabetic()).count();
+    let is_short = (1..=3).contains(&letters) && word.chars().count() <= 4;
+    is_short && (word.contains('.') || word.chars().next().is_some_and(char::is_uppercase))
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.unicode_words().filter(|word| word.chars().count() > 2).map(str::to_lowercase)
+}
+
+/// The cosine of two vectors of unit length.
+fn likeness(one: &[f32], other: &[f32]) -> f32 {
+    one.iter().zip(other).map(|(one, other)| one * other).sum()
+}
+
+fn not_embedded(error: ModelError) -> ToolError {
+    match error {
+        ModelError::Stopped => ToolError::passing("model_stopped", error.to_string()),
+        _ => ToolError::lasting("model_failed", error.to_string()),
+    }
+}
+
+fn needs_a_model(what: &str) -> ToolError {
+    let message = format!(
+        "{what} needs a language model, and none is configured: set llm_url and llm_model (PRODGY_LLM_URL, \
+         PRODGY_LLM_MODEL), and PRODGY_LLM_API_KEY where the server asks for a key"
+    );
+    ToolError::lasting("llm_not_configured", message)
+}
+
+#[cfg(test)]
+mod tests;
