@@ -1,17 +1,23 @@
 //! The catalogue: agents that can be installed by name.
 //!
 //! The rule of this file: what is in it is valid, which a test shows, and does something useful with
-//! nothing but a knowledge base.
+//! what every product has; one that needs more says so in `requires`.
 
 use std::sync::LazyLock;
 
 use crate::manifest::Manifest;
 
 /// The manifests, as they are delivered, in the order in which they are listed.
-const DOCUMENTS: [&str; 3] = [
+const DOCUMENTS: [&str; 9] = [
     include_str!("../catalogue/prodgy.search.json"),
     include_str!("../catalogue/prodgy.remember.json"),
     include_str!("../catalogue/prodgy.digest.json"),
+    include_str!("../catalogue/prodgy.answer.json"),
+    include_str!("../catalogue/prodgy.watch.json"),
+    include_str!("../catalogue/prodgy.links.json"),
+    include_str!("../catalogue/prodgy.triage.json"),
+    include_str!("../catalogue/prodgy.release-notes.json"),
+    include_str!("../catalogue/prodgy.tasks.json"),
 ];
 
 static CATALOGUE: LazyLock<Vec<Manifest>> = LazyLock::new(|| {

@@ -8,6 +8,7 @@ mod api_token;
 mod audit;
 mod authorization;
 mod bad_input;
+mod catalogue;
 mod control;
 mod erasure;
 mod etags;

@@ -9,14 +9,33 @@ use crate::step::StepCall;
 #[test]
 fn every_manifest_is_valid_and_search_comes_first() {
     let names: Vec<_> = catalogue().iter().map(|manifest| manifest.name.as_str()).collect();
-    assert_eq!(names, ["prodgy.search", "prodgy.remember", "prodgy.digest"]);
+    assert_eq!(
+        names,
+        [
+            "prodgy.search",
+            "prodgy.remember",
+            "prodgy.digest",
+            "prodgy.answer",
+            "prodgy.watch",
+            "prodgy.links",
+            "prodgy.triage",
+            "prodgy.release-notes",
+            "prodgy.tasks",
+        ]
+    );
 }
 
 #[test]
 fn what_was_delivered_under_a_version_stays_what_it_is() {
     let digests: Vec<_> = catalogue().iter().map(|manifest| manifest.digest()).collect();
     let short: Vec<_> = digests.iter().map(|digest| &digest.as_str()[..8]).collect();
-    assert_eq!(short, ["9770aebb", "0f992819", "88792492"]);
+    assert_eq!(
+        short,
+        [
+            "9770aebb", "0f992819", "88792492", "5c68e003", "1c608ea6", "10d0fe9f", "64dfb3e4",
+            "66742e55", "c453142a"
+        ]
+    );
 }
 
 #[test]

@@ -1,0 +1,216 @@
+//! Every agent of the catalogue does its work: on the real model, and on servers that the tests start.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde_json::{Value, json};
+
+use crate::support::{Product, TestApp};
+
+/// What the servers outside have seen.
+#[derive(Clone, Default)]
+struct Seen {
+    asked: Arc<AtomicUsize>,
+}
+
+/// A website, and a chat model, on loopback.
+async fn outside() -> (String, Seen) {
+    let seen = Seen::default();
+    let router = axum::Router::new()
+        .route("/page", get(page))
+        .route("/good", get(async || "good"))
+        .route("/v1/chat/completions", post(chat))
+        .with_state(seen.clone());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (format!("http://{address}"), seen)
+}
+
+/// Busy at first, then a page that changes with the third answer.
+async fn page(State(seen): State<Seen>) -> Response {
+    match seen.asked.fetch_add(1, Ordering::SeqCst) {
+        0 => {
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "busy").into_response()
+        }
+        1 | 2 => "Opening hours: nine to five.".into_response(),
+        _ => "Opening hours: ten to six.".into_response(),
+    }
+}
+
+/// A chat model that knows one answer, and writes it in pieces.
+async fn chat(headers: HeaderMap, Json(request): Json<Value>) -> Response {
+    assert_eq!(headers["authorization"], "Bearer a key");
+    assert_eq!(request["stream"], true);
+    assert_eq!(request["response_format"]["type"], "json_schema");
+    let asked = request["messages"].to_string();
+    assert!(asked.contains("Ada mends the roof"), "{asked}");
+    let answer = json!({ "tasks": [{ "task": "mend the roof", "who": "Ada", "due": "Friday" }] });
+    let text = answer.to_string();
+    let (one, other) = text.split_at(20);
+    let mut body = String::new();
+    for piece in [one, other] {
+        let chunk = json!({ "id": "c", "object": "chat.completion.chunk", "model": "test-model",
+            "choices": [{ "index": 0, "delta": { "content": piece }, "finish_reason": null }] });
+        body.push_str(&format!("data: {chunk}\n\n"));
+    }
+    let end = json!({ "id": "c", "object": "chat.completion.chunk", "model": "test-model",
+        "choices": [{ "index": 0, "delta": {}, "finish_reason": "stop" }] });
+    let usage = json!({ "id": "c", "object": "chat.completion.chunk", "model": "test-model", "choices": [],
+        "usage": { "prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18 } });
+    body.push_str(&format!("data: {end}\n\ndata: {usage}\n\ndata: [DONE]\n\n"));
+    ([(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+}
+
+/// Installs an agent of the catalogue and executes it; answers the whole execution.
+async fn run(app: &TestApp, product: &Product, name: &str, input: Value) -> Value {
+    let body = json!({ "product_id": product.id, "agent": name });
+    let agent = app.post("/api/agent-base/install", body).await.expect_status(201);
+    again(app, agent.data(), input).await
+}
+
+async fn again(app: &TestApp, agent: &Value, input: Value) -> Value {
+    let body = json!({ "agent_id": agent["id"], "input": input });
+    let ran = app.post("/api/workflow/execute?wait_seconds=60", body).await.expect_status(200);
+    ran.data().clone()
+}
+
+#[track_caller]
+fn output(execution: &Value) -> &Value {
+    assert_eq!(execution["status"], "succeeded", "{execution}");
+    &execution["output"]
+}
+
+#[tokio::test]
+async fn what_a_knowledge_base_is_enough_for() {
+    let app = TestApp::spawn().await;
+    let product = app.product().await;
+    let text =
+        "Employees may take twenty-five days of paid leave each year. The canteen opens at noon.";
+    let file = app.text_file(&product, "handbook.txt", text).await;
+    app.wait_ready(&file).await;
+
+    let question = json!({ "question": "How much vacation do I get?" });
+    let ran = run(&app, &product, "prodgy.answer", question).await;
+    let answer = output(&ran);
+    let sentence = "twenty-five days of paid leave";
+    assert!(answer["answer"].as_str().unwrap().contains(sentence), "{answer}");
+    assert_eq!(answer["citations"][0]["file_id"], file.as_str(), "{answer}");
+    assert_eq!(answer["metadata"]["language_model"], false, "{answer}");
+    let nothing = json!({ "question": "Which planet is the largest?" });
+    let ran = run(&app, &product, "prodgy.answer", nothing).await;
+    assert_eq!(output(&ran)["citations"], json!([]));
+
+    let known = "The printer fails with error 31 when it is cold.";
+    let file = app.text_file(&product, "printer.txt", known).await;
+    app.wait_ready(&file).await;
+    let issue =
+        json!({ "title": "Printer fails with error 31", "body": "It CRASHED this morning." });
+    let ran = run(&app, &product, "prodgy.triage", issue).await;
+    let triage = output(&ran);
+    assert_eq!(triage["labels"], json!(["bug"]));
+    assert_eq!(triage["similar"][0]["file_id"], file.as_str());
+    assert!(triage["comment"].as_str().unwrap().contains(known), "{triage}");
+    let ran = run(&app, &product, "prodgy.triage", json!({ "title": "Bicycles" })).await;
+    assert_eq!(output(&ran)["labels"], json!(["needs-triage"]));
+
+    let commits = ["feat: bees", "fix: a hole", "feat!: no more wasps", "docs: honey"];
+    let input = json!({ "version": "2.0.0", "commits": commits });
+    let ran = run(&app, &product, "prodgy.release-notes", input).await;
+    let notes = output(&ran);
+    assert_eq!(
+        notes["markdown"],
+        "# 2.0.0\n\n## Breaking changes\n\n- feat!: no more wasps\n\n## New\n\n- feat: bees\n\n## Mended\n\n- fix: a hole\n\n## Also\n\n- docs: honey\n"
+    );
+    app.wait_ready(notes["file_id"].as_str().unwrap()).await;
+
+    let ran = run(
+        &app,
+        &product,
+        "prodgy.remember",
+        json!({ "title": "Tea", "text": "Tea draws four minutes." }),
+    );
+    let note = output(&ran.await)["file_id"].as_str().unwrap().to_owned();
+    app.wait_ready(&note).await;
+    for (name, input) in [
+        ("prodgy.search", json!({ "query": "How long does tea draw?" })),
+        ("prodgy.digest", json!({ "topic": "How long does tea draw?" })),
+    ] {
+        let ran = run(&app, &product, name, input).await;
+        assert!(output(&ran).to_string().contains("four minutes"), "{ran}");
+    }
+}
+
+#[tokio::test]
+async fn what_needs_the_web_asks_it_again_and_keeps_away_from_what_is_private() {
+    let (site, seen) = outside().await;
+    let app = TestApp::spawn_with(&[("PRODGY_HTTP_ALLOW", "127.0.0.1/32")]).await;
+    let product = app.product().await;
+    let body = json!({ "product_id": product.id, "agent": "prodgy.watch" });
+    let agent = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
+    let input = json!({ "url": format!("{site}/page"), "title": "Opening hours" });
+    let first = again(&app, &agent, input.clone()).await;
+    assert_eq!(output(&first)["changed"], true);
+    let attempts = &first["steps"][0]["attempts"];
+    assert_eq!(attempts[0]["error"]["code"], "http_status_503", "{first}");
+    assert_eq!(attempts[1]["status"], "succeeded");
+    assert_eq!(output(&again(&app, &agent, input.clone()).await)["changed"], false);
+    let third = again(&app, &agent, input).await;
+    assert_eq!(output(&third)["changed"], true);
+    app.wait_ready(output(&third)["file_id"].as_str().unwrap()).await;
+    assert!(app.finds(&product, "When do they open?", "Opening hours: ten to six.").await);
+    assert_eq!(seen.asked.load(Ordering::SeqCst), 4);
+
+    let urls = json!([
+        format!("{site}/good"),
+        format!("{site}/missing"),
+        "http://10.0.0.1/",
+        "no address"
+    ]);
+    let ran = run(&app, &product, "prodgy.links", json!({ "urls": urls })).await;
+    let report = output(&ran);
+    assert_eq!(report["checked"], 4);
+    let broken: Vec<&Value> =
+        report["broken"].as_array().unwrap().iter().map(|b| &b["url"]).collect();
+    assert_eq!(broken, [&urls[1], &urls[2], &urls[3]], "{report}");
+    assert!(report["markdown"].as_str().unwrap().contains("10.0.0.1"), "{report}");
+
+    // Where nothing private is allowed, nothing private is asked.
+    let app = TestApp::spawn().await;
+    let product = app.product().await;
+    let input = json!({ "url": format!("{site}/page"), "title": "x" });
+    let ran = run(&app, &product, "prodgy.watch", input).await;
+    assert_eq!(ran["error"]["code"], "http_address_refused", "{ran}");
+    assert_eq!(seen.asked.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn what_needs_a_chat_model_asks_it_or_says_what_is_missing() {
+    let (site, _) = outside().await;
+    let url = format!("{site}/v1");
+    let settings = [
+        ("PRODGY_LLM_URL", url.as_str()),
+        ("PRODGY_LLM_MODEL", "test-model"),
+        ("PRODGY_LLM_API_KEY", "a key"),
+    ];
+    let notes = json!({ "notes": "We agreed that Ada mends the roof by Friday." });
+    let app = TestApp::spawn_with(&settings).await;
+    let product = app.product().await;
+    let ran = run(&app, &product, "prodgy.tasks", notes.clone()).await;
+    let tasks = output(&ran);
+    assert_eq!(tasks["tasks"], json!([{ "task": "mend the roof", "who": "Ada", "due": "Friday" }]));
+    assert_eq!(tasks["markdown"], "- [ ] mend the roof (Ada, Friday)\n");
+    let asked = &ran["steps"][0]["output"];
+    assert_eq!(asked["usage"]["prompt_tokens"], 11, "{asked}");
+    assert_eq!(asked["model"], "test-model");
+
+    let app = TestApp::spawn().await;
+    let product = app.product().await;
+    let ran = run(&app, &product, "prodgy.tasks", notes).await;
+    assert_eq!(ran["error"]["code"], "llm_not_configured", "{ran}");
+}
