@@ -9,7 +9,9 @@ use domain::Name;
 use domain::manifest::Manifest;
 use domain::refusal::pointer_segment;
 use projections::agent::{self, Agent, AgentSummary};
+use projections::trigger::{self, Trigger};
 use projections::{execution, knowledge_base};
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -113,8 +115,7 @@ struct AgentDetails {
     /// The versions of its workflow.
     versions: Vec<AgentVersion>,
     /// What starts it.
-    #[schema(value_type = Vec<AgentTrigger>)]
-    triggers: Value,
+    triggers: Vec<AgentTrigger>,
     /// Its newest execution.
     last_execution: Option<LastExecution>,
     /// When it was installed.
@@ -142,21 +143,27 @@ struct AgentVersion {
 }
 
 /// What starts an agent.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "only documents what the read model holds as JSON")]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 struct AgentTrigger {
     /// Its id.
     id: Uuid,
-    /// Its id in the manifest.
+    /// Its id in the manifest, or one like it where it was made later.
     key: String,
-    /// What it listens to: `manual`.
-    #[schema(rename = "type")]
+    /// What it listens to: `manual` or `schedule`.
+    #[serde(rename = "type")]
     kind: String,
     /// It may fire.
     enabled: bool,
-    /// What the manifest says of it.
+    /// What its type needs to know.
     #[schema(value_type = Object)]
-    configuration: Value,
+    configuration: Map<String, Value>,
+}
+
+impl From<Trigger> for AgentTrigger {
+    fn from(trigger: Trigger) -> AgentTrigger {
+        let Trigger { id, key, kind, enabled, configuration, .. } = trigger;
+        AgentTrigger { id, key, kind: kind.as_str().to_owned(), enabled, configuration }
+    }
 }
 
 /// The newest execution of an agent, in short.
@@ -208,19 +215,29 @@ pub(crate) fn reach(
 }
 
 /// An installed agent that the caller may see.
-fn find(app: &App, caller: &Caller, id: Uuid) -> Result<Agent, Problem> {
+pub(crate) fn find(app: &App, caller: &Caller, id: Uuid) -> Result<Agent, Problem> {
     let found = app.read(|db| agent::get(db, id))?;
     let found = found.filter(|agent| agent.uninstalled_at.is_none()).ok_or_else(agent_not_found)?;
     reach(app, caller, found.product, agent_not_found)?;
     Ok(found)
 }
 
-/// An agent as it is answered, its configuration opened and masked.
-async fn details(
-    app: &App,
+/// An agent as it is read, with what belongs to it.
+struct Found {
     agent: Agent,
+    triggers: Vec<Trigger>,
     last: Option<execution::Execution>,
-) -> Result<AgentDetails, Problem> {
+}
+
+fn read(db: &Connection, id: Uuid) -> Result<Option<Found>, projections::Error> {
+    let Some(agent) = agent::get(db, id)? else { return Ok(None) };
+    let (triggers, last) = (trigger::of_agent(db, id)?, execution::latest(db, id)?);
+    Ok(Some(Found { agent, triggers, last }))
+}
+
+/// An agent as it is answered, its configuration opened and masked.
+async fn details(app: &App, found: Found) -> Result<AgentDetails, Problem> {
+    let Found { agent, triggers, last } = found;
     let stream = format!("agent-{}", agent.id);
     let config = match &agent.config {
         Some(sealed) => {
@@ -239,6 +256,11 @@ async fn details(
         active: true,
         created_at: agent.created_at.clone(),
     };
+    // Every agent has one: where none is known, it is shown as it was right after it was installed.
+    let triggers = match triggers.is_empty() {
+        true => serde_json::from_value(agent.triggers).unwrap_or_default(),
+        false => triggers.into_iter().rev().map(AgentTrigger::from).collect(),
+    };
     Ok(AgentDetails {
         id: agent.id,
         product_id: agent.product,
@@ -251,7 +273,7 @@ async fn details(
         config,
         bindings: agent.bindings,
         versions: vec![version],
-        triggers: agent.triggers,
+        triggers,
         last_execution: last.map(LastExecution::from),
         created_at: agent.created_at,
         updated_at: agent.updated_at,
@@ -260,10 +282,9 @@ async fn details(
 
 /// The details of an agent as a command left it, and its sequence then.
 async fn details_after(app: &App, done: &Done, id: Uuid) -> Result<(AgentDetails, ETag), Problem> {
-    let query = |db: &_| Ok(agent::get(db, id)?.zip(Some(execution::latest(db, id)?)));
-    let (agent, last) = app.read_after(done, query).await?.ok_or_else(agent_not_found)?;
-    let etag = ETag::of_sequence(agent.sequence);
-    Ok((details(app, agent, last).await?, etag))
+    let found = app.read_after(done, |db| read(db, id)).await?.ok_or_else(agent_not_found)?;
+    let etag = ETag::of_sequence(found.agent.sequence);
+    Ok((details(app, found).await?, etag))
 }
 
 fn title(text: &str) -> Result<Name, Problem> {
@@ -385,7 +406,7 @@ async fn list_agents(
 /// Look at an agent
 ///
 /// With its manifest, its configuration (secrets masked), its versions, its triggers and its last
-/// execution.
+/// execution. The `ETag` is the agent's own: a trigger has one of its own.
 #[utoipa::path(get, path = "/api/agent-base/{id}", tag = "Agents",
     extensions(("x-access" = json!(Right::ReadAgents))),
     params(("id" = Uuid, Path), MinPositionParam, IfNoneMatchParam),
@@ -397,10 +418,10 @@ async fn get_agent(
     known: IfNoneMatch,
     Path(id): Path<Uuid>,
 ) -> Result<Reply<AgentDetails>, Problem> {
-    let agent = find(&app, &caller, id)?;
-    let last = app.read(|db| execution::latest(db, id))?;
-    let etag = ETag::of_sequence(agent.sequence);
-    Ok(Reply::ok("Agent", details(&app, agent, last).await?).etag_unless_known(&etag, &known))
+    find(&app, &caller, id)?;
+    let found = app.read(|db| read(db, id))?.ok_or_else(agent_not_found)?;
+    let etag = ETag::of_sequence(found.agent.sequence);
+    Ok(Reply::ok("Agent", details(&app, found).await?).etag_unless_known(&etag, &known))
 }
 
 /// Change an agent
@@ -445,7 +466,10 @@ async fn uninstall_agent(
 ) -> Result<Reply<Deleted>, Problem> {
     let agent = find(&app, &caller, id)?;
     let ask = circumstances.ask(&app, &caller, Some(agent.product), &[]).await?;
+    let triggers = app.read(|db| trigger::of_agent(db, id))?;
     let done = app.commands.uninstall_agent(id, &ask).await?;
+    let triggers = triggers.into_iter().map(|trigger| trigger.id).collect();
+    app.commands.remove_left_triggers(id, triggers).await?;
     let position = app.applied_with_the_rest(&done).await?;
     Ok(Reply::ok("Agent uninstalled", Deleted { id }).position(position))
 }

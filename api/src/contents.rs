@@ -1,12 +1,12 @@
-//! What is inside something that is deleted, for the process manager that ends it; and waiting until it
-//! has.
+//! What is inside something that is deleted, for the process manager that ends it, and which executions
+//! run, for the one of schedules; and waiting until what was deleted has ended.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use commands::policies::{Contents, Inside, NotNow};
 use eventlog::Position;
-use projections::{file, product, session};
+use projections::{execution, file, product, session, trigger};
 use rusqlite::Connection;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -57,6 +57,21 @@ impl Contents for App {
 
     async fn artifacts_of(&self, product: Uuid) -> Result<Vec<String>, NotNow> {
         self.read(|db| file::artifacts(db, product)).map_err(not_now)
+    }
+
+    async fn triggers_of(&self, agent: Uuid, at: Position) -> Result<Vec<Uuid>, NotNow> {
+        self.know(at).await?;
+        let triggers = self.read(|db| trigger::of_agent(db, agent)).map_err(not_now)?;
+        Ok(triggers.into_iter().map(|trigger| trigger.id).collect())
+    }
+
+    async fn executions_of(&self, trigger: Uuid, at: Position) -> Result<Vec<Uuid>, NotNow> {
+        self.know(at).await?;
+        let unended = |db: &Connection| match trigger::get(db, trigger)? {
+            Some(known) => execution::unended_of_trigger(db, known.agent, trigger),
+            None => Ok(Vec::new()),
+        };
+        self.read(unended).map_err(not_now)
     }
 }
 

@@ -14,12 +14,13 @@ use anyhow::{Context, bail};
 use axum::serve::ListenerExt;
 use chrono::TimeDelta;
 use commands::Commands;
-use commands::policies::{Pending, Policies};
+use commands::policies::{Pending, PendingSchedule, Policies};
 use commands::tools::answer::chat::ChatServer;
 use commands::tools::{ToolSettings, Tools};
 use eventlog::EventStore;
 use projections::Views;
 use projections::search::Search;
+use projections::trigger::KnownSchedule;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -380,6 +381,16 @@ async fn start_policies(app: App, stop: CancellationToken) -> Option<Policies> {
         users: [unfinished.outdated_users, unfinished.deleted_users].concat(),
         deleted_products: unfinished.deleted_products,
         deleted_knowledge_bases: unfinished.deleted_knowledge_bases,
+        schedules: unfinished
+            .schedules
+            .into_iter()
+            .map(|KnownSchedule { trigger, product, firings, sequence }| PendingSchedule {
+                trigger,
+                product,
+                firings,
+                sequence,
+            })
+            .collect(),
     };
     Some(Policies::start(
         app.commands.clone(),

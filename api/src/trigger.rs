@@ -1,12 +1,19 @@
 //! Triggers: `/api/agent-base/triggers`.
+//!
+//! The rule of this file: when a trigger fires next is computed when it is answered; what was fired
+//! is in the log.
 
 use axum::extract::State;
 use axum::response::Response;
-use commands::NewExecution;
+use chrono::Utc;
+use commands::{Done, NewExecution, NewTrigger, TriggerReplacement};
+use domain::Timestamp;
+use domain::trigger::{Setting, TriggerKind};
+use eventlog::StreamId;
 use projections::agent;
 use projections::trigger::{self, Trigger};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,29 +21,194 @@ use uuid::Uuid;
 
 use crate::access::Right;
 use crate::agent::reach;
+use crate::answers::Deleted;
 use crate::app::App;
 use crate::caller::{Caller, Circumstances};
 use crate::execution::Execution;
 use crate::execution::accepted::{self, AcceptedExecution, Wait};
 use crate::http::openapi::{
-    IdempotencyKeyParam, IfNoneMatchParam, MinPositionParam, PageParams, ReadFailures,
-    WriteFailures,
+    IdempotencyKeyParam, IfMatchParam, IfNoneMatchParam, MinPositionParam, PageParams,
+    ReadFailures, WriteFailures,
 };
 use crate::http::page::NoFilters;
 use crate::http::reply::{Envelope, ListEnvelope};
 use crate::http::{
-    ETag, IfNoneMatch, ListQuery, ListReply, OptionalJson, Path, Problem, Query, Reply,
+    ETag, FieldError, IfNoneMatch, Json, ListQuery, ListReply, OptionalJson, Path, Problem, Query,
+    Reply,
 };
 use crate::lists::{total, window};
 
 /// The routes of triggers that answer at once.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_manual_triggers)).routes(routes!(get_trigger))
+    OpenApiRouter::new()
+        .routes(routes!(list_manual_triggers))
+        .routes(routes!(create_trigger))
+        .routes(routes!(get_trigger, replace_trigger, delete_trigger))
 }
 
 /// The routes of triggers that may wait for an execution.
 pub fn long_router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(execute_trigger))
+}
+
+/// What starts an execution of an agent's version.
+#[derive(Debug, Serialize, ToSchema)]
+struct TriggerDetails {
+    /// Its id.
+    id: Uuid,
+    /// Its id in the manifest, or one like it where it was made later.
+    key: String,
+    /// What it listens to: `manual` or `schedule`.
+    #[serde(rename = "type")]
+    kind: String,
+    /// It may fire.
+    enabled: bool,
+    /// What its type needs to know.
+    #[schema(value_type = Object)]
+    configuration: Map<String, Value>,
+    /// The agent.
+    agent_id: Uuid,
+    /// The version of the agent's workflow.
+    version_id: Uuid,
+    /// The product.
+    product_id: Uuid,
+    /// When it fires next; a manual trigger never does by itself, nor does one that is disabled or of
+    /// a disabled agent.
+    #[schema(format = DateTime)]
+    next_firing_at: Option<String>,
+    /// The next five firings, or fewer where they end. With a jitter each starts somewhat later.
+    next_firings: Vec<String>,
+    /// When it last fired.
+    #[schema(format = DateTime)]
+    last_firing_at: Option<String>,
+    /// Of a schedule: what became of the newest instant.
+    last_outcome: Option<FiringOutcome>,
+    /// When it was made.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
+    updated_at: String,
+}
+
+/// What became of an instant of a schedule.
+#[derive(Debug, Serialize, ToSchema)]
+struct FiringOutcome {
+    /// `fired`, `queued` (it fires later), `skipped`, `passed_over` (it was missed) or `failed` (its
+    /// execution could not be asked for).
+    status: String,
+    /// The instant that the schedule names; of several missed ones the last.
+    #[schema(format = DateTime)]
+    instant: String,
+    /// When that was settled.
+    #[schema(format = DateTime)]
+    at: String,
+    /// The execution that was asked for.
+    execution_id: Option<Uuid>,
+    /// Why it did not fire, or failed, for programs: `overlap`, `queue_full`, `outdated`, `missed`,
+    /// `input_invalid` and the like.
+    code: Option<String>,
+    /// What went wrong, for people; none when it was erased.
+    message: Option<String>,
+}
+
+/// What a trigger listens to.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only documents what a configuration may hold")]
+struct TriggerSettings {
+    /// What it listens to; a trigger stays of its type. Other types are not available in this
+    /// version.
+    #[schema(rename = "type", value_type = TriggerType)]
+    kind: String,
+    /// Whether it listens: `true` without it when it is made, as before when it is replaced.
+    enabled: Option<bool>,
+    /// Of a schedule: five fields (minute hour day month weekday), or six with the second in front.
+    #[schema(example = "0 3 * * 1-5", max_length = 200)]
+    cron: Option<String>,
+    /// Of a schedule: the time zone by its IANA name; `UTC` without it.
+    #[schema(example = "Europe/Madrid")]
+    tz: Option<String>,
+    /// Of a schedule: what becomes of firings while the server was down.
+    #[schema(inline, default = "last")]
+    missed: Option<Missed>,
+    /// Of a schedule: what becomes of a firing while an execution of the same trigger has not ended.
+    #[schema(inline, default = "skip")]
+    overlap: Option<Overlap>,
+    /// Of a schedule: how much later than its instant a firing may start, at most `1h`.
+    #[schema(example = "30s")]
+    jitter: Option<String>,
+    /// Of a schedule: nothing fires before.
+    #[schema(format = DateTime)]
+    start: Option<String>,
+    /// Of a schedule: nothing fires from then on.
+    #[schema(format = DateTime)]
+    end: Option<String>,
+    /// Of a schedule: the input of its executions, in which `{"cel": …}` and `{"template": …}` see
+    /// `config` and `trigger`; `{}` without it.
+    #[schema(value_type = Option<Object>)]
+    input: Option<Value>,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only documents what a configuration may hold")]
+enum TriggerType {
+    Manual,
+    Schedule,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only documents what a configuration may hold")]
+enum Missed {
+    Skip,
+    Last,
+    All,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "only documents what a configuration may hold")]
+enum Overlap {
+    Allow,
+    Skip,
+    Queue,
+    CancelRunning,
+}
+
+/// What a trigger is to listen to, as it was sent.
+#[derive(Deserialize)]
+struct SentTrigger {
+    #[serde(rename = "type")]
+    kind: String,
+    enabled: Option<bool>,
+    #[serde(flatten)]
+    configuration: Map<String, Value>,
+}
+
+impl SentTrigger {
+    /// What it is to listen to, if this version does.
+    fn kind(&self) -> Result<TriggerKind, Problem> {
+        let known = serde_json::from_value::<TriggerKind>(self.kind.as_str().into()).ok();
+        let refuse = |code, message: String| {
+            let fault = FieldError::new("/type", code, message.clone());
+            Err(Problem::invalid(code, message).with_error(fault))
+        };
+        match known {
+            Some(kind) if kind.runs() => Ok(kind),
+            Some(kind) => refuse(
+                "trigger_type_not_available",
+                format!(
+                    "triggers of type `{}` are not available in this version: use manual or schedule",
+                    kind.as_str()
+                ),
+            ),
+            None => refuse(
+                "trigger_type_unknown",
+                format!("there is no trigger of type `{}`: use manual or schedule", self.kind),
+            ),
+        }
+    }
 }
 
 /// What is to be executed.
@@ -57,28 +229,190 @@ fn trigger_not_found() -> Problem {
 /// A trigger that the caller may see, deleted or not.
 fn find(app: &App, caller: &Caller, id: Uuid) -> Result<Trigger, Problem> {
     let found = app.read(|db| trigger::get(db, id))?.ok_or_else(trigger_not_found)?;
-    reach(app, caller, found.product_id, trigger_not_found)?;
+    reach(app, caller, found.product, trigger_not_found)?;
     Ok(found)
 }
 
+/// A trigger that the caller may see, and that is there.
+fn find_active(app: &App, caller: &Caller, id: Uuid) -> Result<Trigger, Problem> {
+    let found = find(app, caller, id)?;
+    if found.is_deleted { Err(trigger_not_found()) } else { Ok(found) }
+}
+
+/// A trigger as it is answered: with the firings to come, and why the last one failed.
+async fn details(app: &App, trigger: Trigger) -> Result<TriggerDetails, Problem> {
+    let next_firings = next_firings(app, &trigger)?;
+    let Trigger { id, organization, product, .. } = trigger;
+    let mut last_outcome = None;
+    if let Some(outcome) = trigger.last_outcome {
+        let message = match &outcome.error {
+            Some(sealed) => {
+                let (stream, event_type) = (StreamId::new("schedule", id), &sealed.event_type);
+                let payload = &sealed.payload;
+                app.commands
+                    .open_payload(organization, product, &stream, event_type, "error", payload)
+                    .await?
+                    .map(|text| String::from_utf8_lossy(&text).into_owned())
+            }
+            None => None,
+        };
+        let trigger::Outcome { status, instant, at, execution, code, .. } = outcome;
+        last_outcome =
+            Some(FiringOutcome { status, instant, at, execution_id: execution, code, message });
+    }
+    Ok(TriggerDetails {
+        id,
+        key: trigger.key,
+        kind: trigger.kind.as_str().to_owned(),
+        enabled: trigger.enabled,
+        configuration: trigger.configuration,
+        agent_id: trigger.agent,
+        version_id: trigger.version_id,
+        product_id: product,
+        next_firing_at: next_firings.first().cloned(),
+        next_firings,
+        last_firing_at: trigger.last_firing_at,
+        last_outcome,
+        created_at: trigger.created_at,
+        updated_at: trigger.updated_at,
+    })
+}
+
+/// The firings to come of a trigger that listens to the clock.
+fn next_firings(app: &App, trigger: &Trigger) -> Result<Vec<String>, Problem> {
+    if trigger.kind != TriggerKind::Schedule || !trigger.enabled {
+        return Ok(Vec::new());
+    }
+    let agent = app.read(|db| agent::get(db, trigger.agent))?;
+    let Ok(Setting::Schedule { schedule, .. }) =
+        Setting::parse(trigger.kind, &trigger.configuration)
+    else {
+        return Ok(Vec::new());
+    };
+    if !agent.is_some_and(|agent| agent.enabled) {
+        return Ok(Vec::new());
+    }
+    // What is settled does not fire again, even where the clock was put back.
+    let now = Timestamp::from(Utc::now());
+    let from = trigger.firings.settled.map_or(now, |settled| settled.max(now));
+    Ok(schedule.upcoming(from).iter().map(Timestamp::to_string).collect())
+}
+
+/// The details of a trigger as a command left it, and its sequence then.
+async fn details_after(
+    app: &App,
+    done: &Done,
+    id: Uuid,
+) -> Result<(TriggerDetails, ETag), Problem> {
+    let found = app.read_after(done, |db| trigger::get(db, id)).await?;
+    let found = found.ok_or_else(trigger_not_found)?;
+    let etag = ETag::of_sequence(found.sequence);
+    Ok((details(app, found).await?, etag))
+}
+
+/// Make a trigger of an agent
+///
+/// Beside those of its manifest: it starts the agent by hand, or by the clock.
+#[utoipa::path(post, path = "/api/agent-base/{id}/triggers", tag = "Triggers",
+    extensions(("x-access" = json!(Right::WriteAgents))),
+    params(("id" = Uuid, Path), IdempotencyKeyParam), request_body = TriggerSettings,
+    responses((status = 201, description = "The new trigger", body = Envelope<TriggerDetails>), WriteFailures))]
+async fn create_trigger(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path(agent): Path<Uuid>,
+    body: Json<SentTrigger>,
+) -> Result<Reply<TriggerDetails>, Problem> {
+    let found = crate::agent::find(&app, &caller, agent)?;
+    let (sent, bytes) = (body.read()?, body.bytes);
+    let kind = sent.kind()?;
+    let ask = circumstances.ask(&app, &caller, Some(found.product), &[&bytes]).await?;
+    let is_manual = |kind| kind == TriggerKind::Manual;
+    let others = app.read(|db| trigger::of_agent(db, agent))?;
+    let siblings = others.iter().filter(|other| is_manual(other.kind) == is_manual(kind)).count();
+    let SentTrigger { enabled, configuration, .. } = sent;
+    let enabled = enabled.unwrap_or(true);
+    let new = NewTrigger { agent, kind, enabled, configuration, siblings };
+    let done = app.commands.create_trigger(new, &ask).await?;
+    let position = app.applied(&done).await?;
+    let id = done.stream_id().unwrap_or_default();
+    let (trigger, etag) = details_after(&app, &done, id).await?;
+    let location = format!("/api/agent-base/triggers/{id}");
+    Ok(Reply::created(location, "Trigger made", trigger)
+        .etag(&etag)
+        .position(position)
+        .replayed(done.replayed))
+}
+
+/// Replace what a trigger listens to
+///
+/// The whole configuration is replaced; the type stays. Without `enabled` the trigger stays switched
+/// on or off as it is. Firings of a schedule begin anew: what was missed before does not fire.
+#[utoipa::path(put, path = "/api/agent-base/triggers/{triggerId}", tag = "Triggers",
+    extensions(("x-access" = json!(Right::WriteAgents))),
+    params(("triggerId" = Uuid, Path), IfMatchParam), request_body = TriggerSettings,
+    responses((status = 200, description = "The trigger as it is now", body = Envelope<TriggerDetails>), WriteFailures))]
+async fn replace_trigger(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path(id): Path<Uuid>,
+    body: Json<SentTrigger>,
+) -> Result<Reply<TriggerDetails>, Problem> {
+    let found = find_active(&app, &caller, id)?;
+    let (sent, bytes) = (body.read()?, body.bytes);
+    let kind = sent.kind()?;
+    let ask = circumstances.ask(&app, &caller, Some(found.product), &[&bytes]).await?;
+    let SentTrigger { enabled, configuration, .. } = sent;
+    let new = TriggerReplacement { kind, enabled, configuration };
+    let done = app.commands.replace_trigger(id, new, &ask).await?;
+    let position = app.applied(&done).await?;
+    let (trigger, etag) = details_after(&app, &done, id).await?;
+    Ok(Reply::ok("Trigger replaced", trigger)
+        .etag(&etag)
+        .position(position)
+        .replayed(done.replayed))
+}
+
+/// Delete a trigger
+///
+/// The manual trigger of an agent's manifest stays (`409`): it can be disabled. Executions that were
+/// asked for are not touched.
+#[utoipa::path(delete, path = "/api/agent-base/triggers/{triggerId}", tag = "Triggers",
+    extensions(("x-access" = json!(Right::WriteAgents))),
+    params(("triggerId" = Uuid, Path), IfMatchParam),
+    responses((status = 200, description = "It is gone", body = Envelope<Deleted>), WriteFailures))]
+async fn delete_trigger(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path(id): Path<Uuid>,
+) -> Result<Reply<Deleted>, Problem> {
+    let found = find_active(&app, &caller, id)?;
+    let ask = circumstances.ask(&app, &caller, Some(found.product), &[]).await?;
+    let done = app.commands.remove_trigger(id, &ask).await?;
+    let position = app.applied(&done).await?;
+    Ok(Reply::ok("Trigger deleted", Deleted { id }).position(position))
+}
+
 /// Look at a trigger
+///
+/// With its next five firings and what became of the last one. Neither moves its `ETag`.
 #[utoipa::path(get, path = "/api/agent-base/triggers/{triggerId}", tag = "Triggers",
     extensions(("x-access" = json!(Right::ReadAgents))),
     params(("triggerId" = Uuid, Path), MinPositionParam, IfNoneMatchParam),
-    responses((status = 200, description = "The trigger", body = Envelope<Trigger>),
+    responses((status = 200, description = "The trigger", body = Envelope<TriggerDetails>),
               (status = 304, description = "The client has it already"), ReadFailures))]
 async fn get_trigger(
     State(app): State<App>,
     caller: Caller,
     known: IfNoneMatch,
     Path(id): Path<Uuid>,
-) -> Result<Reply<Trigger>, Problem> {
-    let trigger = find(&app, &caller, id)?;
-    if trigger.is_deleted {
-        return Err(trigger_not_found());
-    }
+) -> Result<Reply<TriggerDetails>, Problem> {
+    let trigger = find_active(&app, &caller, id)?;
     let etag = ETag::of_sequence(trigger.sequence);
-    Ok(Reply::ok("Trigger", trigger).etag_unless_known(&etag, &known))
+    Ok(Reply::ok("Trigger", details(&app, trigger).await?).etag_unless_known(&etag, &known))
 }
 
 /// List the manual triggers of a workflow version
@@ -87,13 +421,13 @@ async fn get_trigger(
 #[utoipa::path(get, path = "/api/agent-base/triggers/manual/version/{versionId}", tag = "Triggers",
     extensions(("x-access" = json!(Right::ReadAgents))),
     params(("versionId" = Uuid, Path), PageParams, MinPositionParam),
-    responses((status = 200, description = "The triggers", body = ListEnvelope<Trigger>), ReadFailures))]
+    responses((status = 200, description = "The triggers", body = ListEnvelope<TriggerDetails>), ReadFailures))]
 async fn list_manual_triggers(
     State(app): State<App>,
     caller: Caller,
     Path(version): Path<Uuid>,
     query: ListQuery<NoFilters>,
-) -> Result<ListReply<Trigger>, Problem> {
+) -> Result<ListReply<TriggerDetails>, Problem> {
     let version_not_found = || {
         Problem::not_found(
             "version_not_found",
@@ -107,7 +441,11 @@ async fn list_manual_triggers(
     let window = window(&query)?;
     let listing = app.read(|db| trigger::manual_of_version(db, version, window))?;
     let total = total(&query, &listing);
-    Ok(query.reply("Manual triggers", listing.items, total))
+    let mut shown = Vec::with_capacity(listing.items.len());
+    for trigger in listing.items {
+        shown.push(details(&app, trigger).await?);
+    }
+    Ok(query.reply("Manual triggers", shown, total))
 }
 
 /// Execute a manual trigger
@@ -132,9 +470,9 @@ async fn execute_trigger(
     let trigger = find(&app, &caller, id)?;
     let wait = wait.time()?;
     let NewRun { input } = body.read()?;
-    let ask = circumstances.ask(&app, &caller, Some(trigger.product_id), &[body.bytes()]).await?;
+    let ask = circumstances.ask(&app, &caller, Some(trigger.product), &[body.bytes()]).await?;
     // A trigger that is gone is refused there, unless this request was answered before.
-    let new = NewExecution { agent: trigger.agent_id, trigger: Some(id), input };
+    let new = NewExecution { agent: trigger.agent, trigger: Some(id), input };
     let done = app.commands.request_execution(new, &ask).await?;
     accepted::answer(&app, &done, wait).await
 }

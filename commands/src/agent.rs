@@ -109,6 +109,43 @@ impl Commands {
         Ok(done)
     }
 
+    /// Removes triggers of an uninstalled agent: those that were made after it was installed are not
+    /// named by its own events.
+    ///
+    /// # Errors
+    /// Log or vault fail.
+    pub async fn remove_left_triggers(
+        &self,
+        agent: Uuid,
+        triggers: Vec<Uuid>,
+    ) -> Result<(), Error> {
+        let stream = StreamId::new("agent", agent);
+        let (state, sequence) = self.load::<Agent>(&stream).await?;
+        if state != Agent::Uninstalled {
+            return Ok(());
+        }
+        let last = self.log.read_stream(&stream, sequence - 1, 1).await?;
+        let Some(uninstalled) = last.first() else { return Ok(()) };
+        for trigger in triggers {
+            let stream = StreamId::new("trigger", trigger);
+            let Trigger::Active(known) = self.load::<Trigger>(&stream).await?.0 else { continue };
+            if known.agent != agent {
+                continue;
+            }
+            let ask = Ask::because_of(
+                uninstalled,
+                "completion",
+                &[b"delete left trigger", trigger.as_bytes()],
+            );
+            match self.execute::<Trigger>(trigger, TriggerCommand::Delete, &ask).await {
+                // Several may be at it.
+                Ok(_) | Err(Error::Refused { .. } | Error::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the triggers of an installed agent that are missing, and removes those of an
     /// uninstalled one.
     pub(crate) async fn complete_agent(&self, agent: Uuid) -> Result<(), Error> {

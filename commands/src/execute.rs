@@ -170,7 +170,26 @@ impl Commands {
         A: Aggregate<Services = ()> + Clone + 'static,
         A::Error: Refusal,
     {
-        let (mut state, sequence) = self.load::<A>(stream).await?;
+        let (state, sequence) = self.load::<A>(stream).await?;
+        self.decide(stream, (state, sequence), command, ask).await
+    }
+
+    /// Lets an aggregate decide that was loaded before, and appends what follows if its stream has
+    /// not moved since. Tried once: who lost a race looks again.
+    ///
+    /// # Errors
+    /// As [`Commands::execute`]; [`Error::Conflict`] after one lost race.
+    pub(crate) async fn decide<A>(
+        &self,
+        stream: &StreamId,
+        (mut state, sequence): (A, u64),
+        command: A::Command,
+        ask: &Ask,
+    ) -> Result<Done, Error>
+    where
+        A: Aggregate<Services = ()> + Clone + 'static,
+        A::Error: Refusal,
+    {
         if let Some(meant) = &ask.if_match
             && !meant.contains(&sequence)
         {

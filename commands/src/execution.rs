@@ -27,7 +27,7 @@ const STOPPED_AT_ONCE: usize = 64;
 pub struct NewExecution {
     /// The agent.
     pub agent: Uuid,
-    /// The manual trigger that starts it.
+    /// The trigger that starts it.
     pub trigger: Option<Uuid>,
     /// What it works on.
     pub input: Option<Value>,
@@ -74,6 +74,35 @@ impl Commands {
                 return Err(Error::refused(&TriggerError::NotFound));
             }
         }
+        self.request(new, version, execution, ask).await
+    }
+
+    /// Asks for a run of an agent because a trigger of it that is no manual one fired; its id is the
+    /// one that `ask` gives an execution. The run follows.
+    ///
+    /// # Errors
+    /// The agent is disabled or gone, or the input does not fit its manifest.
+    pub(crate) async fn request_for_trigger(
+        &self,
+        new: NewExecution,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
+        let execution = ask.new_id("execution");
+        let stream = StreamId::new("execution", execution);
+        match self.done_before(&stream, ask).await? {
+            Some(done) => Ok(done),
+            None => self.request(new, None, execution, ask).await,
+        }
+    }
+
+    async fn request(
+        &self,
+        new: NewExecution,
+        version: Option<Uuid>,
+        execution: Uuid,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
+        let stream = StreamId::new("execution", execution);
         let (agent, _) = self.load::<Agent>(&StreamId::new("agent", new.agent)).await?;
         let installation =
             agent.runnable().map_err(|refusal: AgentError| Error::refused(&refusal))?;
@@ -105,16 +134,25 @@ impl Commands {
     /// There is none of that id, or it has ended otherwise.
     pub async fn stop_execution(&self, execution: Uuid, ask: &Ask) -> Result<Done, Error> {
         let stop = ExecutionCommand::Cancel { reason: CancelReason::Stopped };
+        self.execute_while_it_runs(execution, stop, ask).await
+    }
+
+    /// Carries out a command on an execution whose steps go on meanwhile: each may come first.
+    async fn execute_while_it_runs(
+        &self,
+        execution: Uuid,
+        command: ExecutionCommand,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
         // Whatever it has come to.
         let ask = &Ask { if_match: None, ..ask.clone() };
         for _ in 1..MOST_RACES {
-            // Its steps go on meanwhile, and each may come first: it is to stop all the same.
-            match self.execute::<Execution>(execution, stop.clone(), ask).await {
+            match self.execute::<Execution>(execution, command.clone(), ask).await {
                 Err(Error::Conflict) => {}
                 outcome => return outcome,
             }
         }
-        self.execute::<Execution>(execution, stop, ask).await
+        self.execute::<Execution>(execution, command, ask).await
     }
 
     /// Stops several executions. Those that have ended are passed over.

@@ -23,6 +23,7 @@ mod secrets;
 mod session;
 mod token_usage;
 pub mod tools;
+mod trigger;
 mod user;
 
 pub use access_log::{PendingRejections, Rejection};
@@ -37,4 +38,5 @@ pub use garbage::{Action, Amount, Collected, Collection, Progress, collect_garba
 pub use instance::{Boot, FirstAdmin};
 pub use session::{Claims, Grant, Refreshed, SessionKeys};
 pub use token_usage::{PendingUses, Usage};
+pub use trigger::{NewTrigger, TriggerReplacement};
 pub use user::{NewUser, PASSWORD_MAX, PASSWORD_MIN, UserChange};

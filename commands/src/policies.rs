@@ -12,11 +12,13 @@ mod ingestion;
 mod mortal;
 mod queue;
 mod runner;
+mod schedule;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use domain::schedule::firings::Firings;
 use embeddings::Embedder;
 use eventlog::{Position, RecordedEvent};
 use serde_json::Value;
@@ -29,6 +31,7 @@ use completion::Completion;
 use erasure::Erasure;
 use ingestion::Ingestion;
 use runner::Runner;
+use schedule::Schedules;
 
 pub use erasure::{Contents, Inside, NotNow};
 
@@ -58,6 +61,21 @@ pub struct Pending {
     pub deleted_products: Vec<Uuid>,
     /// Deleted knowledge bases with files that are left.
     pub deleted_knowledge_bases: Vec<Uuid>,
+    /// Triggers that listen to the clock, or would if they were enabled.
+    pub schedules: Vec<PendingSchedule>,
+}
+
+/// A trigger that listens to the clock, and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PendingSchedule {
+    /// The trigger.
+    pub trigger: Uuid,
+    /// Its product.
+    pub product: Uuid,
+    /// Which of its instants are settled, as far as its stream was read.
+    pub firings: Firings,
+    /// How far that was.
+    pub sequence: u64,
 }
 
 /// Why a tool could not do what a step asked.
@@ -130,6 +148,7 @@ pub struct Policies {
     erasure: Arc<Erasure>,
     ingestion: Arc<Ingestion>,
     runner: Arc<Runner>,
+    schedules: Arc<Schedules>,
 }
 
 impl Policies {
@@ -143,10 +162,11 @@ impl Policies {
         pending: Pending,
     ) -> Policies {
         let worker = Uuid::now_v7();
-        let completion = Completion::start(commands.clone());
-        let erasure = Erasure::start(commands.clone(), contents);
+        let completion = Completion::start(commands.clone(), contents.clone());
+        let erasure = Erasure::start(commands.clone(), contents.clone());
         let ingestion = Ingestion::start(commands.clone(), embedder, worker);
         let runner = Runner::start(commands.clone(), knowledge, tools, worker);
+        let schedules = Schedules::start(commands.clone(), contents, schedule::system_clock());
         let (stop, stopped) = watch::channel(false);
         let follower = Follower {
             commands,
@@ -154,10 +174,11 @@ impl Policies {
             erasure: erasure.clone(),
             ingestion: ingestion.clone(),
             runner: runner.clone(),
+            schedules: schedules.clone(),
             position: pending.position,
         };
         let follower = tokio::spawn(follower.run(pending, stopped));
-        Policies { stop, follower, completion, erasure, ingestion, runner }
+        Policies { stop, follower, completion, erasure, ingestion, runner, schedules }
     }
 
     /// Takes nothing new on and lets running steps finish, each for a bounded time. What was not
@@ -166,6 +187,7 @@ impl Policies {
         let _ = self.stop.send(true);
         let _ = self.follower.await;
         tokio::join!(
+            self.schedules.stop(),
             self.completion.stop(),
             self.erasure.stop(),
             self.ingestion.stop(),
@@ -181,6 +203,7 @@ struct Follower {
     erasure: Arc<Erasure>,
     ingestion: Arc<Ingestion>,
     runner: Arc<Runner>,
+    schedules: Arc<Schedules>,
     position: Position,
 }
 
@@ -197,6 +220,7 @@ impl Follower {
         for base in pending.deleted_knowledge_bases {
             self.erasure.add_knowledge_base(base);
         }
+        pending.schedules.into_iter().for_each(|schedule| self.schedules.watch(schedule));
         let mut head = self.commands.log().watch();
         loop {
             // Before the read: a commit that comes in between is then seen as a change.
@@ -241,10 +265,24 @@ impl Follower {
             "execution.requested.v1" | "execution.continued.v1" | "execution.waiting.v1" => {
                 self.runner.add(event.product, id);
             }
-            "execution.cancelled.v1" | "execution.timed_out.v1" => self.runner.interrupt(id),
             "product.created.v1" => self.completion.add_product(id),
             "agent.installed.v1" | "agent.uninstalled.v1" => {
                 self.completion.add_agent(id);
+                self.schedules.add_agent(id);
+            }
+            "agent.enabled.v1" | "agent.disabled.v1" => self.schedules.add_agent(id),
+            "trigger.created.v1" => {
+                self.completion.add_trigger(id);
+                self.schedules.add(event.product, id);
+            }
+            "trigger.changed.v1"
+            | "trigger.enabled.v1"
+            | "trigger.disabled.v1"
+            | "trigger.deleted.v1" => self.schedules.add(event.product, id),
+            "execution.succeeded.v1" | "execution.failed.v1" => self.schedules.execution_ended(id),
+            "execution.cancelled.v1" | "execution.timed_out.v1" => {
+                self.runner.interrupt(id);
+                self.schedules.execution_ended(id);
             }
             "user.password_changed.v1" | "user.deleted.v1" => self.erasure.add_user(id),
             "product.deleted.v1" => self.erasure.add_product(id),

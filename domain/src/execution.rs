@@ -288,6 +288,8 @@ pub enum CancelReason {
     AgentUninstalled,
     /// Its product was deleted.
     ProductDeleted,
+    /// A newer one of the same sort takes its place.
+    Superseded,
 }
 
 /// How long an execution may take.

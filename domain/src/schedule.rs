@@ -15,6 +15,8 @@ use uuid::Uuid;
 
 use crate::values::{Timestamp, derived_id};
 
+pub mod firings;
+
 /// How many firings to come are shown.
 pub const SHOWN: usize = 5;
 

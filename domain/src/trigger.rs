@@ -1,7 +1,8 @@
 //! A trigger: what starts an execution of an agent.
 //!
-//! Life: `Missing` → `Active` → `Deleted`, and never back. Its id and content are fixed by the event
-//! that installed its agent; its own stream is completed after that, by whoever comes first.
+//! Life: `Missing` → `Active` → `Deleted`, and never back. Id and content of one of a manifest are fixed
+//! by the event that installed its agent; its own stream is completed after that, by whoever comes
+//! first. Others are made later. What a schedule fired is not here: see [`crate::schedule::firings`].
 
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::event;
-use crate::refusal::{Refusal, RefusalKind};
+use crate::manifest::MAX_TRIGGERS;
+use crate::refusal::{Fault, Refusal, RefusalKind};
 use crate::values::Object;
 
 pub mod setting;
@@ -36,6 +38,18 @@ pub enum TriggerEvent {
         /// What its kind needs to know.
         configuration: Object,
     },
+    /// It listens to something else of its kind.
+    #[serde(rename = "trigger.changed.v1")]
+    Changed {
+        /// What its kind needs to know, whole.
+        configuration: Object,
+    },
+    /// It listens again.
+    #[serde(rename = "trigger.enabled.v1")]
+    Enabled {},
+    /// It does not listen for now.
+    #[serde(rename = "trigger.disabled.v1")]
+    Disabled {},
     /// It is gone.
     #[serde(rename = "trigger.deleted.v1")]
     Deleted {},
@@ -46,7 +60,21 @@ pub enum TriggerEvent {
 pub enum TriggerCommand {
     /// Make it.
     Create(TriggerDetails),
-    /// Remove it.
+    /// Let it listen to something else of its kind, switch it on or off.
+    Replace {
+        /// What it listens to: the same as before.
+        kind: TriggerKind,
+        /// Whether it listens; as before without it.
+        enabled: Option<bool>,
+        /// What its kind needs to know, whole.
+        configuration: Object,
+    },
+    /// Remove it because somebody says so.
+    Remove {
+        /// The manifest of its agent names it.
+        is_of_manifest: bool,
+    },
+    /// Remove it because its agent is gone.
     Delete,
 }
 
@@ -131,8 +159,29 @@ impl Trigger {
             (Trigger::Active(_) | Trigger::Deleted, Do::Create(_)) => {
                 Err(TriggerError::AlreadyExists)
             }
-            (Trigger::Missing | Trigger::Deleted, Do::Delete) => Err(TriggerError::NotFound),
-            (Trigger::Active(_), Do::Delete) => Ok(vec![Did::Deleted {}]),
+            (
+                Trigger::Missing | Trigger::Deleted,
+                Do::Replace { .. } | Do::Remove { .. } | Do::Delete,
+            ) => Err(TriggerError::NotFound),
+            (Trigger::Active(known), Do::Replace { kind, .. }) if kind != known.kind => {
+                Err(TriggerError::OtherKind(known.kind))
+            }
+            (Trigger::Active(known), Do::Replace { enabled, configuration, .. }) => {
+                let changed = (configuration != known.configuration)
+                    .then_some(Did::Changed { configuration });
+                let switched = match (known.enabled, enabled) {
+                    (false, Some(true)) => Some(Did::Enabled {}),
+                    (true, Some(false)) => Some(Did::Disabled {}),
+                    _ => None,
+                };
+                Ok([changed, switched].into_iter().flatten().collect())
+            }
+            (Trigger::Active(known), Do::Remove { is_of_manifest: true })
+                if known.kind == TriggerKind::Manual =>
+            {
+                Err(TriggerError::Needed)
+            }
+            (Trigger::Active(_), Do::Remove { .. } | Do::Delete) => Ok(vec![Did::Deleted {}]),
         }
     }
 }
@@ -152,6 +201,20 @@ pub enum TriggerError {
     /// It is switched off.
     #[error("the trigger is disabled: enable it, or execute another one of the agent")]
     Disabled,
+    /// What it listens to is of one kind, for ever.
+    #[error(
+        "the trigger is of type `{}`, and stays so: delete it, and make another one",
+        .0.as_str()
+    )]
+    OtherKind(TriggerKind),
+    /// Its agent could not be started by hand without it.
+    #[error("every agent has this manual trigger: disable it instead")]
+    Needed,
+    /// The agent has as many as it may have.
+    #[error(
+        "the agent has {MAX_TRIGGERS} triggers of this sort: delete one before you make another"
+    )]
+    TooMany,
 }
 
 impl Refusal for TriggerError {
@@ -161,6 +224,18 @@ impl Refusal for TriggerError {
             TriggerError::AlreadyExists => (RefusalKind::Conflict, "trigger_already_exists"),
             TriggerError::NotManual => (RefusalKind::Conflict, "trigger_not_manual"),
             TriggerError::Disabled => (RefusalKind::Conflict, "trigger_disabled"),
+            TriggerError::OtherKind(_) => (RefusalKind::Invalid, "trigger_type_fixed"),
+            TriggerError::Needed => (RefusalKind::Conflict, "trigger_needed"),
+            TriggerError::TooMany => (RefusalKind::Conflict, "triggers_count"),
+        }
+    }
+
+    fn faults(&self) -> Vec<Fault> {
+        match self {
+            TriggerError::OtherKind(_) => {
+                vec![Fault::new("/type", self.reason().1, self.to_string())]
+            }
+            _ => vec![],
         }
     }
 }
@@ -185,19 +260,25 @@ impl Aggregate for Trigger {
     }
 
     fn apply(&mut self, event: TriggerEvent) {
-        *self = match event {
-            TriggerEvent::Created { agent, version_id, key, kind, enabled, configuration } => {
-                Trigger::Active(TriggerDetails {
+        match (&mut *self, event) {
+            (_, TriggerEvent::Created { agent, version_id, key, kind, enabled, configuration }) => {
+                *self = Trigger::Active(TriggerDetails {
                     agent,
                     version_id,
                     key,
                     kind,
                     enabled,
                     configuration,
-                })
+                });
             }
-            TriggerEvent::Deleted {} => Trigger::Deleted,
-        };
+            (_, TriggerEvent::Deleted {}) => *self = Trigger::Deleted,
+            (Trigger::Active(details), TriggerEvent::Changed { configuration }) => {
+                details.configuration = configuration;
+            }
+            (Trigger::Active(details), TriggerEvent::Enabled {}) => details.enabled = true,
+            (Trigger::Active(details), TriggerEvent::Disabled {}) => details.enabled = false,
+            (Trigger::Missing | Trigger::Deleted, _) => {}
+        }
     }
 }
 

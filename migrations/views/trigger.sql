@@ -10,6 +10,11 @@ CREATE TABLE agent_trigger (
     enabled       INTEGER NOT NULL,
     configuration TEXT NOT NULL,
     last_firing_at TEXT,
+    -- Of a schedule: which of its instants are settled, up to this sequence of its own stream; and what
+    -- became of the newest one.
+    firings       TEXT NOT NULL DEFAULT '{"settled":null,"waiting":[],"last":null}',
+    firings_sequence INTEGER NOT NULL DEFAULT 0,
+    last_outcome  TEXT,
     created_at    TEXT NOT NULL,
     updated_at    TEXT NOT NULL,
     deleted_at    TEXT,

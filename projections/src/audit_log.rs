@@ -102,7 +102,7 @@ impl ReadModel for AuditLog {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn schema(&self) -> &'static str {
@@ -197,7 +197,11 @@ fn key_of_id(id: Uuid) -> i64 {
 
 /// An event that is one fact: `agent.installed.v1` is "installed" of an "agent".
 fn change(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
-    let category = event.stream.category();
+    let category = match event.stream.category() {
+        // What becomes of its instants is the trigger's, under whose id they stand.
+        "schedule" => "trigger",
+        category => category,
+    };
     let action = action(event);
     insert(
         db,

@@ -388,3 +388,17 @@ pub fn attempts(db: &Connection, execution: Uuid) -> Result<Vec<Attempt>, Error>
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
+
+/// The executions that a trigger started and that have not ended, oldest first.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn unended_of_trigger(db: &Connection, agent: Uuid, trigger: Uuid) -> Result<Vec<Uuid>, Error> {
+    // By status, for which there is an index: few have not ended.
+    let mut statement = db.prepare_cached(
+        "SELECT id FROM execution WHERE agent = ?1 AND status IN ('queued', 'running', 'paused', 'waiting')
+         AND trigger_id = ?2 ORDER BY position",
+    )?;
+    let rows = statement.query_map([agent, trigger], |row| id(row, 0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

@@ -1,54 +1,75 @@
-//! Triggers as they are read.
+//! Triggers as they are read, with what became of those that listen to the clock.
 
-use domain::trigger::TriggerEvent;
+use domain::schedule::firings::{FiringEvent, Firings};
+use domain::trigger::{TriggerEvent, TriggerKind};
+use domain::{Object, Timestamp};
 use eventlog::RecordedEvent;
+use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::columns::{id, json};
+use crate::columns::{id, json, optional_json};
 use crate::engine::{ReadModel, stored_time};
+use crate::execution::SealedPayload;
 use crate::listing::Query;
 use crate::{Error, Listing, Window, decode};
 
 /// What starts an execution of an agent's version.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trigger {
     /// Its id.
     pub id: Uuid,
-    /// Its id in the manifest.
-    pub key: String,
-    /// `manual`.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// It may fire.
-    pub enabled: bool,
-    /// What the manifest says of it.
-    pub configuration: Value,
+    /// The tenant.
+    pub organization: Uuid,
+    /// The product.
+    pub product: Uuid,
     /// The agent.
-    pub agent_id: Uuid,
+    pub agent: Uuid,
     /// The version of the agent's workflow.
     pub version_id: Uuid,
-    /// The product.
-    pub product_id: Uuid,
-    /// When it fires next; a manual trigger never does by itself.
-    pub next_firing_at: Option<String>,
+    /// Its id in the manifest, or one like it.
+    pub key: String,
+    /// What it listens to.
+    pub kind: TriggerKind,
+    /// It may fire.
+    pub enabled: bool,
+    /// What its kind needs to know.
+    pub configuration: Object,
     /// When it last fired.
     pub last_firing_at: Option<String>,
+    /// Of a schedule: which of its instants are settled.
+    pub firings: Firings,
+    /// How far that was read.
+    pub firings_sequence: u64,
+    /// Of a schedule: what became of the newest instant.
+    pub last_outcome: Option<Outcome>,
     /// When it was made.
     pub created_at: String,
     /// When it was last changed.
     pub updated_at: String,
-    /// The tenant.
-    #[serde(skip)]
-    pub organization: Uuid,
     /// It is gone: its row stays, so that a repeated request can be told from a late one.
-    #[serde(skip)]
     pub is_deleted: bool,
     /// What its `ETag` says.
-    #[serde(skip)]
     pub sequence: u64,
+}
+
+/// What became of an instant of a schedule, or of several that were missed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// `fired`, `queued`, `skipped`, `passed_over` or `failed`.
+    pub status: String,
+    /// The instant; of several the last.
+    pub instant: String,
+    /// When that was settled.
+    pub at: String,
+    /// The execution that was asked for.
+    pub execution: Option<Uuid>,
+    /// Why it did not fire, or failed.
+    pub code: Option<String>,
+    /// Field `error` of the schedule's stream.
+    pub error: Option<SealedPayload>,
 }
 
 /// The read model of triggers.
@@ -60,7 +81,7 @@ impl ReadModel for Triggers {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn schema(&self) -> &'static str {
@@ -68,12 +89,14 @@ impl ReadModel for Triggers {
     }
 
     fn categories(&self) -> &'static [&'static str] {
-        &["trigger", "execution"]
+        &["trigger", "schedule", "execution"]
     }
 
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
-        if event.stream.category() == "execution" {
-            return fired(db, event);
+        match event.stream.category() {
+            "execution" => return fired(db, event),
+            "schedule" => return settled(db, event),
+            _ => {}
         }
         let trigger = event.stream.id();
         match decode(event)? {
@@ -82,7 +105,9 @@ impl ReadModel for Triggers {
                     .product
                     .ok_or_else(|| Error::Unfit("a trigger belongs to a product".into()))?;
                 db.prepare_cached(
-                    "INSERT INTO agent_trigger VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, ?11, ?11, NULL, ?12)",
+                    "INSERT INTO agent_trigger (id, position, organization, product, agent, version_id, key, type,
+                     enabled, configuration, created_at, updated_at, sequence)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12)",
                 )?
                 .execute(params![
                     trigger,
@@ -98,20 +123,29 @@ impl ReadModel for Triggers {
                     stored_time(event.time),
                     event.sequence,
                 ])?;
+                return Ok(());
             }
+            TriggerEvent::Changed { configuration } => {
+                db.prepare_cached("UPDATE agent_trigger SET configuration = ?2 WHERE id = ?1")?
+                    .execute([trigger, &serde_json::to_string(&configuration)?])?;
+            }
+            TriggerEvent::Enabled {} => set_enabled(db, trigger, true)?,
+            TriggerEvent::Disabled {} => set_enabled(db, trigger, false)?,
             TriggerEvent::Deleted {} => {
-                db.prepare_cached(
-                    "UPDATE agent_trigger SET deleted_at = ?2, sequence = ?3 WHERE id = ?1",
-                )?
-                .execute(params![
-                    trigger,
-                    stored_time(event.time),
-                    event.sequence
-                ])?;
+                db.prepare_cached("UPDATE agent_trigger SET deleted_at = ?2 WHERE id = ?1")?
+                    .execute([trigger, &stored_time(event.time)])?;
             }
         }
+        db.prepare_cached("UPDATE agent_trigger SET updated_at = ?2, sequence = ?3 WHERE id = ?1")?
+            .execute(params![trigger, stored_time(event.time), event.sequence])?;
         Ok(())
     }
+}
+
+fn set_enabled(db: &Connection, trigger: &str, enabled: bool) -> Result<(), Error> {
+    db.prepare_cached("UPDATE agent_trigger SET enabled = ?2 WHERE id = ?1")?
+        .execute(params![trigger, enabled])?;
+    Ok(())
 }
 
 fn fired(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
@@ -121,32 +155,102 @@ fn fired(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     if let domain::execution::ExecutionEvent::Requested { trigger: Some(trigger), .. } =
         decode(event)?
     {
-        db.prepare_cached("UPDATE agent_trigger SET last_firing_at = ?2 WHERE id = ?1")?
-            .execute([trigger.to_string(), stored_time(event.time)])?;
+        // When a schedule fired, its own stream says.
+        db.prepare_cached(
+            "UPDATE agent_trigger SET last_firing_at = ?2 WHERE id = ?1 AND type <> 'schedule'",
+        )?
+        .execute([trigger.to_string(), stored_time(event.time)])?;
     }
     Ok(())
 }
 
+/// Notes which instants of a schedule are settled, as the domain itself does.
+fn settled(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    let trigger = event.stream.id();
+    let known: Option<Firings> = db
+        .prepare_cached("SELECT firings FROM agent_trigger WHERE id = ?1")?
+        .query_row([trigger], |row| json(row, 0))
+        .optional()?;
+    let Some(mut firings) = known else {
+        return Err(Error::Unfit("a schedule belongs to a trigger".into()));
+    };
+    let happened: FiringEvent = decode(event)?;
+    let at = stored_time(event.time);
+    let fired_at = matches!(happened, FiringEvent::Fired { .. }).then_some(&at);
+    let outcome = serde_json::to_string(&outcome(event, &happened, at.clone()))?;
+    firings.remember(happened);
+    db.prepare_cached(
+        "UPDATE agent_trigger SET firings = ?2, firings_sequence = ?3, last_outcome = ?4,
+         last_firing_at = coalesce(?5, last_firing_at) WHERE id = ?1",
+    )?
+    .execute(params![
+        trigger,
+        serde_json::to_string(&firings)?,
+        event.sequence,
+        outcome,
+        fired_at,
+    ])?;
+    Ok(())
+}
+
+fn outcome(event: &RecordedEvent, happened: &FiringEvent, at: String) -> Outcome {
+    let outcome = |status: &str, instant: &Timestamp| Outcome {
+        status: status.to_owned(),
+        instant: instant.to_string(),
+        at,
+        execution: None,
+        code: None,
+        error: None,
+    };
+    match happened {
+        FiringEvent::Fired { instant, execution } => {
+            Outcome { execution: Some(*execution), ..outcome("fired", instant) }
+        }
+        FiringEvent::Queued { instant } => outcome("queued", instant),
+        FiringEvent::Skipped { instant, reason } => {
+            Outcome { code: Some(reason.as_str().to_owned()), ..outcome("skipped", instant) }
+        }
+        FiringEvent::PassedOver { up_to } => {
+            Outcome { code: Some("missed".to_owned()), ..outcome("passed_over", up_to) }
+        }
+        FiringEvent::Failed { instant, code, error } => {
+            let (event_type, payload) = (event.event_type.clone(), error.clone());
+            let error = Some(SealedPayload { event_type, payload });
+            Outcome { code: Some(code.clone()), error, ..outcome("failed", instant) }
+        }
+    }
+}
+
 const COLUMNS: &str = "id, organization, product, agent, version_id, key, type, enabled, configuration, \
-                       last_firing_at, created_at, updated_at, sequence, deleted_at IS NOT NULL";
+                       last_firing_at, created_at, updated_at, sequence, deleted_at IS NOT NULL, firings, \
+                       firings_sequence, last_outcome";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Trigger> {
     Ok(Trigger {
         id: id(row, 0)?,
         organization: id(row, 1)?,
-        product_id: id(row, 2)?,
-        agent_id: id(row, 3)?,
+        product: id(row, 2)?,
+        agent: id(row, 3)?,
         version_id: id(row, 4)?,
         key: row.get(5)?,
-        kind: row.get(6)?,
+        kind: kind(row, 6)?,
         enabled: row.get(7)?,
         configuration: json(row, 8)?,
-        next_firing_at: None,
         last_firing_at: row.get(9)?,
         created_at: row.get(10)?,
         updated_at: row.get(11)?,
         sequence: row.get(12)?,
         is_deleted: row.get(13)?,
+        firings: json(row, 14)?,
+        firings_sequence: row.get(15)?,
+        last_outcome: optional_json(row, 16)?,
+    })
+}
+
+fn kind(row: &Row<'_>, column: usize) -> rusqlite::Result<TriggerKind> {
+    let name: String = row.get(column)?;
+    serde_json::from_value(Value::String(name)).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
     })
 }
 
@@ -182,4 +286,37 @@ pub fn of_agent(db: &Connection, agent: Uuid) -> Result<Vec<Trigger>, Error> {
     let query = Query::new(COLUMNS, "agent_trigger", "position")
         .and("deleted_at IS NULL AND agent = ?", agent.to_string());
     Ok(query.list(db, Window::first(1_000), read)?.items)
+}
+
+/// The schedules that are left, disabled ones included: id, product, and where each stands.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn schedules(db: &Connection) -> Result<Vec<KnownSchedule>, Error> {
+    let mut statement = db.prepare(
+        "SELECT id, product, firings, firings_sequence FROM agent_trigger
+         WHERE type = 'schedule' AND deleted_at IS NULL ORDER BY position",
+    )?;
+    let rows = statement.query_map([], |row| {
+        Ok(KnownSchedule {
+            trigger: id(row, 0)?,
+            product: id(row, 1)?,
+            firings: json(row, 2)?,
+            sequence: row.get(3)?,
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A trigger that listens to the clock, and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownSchedule {
+    /// The trigger.
+    pub trigger: Uuid,
+    /// Its product.
+    pub product: Uuid,
+    /// Which of its instants are settled.
+    pub firings: Firings,
+    /// How far its stream was read.
+    pub sequence: u64,
 }

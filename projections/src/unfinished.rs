@@ -6,9 +6,10 @@ use uuid::Uuid;
 
 use crate::Error;
 use crate::columns::id;
+use crate::trigger::{self, KnownSchedule};
 
 /// What is unfinished at a position.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Unfinished {
     /// Up to where the log was read.
     pub position: Position,
@@ -28,6 +29,8 @@ pub struct Unfinished {
     pub deleted_products: Vec<Uuid>,
     /// Deleted knowledge bases with files that are left; not those of deleted products.
     pub deleted_knowledge_bases: Vec<Uuid>,
+    /// Triggers that listen to the clock, and where each stands.
+    pub schedules: Vec<KnownSchedule>,
 }
 
 /// What is unfinished, oldest first.
@@ -52,8 +55,9 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
              (SELECT 1 FROM knowledge_base WHERE knowledge_base.id = product.knowledge_base) ORDER BY position",
         )?,
         agents: ids(
-            "SELECT id FROM agent WHERE (uninstalled_at IS NULL AND json_array_length(triggers)
-               <> (SELECT count(*) FROM agent_trigger WHERE agent_trigger.agent = agent.id))
+            "SELECT id FROM agent WHERE (uninstalled_at IS NULL AND EXISTS
+               (SELECT 1 FROM json_each(agent.triggers) AS named WHERE NOT EXISTS
+                 (SELECT 1 FROM agent_trigger WHERE agent_trigger.id = named.value ->> 'id')))
              OR (uninstalled_at IS NOT NULL AND EXISTS
                (SELECT 1 FROM agent_trigger
                 WHERE agent_trigger.agent = agent.id AND deleted_at IS NULL)) ORDER BY position",
@@ -69,5 +73,6 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
                (SELECT 1 FROM knowledge_base WHERE knowledge_base.id = file.knowledge_base)
              AND NOT EXISTS (SELECT 1 FROM deleted_product WHERE deleted_product.id = file.product)",
         )?,
+        schedules: trigger::schedules(&snapshot)?,
     })
 }

@@ -20,6 +20,7 @@ mod knowledge_base;
 mod pagination;
 mod parameters;
 mod read_your_writes;
+mod schedule;
 mod search;
 mod secrets;
 mod session;

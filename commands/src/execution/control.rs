@@ -44,7 +44,7 @@ impl Commands {
     /// # Errors
     /// It has ended, or there is none.
     pub async fn pause_execution(&self, execution: Uuid, ask: &Ask) -> Result<Done, Error> {
-        self.execute::<Execution>(execution, ExecutionCommand::Pause, ask).await
+        self.execute_while_it_runs(execution, ExecutionCommand::Pause, ask).await
     }
 
     /// Lets a paused execution go on.
@@ -52,7 +52,7 @@ impl Commands {
     /// # Errors
     /// It is not paused, has ended, or there is none.
     pub async fn continue_execution(&self, execution: Uuid, ask: &Ask) -> Result<Done, Error> {
-        self.execute::<Execution>(execution, ExecutionCommand::Continue, ask).await
+        self.execute_while_it_runs(execution, ExecutionCommand::Continue, ask).await
     }
 
     /// Asks once more for what an ended execution did, or a part of it, on the same input.

@@ -6,10 +6,13 @@
 
 use std::sync::Arc;
 
+use domain::agent::Agent;
 use domain::product::{Product, ProductEvent};
+use domain::trigger::Trigger;
 use eventlog::StreamId;
 use uuid::Uuid;
 
+use super::erasure::Contents;
 use super::queue::{Outcome, Queue};
 use crate::execute::decode_event;
 use crate::{Ask, Commands, Error};
@@ -20,12 +23,14 @@ const AT_ONCE: usize = 4;
 /// The process manager of what is half made.
 pub(super) struct Completion {
     commands: Commands,
+    contents: Arc<dyn Contents>,
     queue: Arc<Queue>,
 }
 
 impl Completion {
-    pub(super) fn start(commands: Commands) -> Arc<Completion> {
-        Arc::new(Completion { commands, queue: Arc::new(Queue::new("completion", AT_ONCE)) })
+    pub(super) fn start(commands: Commands, contents: Arc<dyn Contents>) -> Arc<Completion> {
+        let queue = Arc::new(Queue::new("completion", AT_ONCE));
+        Arc::new(Completion { commands, contents, queue })
     }
 
     /// Completes a product.
@@ -39,10 +44,19 @@ impl Completion {
 
     /// Completes an agent, or takes away what is left of one.
     pub(super) fn add_agent(&self, agent: Uuid) {
-        let commands = self.commands.clone();
+        let (commands, contents) = (self.commands.clone(), self.contents.clone());
         self.queue.add(agent, move || {
+            let (commands, contents) = (commands.clone(), contents.clone());
+            async move { complete_agent(&commands, &*contents, agent).await }
+        });
+    }
+
+    /// Takes away a trigger that was made while its agent was uninstalled.
+    pub(super) fn add_trigger(&self, trigger: Uuid) {
+        let commands = self.commands.clone();
+        self.queue.add(trigger, move || {
             let commands = commands.clone();
-            async move { outcome(commands.complete_agent(agent).await) }
+            async move { outcome(complete_trigger(&commands, trigger).await) }
         });
     }
 
@@ -55,6 +69,44 @@ fn outcome(completed: Result<(), Error>) -> Outcome {
     match completed {
         Ok(()) => Outcome::Finished,
         Err(error) => Outcome::TryAgain(error.to_string()),
+    }
+}
+
+async fn complete_agent(commands: &Commands, contents: &dyn Contents, agent: Uuid) -> Outcome {
+    if let Err(error) = commands.complete_agent(agent).await {
+        return Outcome::TryAgain(error.to_string());
+    }
+    let left = match left_of(commands, contents, agent).await {
+        Ok(left) => left,
+        Err(why) => return Outcome::TryAgain(why),
+    };
+    outcome(commands.remove_left_triggers(agent, left).await)
+}
+
+/// The triggers that are left of an agent that is gone.
+async fn left_of(
+    commands: &Commands,
+    contents: &dyn Contents,
+    agent: Uuid,
+) -> Result<Vec<Uuid>, String> {
+    let stream = StreamId::new("agent", agent);
+    let (state, sequence) =
+        commands.load::<Agent>(&stream).await.map_err(|error| error.to_string())?;
+    if state != Agent::Uninstalled {
+        return Ok(Vec::new());
+    }
+    let last = commands.log().read_stream(&stream, sequence - 1, 1).await;
+    let last = last.map_err(|error| error.to_string())?;
+    let Some(uninstalled) = last.first() else { return Ok(Vec::new()) };
+    contents.triggers_of(agent, uninstalled.position).await.map_err(|error| error.to_string())
+}
+
+async fn complete_trigger(commands: &Commands, trigger: Uuid) -> Result<(), Error> {
+    match commands.load::<Trigger>(&StreamId::new("trigger", trigger)).await?.0 {
+        Trigger::Active(details) => {
+            commands.remove_left_triggers(details.agent, vec![trigger]).await
+        }
+        Trigger::Missing | Trigger::Deleted => Ok(()),
     }
 }
 

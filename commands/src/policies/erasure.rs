@@ -53,6 +53,18 @@ pub trait Contents: Send + Sync + 'static {
 
     /// The names of the artifacts that were made of a product's files, deleted ones included.
     async fn artifacts_of(&self, product: Uuid) -> Result<Vec<String>, NotNow>;
+
+    /// The triggers of an agent that are left, as they were at a position or later. A side that knows
+    /// of none has none.
+    async fn triggers_of(&self, _agent: Uuid, _at: Position) -> Result<Vec<Uuid>, NotNow> {
+        Ok(Vec::new())
+    }
+
+    /// The executions that a trigger started and that have not ended, as it was at a position or
+    /// later.
+    async fn executions_of(&self, _trigger: Uuid, _at: Position) -> Result<Vec<Uuid>, NotNow> {
+        Err(NotNow("which executions run is not known here".to_owned()))
+    }
 }
 
 /// What is inside a product and has not ended.

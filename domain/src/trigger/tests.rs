@@ -32,6 +32,59 @@ fn what_is_deleted_is_not_found() {
 }
 
 #[test]
+fn what_a_trigger_listens_to_is_replaced_and_it_is_switched_on_and_off() {
+    let changed = |cron: &str| TriggerEvent::Changed { configuration: cron_of(cron) };
+    let past = || vec![scheduled("0 3 * * *")];
+    given::<Trigger>(past())
+        .when(replace(None, "0 4 * * *"))
+        .then_expect_events(vec![changed("0 4 * * *")]);
+    given::<Trigger>(past())
+        .when(replace(Some(false), "0 4 * * *"))
+        .then_expect_events(vec![changed("0 4 * * *"), TriggerEvent::Disabled {}]);
+    for same in [None, Some(true)] {
+        given::<Trigger>(past()).when(replace(same, "0 3 * * *")).then_expect_events(vec![]);
+    }
+    let disabled = [past(), vec![TriggerEvent::Disabled {}]].concat();
+    given::<Trigger>(disabled.clone()).when(replace(None, "0 3 * * *")).then_expect_events(vec![]);
+    given::<Trigger>(disabled)
+        .when(replace(Some(true), "0 3 * * *"))
+        .then_expect_events(vec![TriggerEvent::Enabled {}]);
+    for past in [vec![], vec![scheduled("0 3 * * *"), TriggerEvent::Deleted {}]] {
+        given::<Trigger>(past)
+            .when(replace(None, "0 4 * * *"))
+            .then_expect_error(TriggerError::NotFound);
+    }
+}
+
+#[test]
+fn a_trigger_stays_of_its_type() {
+    given::<Trigger>(vec![created("manual")])
+        .when(replace(None, "0 3 * * *"))
+        .then_expect_error(TriggerError::OtherKind(TriggerKind::Manual));
+    let faults = TriggerError::OtherKind(TriggerKind::Manual).faults();
+    assert_eq!(faults.first().map(|fault| fault.pointer.as_str()), Some("/type"));
+}
+
+#[test]
+fn only_the_manual_trigger_of_a_manifest_cannot_be_removed() {
+    let remove = |is_of_manifest| TriggerCommand::Remove { is_of_manifest };
+    given::<Trigger>(vec![created("manual")])
+        .when(remove(true))
+        .then_expect_error(TriggerError::Needed);
+    given::<Trigger>(vec![created("manual")])
+        .when(remove(false))
+        .then_expect_events(vec![TriggerEvent::Deleted {}]);
+    for is_of_manifest in [true, false] {
+        given::<Trigger>(vec![scheduled("0 3 * * *")])
+            .when(remove(is_of_manifest))
+            .then_expect_events(vec![TriggerEvent::Deleted {}]);
+        given::<Trigger>(vec![])
+            .when(remove(is_of_manifest))
+            .then_expect_error(TriggerError::NotFound);
+    }
+}
+
+#[test]
 fn only_an_enabled_manual_trigger_is_fired_by_hand() {
     let trigger = |kind, enabled| Trigger::Active(TriggerDetails { kind, enabled, ..details("x") });
     assert_eq!(trigger(TriggerKind::Manual, true).fire_manually(), Ok(&details("x")));
@@ -52,6 +105,9 @@ fn every_refusal_has_its_code() {
         (TriggerError::AlreadyExists, RefusalKind::Conflict, "trigger_already_exists"),
         (TriggerError::NotManual, RefusalKind::Conflict, "trigger_not_manual"),
         (TriggerError::Disabled, RefusalKind::Conflict, "trigger_disabled"),
+        (TriggerError::OtherKind(TriggerKind::Manual), RefusalKind::Invalid, "trigger_type_fixed"),
+        (TriggerError::Needed, RefusalKind::Conflict, "trigger_needed"),
+        (TriggerError::TooMany, RefusalKind::Conflict, "triggers_count"),
     ];
     for (refusal, kind, code) in table {
         assert_eq!(refusal.reason(), (kind, code));
@@ -61,11 +117,19 @@ fn every_refusal_has_its_code() {
 proptest! {
     #[test]
     fn the_log_tells_everything(
-        keys in prop::collection::vec(prop::option::of("[ab]"), 0..20),
+        asked in prop::collection::vec((0..6_u8, "[ab]"), 0..20),
     ) {
-        let commands = keys.iter().map(|key| match key {
-            Some(key) => create(key),
-            None => TriggerCommand::Delete,
+        let commands = asked.iter().map(|(what, word)| match what {
+            0 => create(word),
+            1 => TriggerCommand::Create(TriggerDetails {
+                kind: TriggerKind::Schedule,
+                configuration: cron_of(word),
+                ..details(word)
+            }),
+            2 => replace(None, word),
+            3 => replace(Some(word == "a"), word),
+            4 => TriggerCommand::Remove { is_of_manifest: word == "a" },
+            _ => TriggerCommand::Delete,
         });
         walk::<Trigger>(commands.collect());
     }
@@ -95,4 +159,24 @@ fn create(key: &str) -> TriggerCommand {
 fn created(key: &str) -> TriggerEvent {
     let TriggerDetails { agent, version_id, key, kind, enabled, configuration } = details(key);
     TriggerEvent::Created { agent, version_id, key, kind, enabled, configuration }
+}
+
+fn cron_of(cron: &str) -> Object {
+    Object::from_iter([("cron".to_owned(), cron.into())])
+}
+
+fn scheduled(cron: &str) -> TriggerEvent {
+    TriggerEvent::Created {
+        agent: id(1),
+        version_id: id(2),
+        key: "nightly".to_owned(),
+        kind: TriggerKind::Schedule,
+        enabled: true,
+        configuration: cron_of(cron),
+    }
+}
+
+fn replace(enabled: Option<bool>, cron: &str) -> TriggerCommand {
+    let (kind, configuration) = (TriggerKind::Schedule, cron_of(cron));
+    TriggerCommand::Replace { kind, enabled, configuration }
 }

@@ -13,6 +13,7 @@ use domain::instance::{Instance, InstanceEvent, KeyAlgorithm, KeyPurpose};
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseEvent};
 use domain::organization::{Organization, OrganizationEvent};
 use domain::product::{Product, ProductEvent};
+use domain::schedule::firings::{FiringEvent, Firings, SkipReason};
 use domain::session::{EndReason, Session, SessionEvent};
 use domain::token_usage::{TokenUsage, TokenUsageEvent, TokenUse};
 use domain::trigger::{Trigger, TriggerEvent, TriggerKind};
@@ -32,6 +33,7 @@ pub fn for_every_aggregate(visit: &mut impl Visit) {
     visit.visit::<ApiToken>(&api_token());
     visit.visit::<Claim>(&claim());
     visit.visit::<Execution>(&execution());
+    visit.visit::<Firings>(&firings());
     visit.visit::<File>(&file());
     visit.visit::<Instance>(&instance());
     visit.visit::<KnowledgeBase>(&knowledge_base());
@@ -224,6 +226,21 @@ fn execution() -> Vec<(&'static str, ExecutionEvent)> {
         ("", cancelled(CancelReason::Stopped)),
         ("agent_uninstalled", cancelled(CancelReason::AgentUninstalled)),
         ("product_deleted", cancelled(CancelReason::ProductDeleted)),
+        ("superseded", cancelled(CancelReason::Superseded)),
+    ]
+}
+
+fn firings() -> Vec<(&'static str, FiringEvent)> {
+    let skipped = |reason| FiringEvent::Skipped { instant: at(2), reason };
+    let error = payload("error");
+    vec![
+        ("", FiringEvent::Fired { instant: at(0), execution: id(1) }),
+        ("", FiringEvent::Queued { instant: at(1) }),
+        ("", skipped(SkipReason::Overlap)),
+        ("queue_full", skipped(SkipReason::QueueFull)),
+        ("outdated", skipped(SkipReason::Outdated)),
+        ("", FiringEvent::PassedOver { up_to: at(3) }),
+        ("", FiringEvent::Failed { instant: at(0), code: "input_invalid".to_owned(), error }),
     ]
 }
 
@@ -381,6 +398,18 @@ fn trigger() -> Vec<(&'static str, TriggerEvent)> {
         ("webhook", created("push", TriggerKind::Webhook, true, json!({ "path": "acme/push" }))),
         ("message", created("chat", TriggerKind::Message, true, json!({}))),
         ("event", created("follow", TriggerKind::Event, true, json!({ "match": { "n": 1 } }))),
+        (
+            "",
+            TriggerEvent::Changed {
+                configuration:
+                    json!({ "cron": "*/5 * * * *", "input": { "n": { "cel": "1 + 1" } } })
+                        .as_object()
+                        .cloned()
+                        .unwrap(),
+            },
+        ),
+        ("", TriggerEvent::Enabled {}),
+        ("", TriggerEvent::Disabled {}),
         ("", TriggerEvent::Deleted {}),
     ]
 }

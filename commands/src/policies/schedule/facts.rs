@@ -1,0 +1,133 @@
+//! What a schedule is to do, as its trigger, its agent and its product say now.
+
+use std::sync::Arc;
+
+use domain::agent::Agent;
+use domain::product::Product;
+use domain::schedule::{Firing, Schedule};
+use domain::trigger::{Setting, Trigger, TriggerDetails};
+use domain::{Timestamp, derived_id};
+use eventlog::{RecordedEvent, StreamId};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::NAME;
+use crate::{Ask, Commands, Error};
+
+/// What a schedule is to do.
+#[derive(Clone)]
+pub(super) struct Facts {
+    pub(super) trigger: Uuid,
+    pub(super) agent: Uuid,
+    pub(super) organization: Uuid,
+    pub(super) product: Uuid,
+    pub(super) version_id: Uuid,
+    pub(super) key: String,
+    pub(super) schedule: Arc<Schedule>,
+    /// The input of an execution, with its expressions.
+    pub(super) input: Option<Value>,
+    /// Nothing from before is fired: since then both trigger and agent are as they are.
+    pub(super) since: Timestamp,
+    pub(super) is_listening: bool,
+    /// The sequences of the trigger and of the agent that say so.
+    sequences: (u64, u64),
+}
+
+impl Facts {
+    /// What is so now; nothing of what listens to no clock, or is gone. `known` is what was so before.
+    pub(super) async fn of(
+        commands: &Commands,
+        trigger: Uuid,
+        known: Option<Facts>,
+    ) -> Result<Option<Facts>, Error> {
+        let stream = StreamId::new("trigger", trigger);
+        let (state, sequence) = commands.load::<Trigger>(&stream).await?;
+        let Trigger::Active(details) = state else { return Ok(None) };
+        let agent_stream = StreamId::new("agent", details.agent);
+        let (agent, agent_sequence) = commands.load::<Agent>(&agent_stream).await?;
+        let Agent::Installed(installation) = agent else { return Ok(None) };
+        let facts = match known {
+            Some(known) if known.sequences == (sequence, agent_sequence) => known,
+            _ => {
+                let own = commands.whole_stream(&stream).await?;
+                let agents = commands.whole_stream(&agent_stream).await?;
+                let is_listening = details.enabled && installation.enabled;
+                let Some(facts) = read(trigger, details, &own, &agents, is_listening) else {
+                    return Ok(None);
+                };
+                Facts { sequences: (sequence, agent_sequence), ..facts }
+            }
+        };
+        let (product, _) =
+            commands.load::<Product>(&StreamId::new("product", facts.product)).await?;
+        Ok(matches!(product, Product::Active { .. }).then_some(facts))
+    }
+
+    /// The firing at one of the schedule's instants.
+    pub(super) fn firing(&self, instant: Timestamp) -> Firing {
+        self.schedule.firing(self.trigger, self.version_id, instant)
+    }
+
+    /// For what follows from a firing once, however often and by whom it is asked.
+    pub(super) fn ask(&self, what: &str, instant: Timestamp) -> Ask {
+        let command_id = |what: &str| {
+            derived_id(&[NAME.as_bytes(), what.as_bytes(), self.firing(instant).id.as_bytes()])
+        };
+        let mut ask = self.ask_once();
+        ask.command_id = command_id(what);
+        ask.repeatable = true;
+        // The firing and its execution are found together.
+        Arc::make_mut(&mut ask.metadata).correlation = command_id(EXECUTION);
+        ask
+    }
+
+    /// For asking for the execution of a firing.
+    pub(super) fn ask_execution(&self, instant: Timestamp) -> Ask {
+        self.ask(EXECUTION, instant)
+    }
+
+    /// For what is no firing.
+    pub(super) fn ask_once(&self) -> Ask {
+        Ask::once(NAME, self.organization, Some(self.product))
+    }
+}
+
+const EXECUTION: &str = "execution";
+
+fn read(
+    trigger: Uuid,
+    details: TriggerDetails,
+    own: &[Arc<RecordedEvent>],
+    agents: &[Arc<RecordedEvent>],
+    is_listening: bool,
+) -> Option<Facts> {
+    let first = own.first()?;
+    let setting = match Setting::parse(details.kind, &details.configuration) {
+        Ok(setting) => setting,
+        Err(faults) => {
+            tracing::error!(%trigger, ?faults, "a trigger is no longer understood; it does not fire");
+            return None;
+        }
+    };
+    let Setting::Schedule { schedule, input } = setting else { return None };
+    let begins = |event: &&Arc<RecordedEvent>| {
+        matches!(
+            event.event_type.as_str(),
+            "trigger.created.v1" | "trigger.changed.v1" | "trigger.enabled.v1" | "agent.enabled.v1"
+        )
+    };
+    let since = own.iter().chain(agents).filter(begins).map(|event| event.time).max()?;
+    Some(Facts {
+        trigger,
+        agent: details.agent,
+        organization: first.organization,
+        product: first.product?,
+        version_id: details.version_id,
+        key: details.key,
+        schedule: Arc::from(schedule),
+        input,
+        since: Timestamp::from(since),
+        is_listening,
+        sequences: (0, 0),
+    })
+}
