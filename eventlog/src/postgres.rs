@@ -22,6 +22,7 @@ mod schema;
 mod server;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -94,6 +95,9 @@ pub struct PostgresStore {
 /// What committer and follower show to those who read.
 struct Shared {
     reader: Reader,
+    /// The server's process that this node appends through; 0 where there is none. What it commits,
+    /// the committer shows itself: the news of that are none.
+    appender: AtomicU32,
     tail: RwLock<Tail>,
     head: watch::Sender<Position>,
 }
@@ -126,6 +130,7 @@ impl PostgresStore {
         let head = reader.head().await?;
         let shared = Arc::new(Shared {
             reader,
+            appender: AtomicU32::new(0),
             tail: RwLock::new(Tail::new(head)),
             head: watch::Sender::new(head),
         });

@@ -174,6 +174,10 @@ impl Runner {
     }
 
     async fn run(self: &Arc<Self>, product: Option<Uuid>, execution: Uuid) -> Outcome {
+        // It is taken up now: no timer need do so later.
+        if let Some(timer) = self.timers.lock().remove(&execution) {
+            timer.abort();
+        }
         let stop = CancellationToken::new();
         self.stops.lock().insert(execution, stop.clone());
         let ended = self.run_to_end(execution, stop).await;

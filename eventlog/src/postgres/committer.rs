@@ -10,6 +10,7 @@
 //! of the group is refused, the group is committed in steps: lock, look, append, commit.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -98,7 +99,7 @@ impl Committer {
                 let cause = chain(&error);
                 tracing::error!(cause, commands = group.len(), "a commit failed");
                 fail(&mut group, || error.again());
-                match self.server.connect(Purpose::Appending).await {
+                match self.connect().await {
                     Ok(connection) => self.connection = Some(connection),
                     // Whoever waits behind would fail alike, after waiting as long again.
                     Err(error) => {
@@ -114,6 +115,19 @@ impl Committer {
             // Nothing is left to do where it is gone already.
             let _ = connection.close().await;
         }
+    }
+
+    /// Opens the connection that writes.
+    async fn connect(&self) -> Result<PgConnection, Error> {
+        let mut connection = self.server.connect(Purpose::Appending).await?;
+        let asked = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut connection);
+        let process: i32 = self
+            .server
+            .within(asked)
+            .await
+            .map_err(|error| self.server.explain(error, Moment::Connecting))?;
+        self.shared.appender.store(process.unsigned_abs(), Relaxed);
+        Ok(connection)
     }
 
     /// Commits a group and answers its commands.
@@ -169,7 +183,7 @@ impl Committer {
     ) -> Result<Vec<Outcome>, Failure> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.server.connect(Purpose::Appending).await.map_err(Failure::Undone)?,
+            None => self.connect().await.map_err(Failure::Undone)?,
         };
         let mut outcomes = None;
         if !is_second_try && self.is_alone {

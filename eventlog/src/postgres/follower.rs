@@ -4,6 +4,7 @@
 //! look every now and then finds what was missed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
@@ -32,20 +33,22 @@ const SILENCE: Duration = Duration::from_secs(60);
 pub(super) fn start(server: &Arc<Server>, shared: &Arc<Shared>) -> JoinSet<()> {
     let news = Arc::new(Notify::new());
     let mut tasks = JoinSet::new();
-    tasks.spawn(listen(server.clone(), news.clone()));
+    tasks.spawn(listen(server.clone(), shared.clone(), news.clone()));
     tasks.spawn(follow(server.clone(), shared.clone(), news));
     tasks
 }
 
-/// Passes notifications on, and reconnects for ever.
-async fn listen(server: Arc<Server>, news: Arc<Notify>) {
+/// Passes on what other nodes notify of, and reconnects for ever.
+async fn listen(server: Arc<Server>, shared: Arc<Shared>, news: Arc<Notify>) {
     loop {
         // Failures are told by `follow`, which asks the same server.
         if let Ok(mut listener) = connect(&server).await {
             // Whatever came before is not told: look.
             news.notify_one();
-            while let Ok(Ok(Some(_))) = timeout(SILENCE, listener.try_recv()).await {
-                news.notify_one();
+            while let Ok(Ok(Some(told))) = timeout(SILENCE, listener.try_recv()).await {
+                if told.process_id() != shared.appender.load(Relaxed) {
+                    news.notify_one();
+                }
             }
             news.notify_one();
         }
