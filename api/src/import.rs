@@ -165,10 +165,6 @@ struct Checking {
 }
 
 impl Visitor for Checking {
-    fn event(&mut self, _: RecordedEvent) -> anyhow::Result<()> {
-        Ok(())
-    }
-
     fn object(&mut self, name: &str, size: u64, body: &mut dyn Read) -> anyhow::Result<()> {
         if name.starts_with("keys/") {
             if size > LONGEST_KEY {
@@ -211,10 +207,6 @@ impl Visitor for Comparing<'_> {
         Ok(())
     }
 
-    fn object(&mut self, _: &str, _: u64, _: &mut dyn Read) -> anyhow::Result<()> {
-        Ok(())
-    }
-
     fn progress(&mut self, bytes: u64) {
         self.progress.at(bytes);
     }
@@ -228,10 +220,6 @@ struct Storing<'a> {
 }
 
 impl Visitor for Storing<'_> {
-    fn event(&mut self, _: RecordedEvent) -> anyhow::Result<()> {
-        Ok(())
-    }
-
     fn object(&mut self, name: &str, size: u64, body: &mut dyn Read) -> anyhow::Result<()> {
         // Every vault makes its own, with the same master key.
         if name == MASTER_CHECK || self.present.get(name) == Some(&size) {
@@ -279,10 +267,6 @@ impl Visitor for Writing {
             self.batch.push(event);
         }
         if self.batch.len() >= PAGE { wait(self.flush()) } else { Ok(()) }
-    }
-
-    fn object(&mut self, _: &str, _: u64, _: &mut dyn Read) -> anyhow::Result<()> {
-        Ok(())
     }
 
     fn progress(&mut self, bytes: u64) {

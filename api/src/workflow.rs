@@ -5,7 +5,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use commands::{Done, NewExecution, RetryFrom};
+use commands::{Ask, Done, NewExecution, RetryFrom};
 use projections::agent;
 use serde::Deserialize;
 use serde_json::Value;
@@ -121,9 +121,7 @@ async fn stop_execution(
     Path(id): Path<Uuid>,
     body: OptionalJson<Nothing>,
 ) -> Result<Reply<Execution>, Problem> {
-    let found = execution::find(&app, &caller, id)?;
-    let Nothing {} = body.read()?;
-    let ask = circumstances.ask(&app, &caller, Some(found.product), &[body.bytes()]).await?;
+    let ask = ask_about(&app, &caller, circumstances, id, body).await?;
     let done = app.commands.stop_execution(id, &ask).await?;
     as_it_is_now(&app, id, "Execution stopped", &done).await
 }
@@ -143,9 +141,7 @@ async fn pause_execution(
     Path(id): Path<Uuid>,
     body: OptionalJson<Nothing>,
 ) -> Result<Reply<Execution>, Problem> {
-    let found = execution::find(&app, &caller, id)?;
-    let Nothing {} = body.read()?;
-    let ask = circumstances.ask(&app, &caller, Some(found.product), &[body.bytes()]).await?;
+    let ask = ask_about(&app, &caller, circumstances, id, body).await?;
     let done = app.commands.pause_execution(id, &ask).await?;
     as_it_is_now(&app, id, "Execution paused", &done).await
 }
@@ -164,11 +160,22 @@ async fn continue_execution(
     Path(id): Path<Uuid>,
     body: OptionalJson<Nothing>,
 ) -> Result<Reply<Execution>, Problem> {
-    let found = execution::find(&app, &caller, id)?;
-    let Nothing {} = body.read()?;
-    let ask = circumstances.ask(&app, &caller, Some(found.product), &[body.bytes()]).await?;
+    let ask = ask_about(&app, &caller, circumstances, id, body).await?;
     let done = app.commands.continue_execution(id, &ask).await?;
     as_it_is_now(&app, id, "Execution continued", &done).await
+}
+
+/// Who asks, and on whose behalf, for something that an execution is told without a word more.
+async fn ask_about(
+    app: &App,
+    caller: &Caller,
+    circumstances: Circumstances,
+    id: Uuid,
+    body: OptionalJson<Nothing>,
+) -> Result<Ask, Problem> {
+    let found = execution::find(app, caller, id)?;
+    let Nothing {} = body.read()?;
+    circumstances.ask(app, caller, Some(found.product), &[body.bytes()]).await
 }
 
 /// The execution as a command left it.

@@ -16,6 +16,9 @@ pub use control::RetryFrom;
 
 pub(crate) const REQUESTED: &str = "execution.requested.v1";
 pub(crate) const INPUT: &str = "input";
+pub(crate) const STEP_SUCCEEDED: &str = "execution.step_succeeded.v1";
+pub(crate) const STEP_REUSED: &str = "execution.step_reused.v1";
+pub(crate) const OUTPUT: &str = "output";
 
 /// How often an execution that goes on all the while is told to stop.
 const MOST_RACES: usize = 20;

@@ -55,15 +55,19 @@ fn associated_data(key_id: &str, name: &str) -> Vec<u8> {
     cipher::associated_data(&[b"prodgy artifact v1", key_id.as_bytes(), name.as_bytes()])
 }
 
-/// Where an artifact lies: `[a-z0-9/._-]+`, without a way out of its folder.
+/// Where an artifact lies.
 fn object_name(name: &str) -> Result<String, Error> {
+    let valid = (1..=512).contains(&name.len()) && is_plain(name);
+    if valid { Ok(format!("artifacts/{name}")) } else { Err(Error::InvalidName(name.to_owned())) }
+}
+
+/// Whether a name is of `[a-z0-9/._-]+`, without a way out of its folder.
+pub(crate) fn is_plain(name: &str) -> bool {
     let allowed = |byte: u8| {
         byte.is_ascii_lowercase()
             || byte.is_ascii_digit()
             || matches!(byte, b'/' | b'.' | b'_' | b'-')
     };
-    let valid = (1..=512).contains(&name.len())
-        && name.bytes().all(allowed)
-        && name.split('/').all(|part| (1..=255).contains(&part.len()) && !part.starts_with('.'));
-    if valid { Ok(format!("artifacts/{name}")) } else { Err(Error::InvalidName(name.to_owned())) }
+    name.bytes().all(allowed)
+        && name.split('/').all(|part| (1..=255).contains(&part.len()) && !part.starts_with('.'))
 }

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
+use crate::artifacts::is_plain;
 use crate::{ByteStream, Error, StoredObject, Vault, objects::Listed};
 
 /// The value that tells whether a master key is the right one. Each vault makes its own.
@@ -94,13 +95,8 @@ impl Vault {
 
 /// Refuses what is no name of a key, a blob or an artifact: it may come from a file that anybody wrote.
 fn check_name(name: &str) -> Result<(), Error> {
-    let allowed =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
-    let part = |part: &str| {
-        (1..=255).contains(&part.len()) && part.bytes().all(allowed) && !part.starts_with('.')
-    };
     let is_of_a_kind = matches!(name.split_once('/'), Some(("keys" | "blobs" | "artifacts", _)));
-    if is_of_a_kind && name.len() <= 600 && name.split('/').all(part) {
+    if is_of_a_kind && name.len() <= 600 && is_plain(name) {
         Ok(())
     } else {
         Err(Error::InvalidName(name.to_owned()))

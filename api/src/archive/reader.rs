@@ -28,16 +28,21 @@ pub struct Archive {
     pub summary: Summary,
 }
 
-/// Is shown what is in an archive, in its order.
+/// Is shown what is in an archive, in its order, and looks at what it likes.
 pub trait Visitor {
     /// An event.
-    fn event(&mut self, event: RecordedEvent) -> anyhow::Result<()>;
+    fn event(&mut self, _: RecordedEvent) -> anyhow::Result<()> {
+        Ok(())
+    }
 
-    /// A key, a blob or an artifact. What is left of its bytes is read all the same.
-    fn object(&mut self, name: &str, size: u64, body: &mut dyn Read) -> anyhow::Result<()>;
+    /// A key, a blob or an artifact: its name, its size and its bytes. What is left of them is read all
+    /// the same.
+    fn object(&mut self, _: &str, _: u64, _: &mut dyn Read) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// So many bytes of the file were read.
-    fn progress(&mut self, bytes: u64);
+    fn progress(&mut self, _: u64) {}
 }
 
 /// Reads an archive from its beginning to its end.
@@ -209,15 +214,7 @@ pub(super) struct Kept {
 /// Reads an archive up to where it was cut off, or up to `limit` bytes of it.
 pub(super) fn scan(file: &File, limit: u64) -> anyhow::Result<Kept> {
     struct Nobody;
-    impl Visitor for Nobody {
-        fn event(&mut self, _: RecordedEvent) -> anyhow::Result<()> {
-            Ok(())
-        }
-        fn object(&mut self, _: &str, _: u64, _: &mut dyn Read) -> anyhow::Result<()> {
-            Ok(())
-        }
-        fn progress(&mut self, _: u64) {}
-    }
+    impl Visitor for Nobody {}
     let mut reading = Reading::default();
     let mut bytes = 0;
     let mut tar = tar::Archive::new(BufReader::new(file));

@@ -30,8 +30,6 @@ impl Visitor for Seen {
         self.objects.insert(name.to_owned(), bytes);
         Ok(())
     }
-
-    fn progress(&mut self, _: u64) {}
 }
 
 fn event(position: u64) -> RecordedEvent {

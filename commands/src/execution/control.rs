@@ -16,12 +16,9 @@ use domain::manifest::Manifest;
 use eventlog::StreamId;
 use uuid::Uuid;
 
-use super::{INPUT, REQUESTED};
+use super::{INPUT, OUTPUT, REQUESTED, STEP_REUSED, STEP_SUCCEEDED};
 use crate::execute::decode_event;
 use crate::{Ask, Commands, Done, Error};
-
-const STEP_REUSED: &str = "execution.step_reused.v1";
-const OUTPUT: &str = "output";
 
 /// Where an execution that is repeated begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,8 +75,7 @@ impl Commands {
             let event: ExecutionEvent = decode_event(&event)?;
             match &event {
                 ExecutionEvent::StepSucceeded { step_id, output, .. } => {
-                    outputs
-                        .insert(step_id.clone(), ("execution.step_succeeded.v1", output.clone()));
+                    outputs.insert(step_id.clone(), (STEP_SUCCEEDED, output.clone()));
                 }
                 ExecutionEvent::StepReused { step_id, output } => {
                     outputs.insert(step_id.clone(), (STEP_REUSED, output.clone()));

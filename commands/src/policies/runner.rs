@@ -44,7 +44,7 @@ use self::interruption::{Interruption, failed};
 use super::queue::{Outcome, Queue};
 use super::{Knowledge, ToolError};
 use crate::execute::decode_event;
-use crate::execution::{INPUT, REQUESTED};
+use crate::execution::{INPUT, OUTPUT, REQUESTED};
 use crate::tools::Tools;
 use crate::{Ask, Commands, Error};
 
@@ -61,12 +61,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How many manifests are kept that were read from the log.
 const MANIFESTS: u64 = 1_000;
 
-const STEP_SUCCEEDED: &str = "execution.step_succeeded.v1";
-const STEP_REUSED: &str = "execution.step_reused.v1";
 const STEP_FAILED: &str = "execution.step_failed.v1";
 const SUCCEEDED: &str = "execution.succeeded.v1";
 const FAILED: &str = "execution.failed.v1";
-const OUTPUT: &str = "output";
 const ERROR: &str = "error";
 
 /// The process manager of executions.
@@ -155,11 +152,7 @@ impl Runner {
     fn wake(self: &Arc<Self>, product: Option<Uuid>, execution: Uuid, at: DateTime<Utc>) {
         let runner = self.clone();
         let timer = tokio::spawn(async move {
-            while let Ok(left) = (at - Utc::now()).to_std()
-                && !left.is_zero()
-            {
-                tokio::time::sleep(left.min(LOOK_AGAIN)).await;
-            }
+            reaches(at).await;
             runner.add(product, execution);
         });
         if let Some(older) = self.timers.lock().insert(execution, timer.abort_handle()) {
@@ -441,6 +434,15 @@ impl Runner {
             .open_payload(organization, product, &run.stream, event_type, field, payload)
             .await?;
         opened.ok_or(Interruption::Unwanted(CancelReason::ProductDeleted))
+    }
+}
+
+/// Waits for a moment, however the clock is set meanwhile.
+async fn reaches(moment: DateTime<Utc>) {
+    while let Ok(left) = (moment - Utc::now()).to_std()
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(LOOK_AGAIN)).await;
     }
 }
 

@@ -17,10 +17,9 @@ use serde_json::{Value, json};
 
 use super::course::Course;
 use super::interruption::{Interruption, failed};
-use super::{
-    ERROR, LEASE, OUTPUT, Run, Runner, STEP_FAILED, STEP_REUSED, STEP_SUCCEEDED, Work, tools,
-};
+use super::{ERROR, LEASE, Run, Runner, STEP_FAILED, Work, reaches, tools};
 use crate::execute::decode_event;
+use crate::execution::{OUTPUT, STEP_REUSED, STEP_SUCCEEDED};
 use crate::policies::ToolError;
 
 /// How long one attempt at a step may take, where its manifest does not say.
@@ -478,13 +477,4 @@ fn give_up_what_is_always_cut_off(step_id: &str, known: &Step) -> Result<(), Int
 
 fn too_long() -> Interruption {
     Interruption::TooLong(domain::execution::TimeLimit::Execution)
-}
-
-/// Waits for a moment, however the clock is set meanwhile.
-async fn reaches(moment: DateTime<Utc>) {
-    while let Ok(left) = (moment - Utc::now()).to_std()
-        && !left.is_zero()
-    {
-        tokio::time::sleep(left.min(super::LOOK_AGAIN)).await;
-    }
 }

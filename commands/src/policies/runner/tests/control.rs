@@ -271,17 +271,29 @@ async fn a_paused_execution_stands_still_until_it_is_continued() {
     policies.stop().await;
 }
 
-#[tokio::test]
-async fn what_is_paused_in_the_middle_of_a_step_keeps_what_the_step_put_out() {
+/// An execution that is in the middle of a step: its search is tried again and again.
+struct Searching {
+    world: World,
+    knowledge: Arc<Passages>,
+    policies: Policies,
+    id: Uuid,
+}
+
+async fn searching() -> Searching {
     let world = World::new().await;
     let knowledge = world.passages();
-    // The search is being tried, again and again, when it is paused.
     knowledge.not_ready.store(usize::MAX, Ordering::SeqCst);
     let policies = world.policies(&knowledge).await;
     let id = world.request(5).await;
     while knowledge.searches.load(Ordering::SeqCst) == 0 {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+    Searching { world, knowledge, policies, id }
+}
+
+#[tokio::test]
+async fn what_is_paused_in_the_middle_of_a_step_keeps_what_the_step_put_out() {
+    let Searching { world, knowledge, policies, id } = searching().await;
     world.commands.pause_execution(id, &world.ask()).await.expect("paused");
     knowledge.not_ready.store(0, Ordering::SeqCst);
     world.until(id, "paused").await;
@@ -300,14 +312,7 @@ async fn what_is_paused_in_the_middle_of_a_step_keeps_what_the_step_put_out() {
 
 #[tokio::test]
 async fn an_execution_is_stopped_in_the_middle_of_a_step() {
-    let world = World::new().await;
-    let knowledge = world.passages();
-    knowledge.not_ready.store(usize::MAX, Ordering::SeqCst);
-    let policies = world.policies(&knowledge).await;
-    let id = world.request(5).await;
-    while knowledge.searches.load(Ordering::SeqCst) == 0 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let Searching { world, knowledge, policies, id } = searching().await;
     let stop = ExecutionCommand::Cancel { reason: CancelReason::Stopped };
     world.commands.execute::<Execution>(id, stop, &world.ask()).await.expect("stopped");
     // Nobody is at it any more: the search is no longer tried.
