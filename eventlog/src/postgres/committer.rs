@@ -156,19 +156,19 @@ impl Committer {
                 return Err(Error::Unanswered { address: self.server.address.clone() });
             }
         };
-        let mut fresh: Vec<Arc<RecordedEvent>> = Vec::new();
         for appended in outcomes.iter_mut().flatten() {
             if appended.replayed
                 && appended.events.first().is_some_and(|e| sent.contains(&place(e)))
             {
                 appended.replayed = false;
             }
-            if !appended.replayed {
-                fresh.extend(appended.events.iter().cloned());
-            }
         }
-        fresh.sort_by_key(|event| event.position);
-        self.shared.publish(fresh);
+        // A replayed command too: it may be one whose outcome was never found out, and of which
+        // this node has therefore not heard yet.
+        let stored = outcomes.iter().flatten().flat_map(|appended| &appended.events);
+        let mut stored: Vec<Arc<RecordedEvent>> = stored.cloned().collect();
+        stored.sort_by_key(|event| event.position);
+        self.shared.publish(stored);
         for (request, outcome) in group.drain(..).zip(outcomes) {
             request.answer(outcome);
         }
@@ -353,6 +353,8 @@ impl Committer {
     fn forget(&mut self, failure: Failure) -> Failure {
         self.head = None;
         self.streams = StreamLengths::default();
+        // What this connection has committed unknown to us is news like another node's.
+        self.shared.appender.store(0, Relaxed);
         failure
     }
 }

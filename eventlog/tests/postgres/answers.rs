@@ -47,6 +47,8 @@ async fn an_outcome_that_cannot_be_found_out_is_said_to_be_unknown() {
         let wire = Wire::to(port).await;
         let options = PostgresOptions {
             outcome_timeout: Duration::from_millis(300),
+            // Nothing but the answer itself may bring the news of what was stored.
+            poll: Duration::from_secs(600),
             ..PostgresOptions::default()
         };
         let store = PostgresStore::open(&wire.url(&database.url()), options).await.unwrap();
