@@ -6,11 +6,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use commands::{AgentChange, Done, NewAgent, mask};
 use domain::Name;
+use domain::agent::MAX_VERSIONS;
 use domain::manifest::Manifest;
 use domain::refusal::pointer_segment;
-use projections::agent::{self, Agent, AgentSummary};
+use projections::agent::{self, Agent, AgentSummary, Version, VersionContent};
 use projections::trigger::{self, Trigger};
-use projections::{execution, knowledge_base};
+use projections::{Window, execution, knowledge_base};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -38,6 +39,11 @@ use crate::knowledge_base::meant_product;
 use crate::lists::{total, window};
 
 mod catalogue;
+mod diff;
+mod document;
+mod version;
+
+use document::{check_model, read_manifest};
 
 /// The routes of agents.
 pub fn router() -> OpenApiRouter<App> {
@@ -46,6 +52,9 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(install_agent))
         .routes(routes!(list_agents))
         .routes(routes!(get_agent, change_agent, uninstall_agent))
+        .routes(routes!(version::publish_version, version::list_versions))
+        .routes(routes!(version::get_version))
+        .routes(routes!(version::diff_versions))
 }
 
 /// An agent that is to be installed: one of the catalogue, or one with a manifest of its own.
@@ -58,9 +67,9 @@ struct AgentInstallation {
     agent: Option<String>,
     /// The version of the catalogue entry; the one there is without it.
     version: Option<String>,
-    /// A manifest of the kind `prodgy.agent/1`. Either this or `agent`.
-    #[schema(value_type = Option<Object>)]
-    manifest: Option<Map<String, Value>>,
+    /// A manifest of the kind `prodgy.agent/1`, or a text that is one in YAML. Either this or `agent`.
+    #[schema(value_type = Option<document::ManifestDocument>)]
+    manifest: Option<Value>,
     /// What people call it; the manifest's title without it.
     #[schema(min_length = 1, max_length = 200)]
     title: Option<String>,
@@ -84,6 +93,11 @@ struct ChangedAgent {
     config: Option<Map<String, Value>>,
     /// Whether it may be executed.
     enabled: Option<bool>,
+    /// The version of its workflow that is to run. Its configuration must fit that.
+    version_id: Option<Uuid>,
+    /// What is to stand in slots of the version that runs then: the id of a knowledge base of the product
+    /// for each. Others stay as they are.
+    bindings: Option<BTreeMap<String, Uuid>>,
 }
 
 /// An AI module installed in a product, in full.
@@ -97,24 +111,24 @@ struct AgentDetails {
     title: String,
     /// What its manifest is called.
     name: String,
-    /// The manifest's version.
+    /// The version of the active manifest.
     version: String,
     /// The id of the version of its workflow that runs.
     version_id: Uuid,
     /// It may be executed.
     enabled: bool,
-    /// Its manifest.
+    /// The active manifest.
     #[schema(value_type = Object)]
     manifest: Value,
     /// Its configuration, secrets masked; none when it was erased.
     #[schema(value_type = Option<Object>)]
     config: Option<Value>,
-    /// What stands in the slots of its manifest.
+    /// What stands in the slots of its manifests; a slot of one name is one slot in all of them.
     #[schema(value_type = Object)]
     bindings: Value,
-    /// The versions of its workflow.
+    /// The versions of its workflow, newest first.
     versions: Vec<AgentVersion>,
-    /// What starts it.
+    /// What starts it: the triggers of the active version, and those that were made later.
     triggers: Vec<AgentTrigger>,
     /// Its newest execution.
     last_execution: Option<LastExecution>,
@@ -137,13 +151,22 @@ struct AgentVersion {
     digest: String,
     /// It is the one that runs.
     active: bool,
-    /// When it was made.
+    /// Who published it, as `user:<uuid>` or `token:<uuid>`.
+    created_by: String,
+    /// When it was published.
     #[schema(format = DateTime)]
     created_at: String,
 }
 
+impl From<Version> for AgentVersion {
+    fn from(version: Version) -> AgentVersion {
+        let Version { id, version, digest, active, created_by, created_at, .. } = version;
+        AgentVersion { id, version, digest, active, created_by, created_at }
+    }
+}
+
 /// What starts an agent.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct AgentTrigger {
     /// Its id.
     id: Uuid,
@@ -162,6 +185,13 @@ struct AgentTrigger {
 impl From<Trigger> for AgentTrigger {
     fn from(trigger: Trigger) -> AgentTrigger {
         let Trigger { id, key, kind, enabled, configuration, .. } = trigger;
+        AgentTrigger { id, key, kind: kind.as_str().to_owned(), enabled, configuration }
+    }
+}
+
+impl From<domain::agent::AgentTrigger> for AgentTrigger {
+    fn from(fixed: domain::agent::AgentTrigger) -> AgentTrigger {
+        let domain::agent::AgentTrigger { id, key, kind, enabled, configuration } = fixed;
         AgentTrigger { id, key, kind: kind.as_str().to_owned(), enabled, configuration }
     }
 }
@@ -225,19 +255,26 @@ pub(crate) fn find(app: &App, caller: &Caller, id: Uuid) -> Result<Agent, Proble
 /// An agent as it is read, with what belongs to it.
 struct Found {
     agent: Agent,
+    versions: Vec<Version>,
+    active: Option<VersionContent>,
+    secrets: Vec<String>,
     triggers: Vec<Trigger>,
     last: Option<execution::Execution>,
 }
 
 fn read(db: &Connection, id: Uuid) -> Result<Option<Found>, projections::Error> {
     let Some(agent) = agent::get(db, id)? else { return Ok(None) };
-    let (triggers, last) = (trigger::of_agent(db, id)?, execution::latest(db, id)?);
-    Ok(Some(Found { agent, triggers, last }))
+    let versions = agent::versions(db, id, Window::first(MAX_VERSIONS as u64))?.items;
+    let active = agent::version(db, id, agent.version_id)?.map(|(_, content)| content);
+    let secrets = agent::secret_paths(db, id)?;
+    let triggers = trigger::of_version(db, id, agent.version_id)?;
+    let last = execution::latest(db, id)?;
+    Ok(Some(Found { agent, versions, active, secrets, triggers, last }))
 }
 
 /// An agent as it is answered, its configuration opened and masked.
 async fn details(app: &App, found: Found) -> Result<AgentDetails, Problem> {
-    let Found { agent, triggers, last } = found;
+    let Found { agent, versions, active, secrets, triggers, last } = found;
     let stream = format!("agent-{}", agent.id);
     let config = match &agent.config {
         Some(sealed) => {
@@ -246,19 +283,18 @@ async fn details(app: &App, found: Found) -> Result<AgentDetails, Problem> {
         None => None,
     };
     let config: Option<Value> = config.and_then(|text| serde_json::from_str(&text).ok());
-    // Without its manifest nobody knows what in it is secret.
-    let manifest = Manifest::accept(&agent.manifest).ok();
-    let config = config.zip(manifest).map(|(config, manifest)| mask(&manifest, config));
-    let version = AgentVersion {
-        id: agent.version_id,
-        version: agent.version.clone(),
-        digest: agent.digest,
-        active: true,
-        created_at: agent.created_at.clone(),
-    };
-    // Every agent has one: where none is known, it is shown as it was right after it was installed.
+    // As the active version sees it: with its defaults.
+    let manifest = Manifest::read(&agent.manifest).ok();
+    let config = config.map(|config| {
+        let whole = manifest.and_then(|it| it.check_config(Some(config.clone())).ok());
+        mask(&secrets, whole.unwrap_or(config))
+    });
+    // Every agent has one: where none is known, they are shown as they were right after they were made.
     let triggers = match triggers.is_empty() {
-        true => serde_json::from_value(agent.triggers).unwrap_or_default(),
+        true => {
+            let fixed = active.map(|content| content.triggers).unwrap_or_default();
+            fixed.into_iter().map(AgentTrigger::from).collect()
+        }
         false => triggers.into_iter().rev().map(AgentTrigger::from).collect(),
     };
     Ok(AgentDetails {
@@ -272,7 +308,7 @@ async fn details(app: &App, found: Found) -> Result<AgentDetails, Problem> {
         manifest: agent.manifest,
         config,
         bindings: agent.bindings,
-        versions: vec![version],
+        versions: versions.into_iter().map(AgentVersion::from).collect(),
         triggers,
         last_execution: last.map(LastExecution::from),
         created_at: agent.created_at,
@@ -292,27 +328,27 @@ fn title(text: &str) -> Result<Name, Problem> {
 }
 
 /// The manifest that a body means.
-fn manifest(body: &AgentInstallation) -> Result<Manifest, Problem> {
-    match (&body.agent, &body.manifest) {
-        (Some(name), None) => catalogue::find(name, body.version.as_deref()),
+fn manifest(app: &App, body: &AgentInstallation) -> Result<Manifest, Problem> {
+    let (manifest, place) = match (&body.agent, &body.manifest) {
+        (Some(name), None) => (catalogue::find(name, body.version.as_deref())?, "/agent"),
         (None, Some(document)) => {
             if body.version.is_some() {
                 let message = "a manifest says its version itself: leave this out";
                 return Err(Problem::invalid("version_superfluous", message)
                     .with_error(FieldError::new("/version", "exclusive", message)));
             }
-            let accepted = Manifest::accept(&Value::Object(document.clone()));
-            Ok(accepted
-                .map_err(|invalid| commands::Error::refused(&invalid).within("/manifest"))?)
+            (read_manifest(document, "/manifest")?, "/manifest/requires/model")
         }
         (agent, _) => {
             let message = "send either the name of a catalogue entry in agent, or a manifest";
             let code = if agent.is_some() { "exclusive" } else { "missing" };
-            Err(Problem::invalid("agent_or_manifest", message).with_errors(
+            return Err(Problem::invalid("agent_or_manifest", message).with_errors(
                 ["/agent", "/manifest"].map(|field| FieldError::new(field, code, message)),
-            ))
+            ));
         }
-    }
+    };
+    check_model(app, &manifest, place)?;
+    Ok(manifest)
 }
 
 /// Checks that every binding names a slot of the manifest and a knowledge base of the product.
@@ -352,7 +388,9 @@ fn check_bindings(
 
 /// Install an agent
 ///
-/// By the name of a catalogue entry, or with a manifest of one's own. The answer names its triggers.
+/// By the name of a catalogue entry, or with a manifest of one's own, as JSON or as a text that is one in
+/// YAML. Within a product, name and version are one manifest for ever: another one of the same is `409`.
+/// The answer names its triggers.
 #[utoipa::path(post, path = "/api/agent-base/install", tag = "Agents",
     extensions(("x-access" = json!(Right::WriteAgents))), params(IdempotencyKeyParam),
     request_body = AgentInstallation,
@@ -366,7 +404,7 @@ async fn install_agent(
     let (body, bytes) = (body.read()?, body.bytes);
     let product = meant_product(&caller, body.product_id)?;
     caller.product(&app, product)?;
-    let manifest = manifest(&body)?;
+    let manifest = manifest(&app, &body)?;
     let title = body.title.as_deref().map(title).transpose()?;
     let bindings = body.bindings.unwrap_or_default();
     let ask = circumstances.ask(&app, &caller, Some(product), &[&bytes]).await?;
@@ -426,7 +464,9 @@ async fn get_agent(
 
 /// Change an agent
 ///
-/// Configures it, renames it, switches it on or off.
+/// Configures it, renames it, switches it on or off, picks the version that runs. A rollback is to pick an
+/// older one: its triggers listen again, with the state that they had. A configuration that does not fit
+/// the version is `422`: send one that does with it.
 #[utoipa::path(put, path = "/api/agent-base/{id}", tag = "Agents",
     extensions(("x-access" = json!(Right::WriteAgents))),
     params(("id" = Uuid, Path), IfMatchParam), request_body = ChangedAgent,
@@ -441,9 +481,20 @@ async fn change_agent(
     let agent = find(&app, &caller, id)?;
     let (body, bytes) = (body.read()?, body.bytes);
     let title = body.title.as_deref().map(title).transpose()?;
-    let change =
-        AgentChange { title, config: body.config.map(Value::Object), enabled: body.enabled };
     let ask = circumstances.ask(&app, &caller, Some(agent.product), &[&bytes]).await?;
+    let ChangedAgent { config, enabled, version_id, bindings, .. } = body;
+    let bindings = bindings.unwrap_or_default();
+    if !bindings.is_empty() {
+        // A version that is not there is refused later.
+        let version = version_id.unwrap_or(agent.version_id);
+        let found = app.read(|db| agent::version(db, id, version))?;
+        let manifest = found.and_then(|(_, content)| Manifest::read(&content.manifest).ok());
+        if let Some(manifest) = manifest {
+            check_bindings(&app, agent.product, &manifest, &bindings)?;
+        }
+    }
+    let config = config.map(Value::Object);
+    let change = AgentChange { title, config, enabled, version_id, bindings };
     let done = app.commands.change_agent(id, change, &ask).await?;
     let position = app.applied(&done).await?;
     let (agent, etag) = details_after(&app, &done, id).await?;
@@ -453,7 +504,7 @@ async fn change_agent(
 /// Uninstall an agent
 ///
 /// Its triggers go with it, and executions that have not ended are cancelled. Its history stays: its
-/// executions can still be read.
+/// versions and executions can still be read.
 #[utoipa::path(delete, path = "/api/agent-base/{id}", tag = "Agents",
     extensions(("x-access" = json!(Right::WriteAgents))),
     params(("id" = Uuid, Path), IfMatchParam),

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use crate::answers::FirstAnswers;
 use crate::execution::StoppedExecutions;
+use crate::execution::ends::Ends;
 use crate::http::Problem;
 use crate::known_tokens::KnownTokens;
 use crate::model::Trouble;
@@ -62,6 +63,8 @@ pub struct Parts {
     pub rebuilds: FirstAnswers<u64>,
     /// Executions that were stopped together, and the positions that were answered.
     pub bulk_stops: FirstAnswers<(StoppedExecutions, u64)>,
+    /// Executions whose end somebody waits for.
+    pub ends: Ends,
     /// Cancelled when the server stops.
     pub shutdown: CancellationToken,
     /// How long an access token is good.

@@ -30,6 +30,7 @@ use crate::http::{ETag, FieldError, ListQuery, ListReply, Path, Problem};
 use crate::lists::{total, window};
 
 pub mod accepted;
+pub mod ends;
 mod search;
 mod stop;
 
@@ -407,16 +408,16 @@ fn add_attempt(
 /// The read models or the vault fail.
 pub async fn ended(app: &App, id: Uuid, within: Duration) -> Result<Option<Execution>, Problem> {
     let deadline = Instant::now() + within;
-    let mut applied = app.views.watch();
+    let wakening = app.ends.wait_for(id);
     loop {
-        // Before the read: what is applied in between is then seen as a change.
-        applied.mark_unchanged();
+        // Before the read: an end that comes in between then wakes at once.
+        let woken = wakening.woken();
         let found = app.read(|db| execution::get(db, id))?;
         if found.is_some_and(|execution| execution.ended_at.is_some()) {
             return whole(app, id).await;
         }
         tokio::select! {
-            changed = applied.changed() => if changed.is_err() { return Ok(None) },
+            () = woken => {}
             () = tokio::time::sleep_until(deadline) => return Ok(None),
             () = app.shutdown.cancelled() => return Ok(None),
         }

@@ -7,10 +7,14 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
+/// Expressions need room to call themselves: for most of them, a thread has it already.
+const STACK_BYTES: usize = 8 * 1024 * 1024;
+
 fn main() -> ExitCode {
     // Two providers of TLS are in the graph; one must be chosen before the first connection.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    match runtime.thread_stack_size(STACK_BYTES).enable_all().build() {
         Ok(runtime) => runtime.block_on(api::cli::run()),
         Err(error) => {
             eprintln!("prodgy: the run time cannot be started: {error}");

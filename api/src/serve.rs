@@ -230,12 +230,14 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         rejections: Default::default(),
         rebuilds: Default::default(),
         bulk_stops: Default::default(),
+        ends: Default::default(),
         shutdown: shutdown.clone(),
         access_ttl: TimeDelta::from_std(config.access_token_ttl)?,
         refresh_ttl: TimeDelta::from_std(config.refresh_token_ttl)?,
         upload_limit: config.upload_limit_bytes as u64,
         spool: folders.spool(),
     });
+    tokio::spawn(app.ends.clone().follow(log.clone(), views.clone(), shutdown.clone()));
     let policies = tokio::spawn(start_policies(app.clone(), shutdown.clone()));
     let housekeeping = tokio::spawn(keep_house(app.clone(), metrics.clone(), shutdown.clone()));
 

@@ -63,17 +63,20 @@ struct TriggerDetails {
     kind: String,
     /// It may fire.
     enabled: bool,
+    /// It fires: it is enabled, so is its agent, and it starts the active version. A manual one of another
+    /// version does not listen, and can be executed all the same.
+    listening: bool,
     /// What its type needs to know.
     #[schema(value_type = Object)]
     configuration: Map<String, Value>,
     /// The agent.
     agent_id: Uuid,
-    /// The version of the agent's workflow.
+    /// The version of the agent's workflow that it starts: the one whose manifest names it, or the active
+    /// one where it was made later.
     version_id: Uuid,
     /// The product.
     product_id: Uuid,
-    /// When it fires next; a manual trigger never does by itself, nor does one that is disabled or of
-    /// a disabled agent.
+    /// When it fires next; a manual trigger never does by itself, nor does one that does not listen.
     #[schema(format = DateTime)]
     next_firing_at: Option<String>,
     /// The next five firings, or fewer where they end. With a jitter each starts somewhat later.
@@ -241,7 +244,13 @@ fn find_active(app: &App, caller: &Caller, id: Uuid) -> Result<Trigger, Problem>
 
 /// A trigger as it is answered: with the firings to come, and why the last one failed.
 async fn details(app: &App, trigger: Trigger) -> Result<TriggerDetails, Problem> {
-    let next_firings = next_firings(app, &trigger)?;
+    let active = app.read(|db| agent::active_version(db, trigger.agent))?;
+    let version_id = match active {
+        Some((version, _)) if !trigger.of_version => version,
+        _ => trigger.version_id,
+    };
+    let listening = trigger.enabled && active == Some((version_id, true));
+    let next_firings = if listening { next_firings(&trigger) } else { Vec::new() };
     let Trigger { id, organization, product, .. } = trigger;
     let mut last_outcome = None;
     if let Some(outcome) = trigger.last_outcome {
@@ -265,9 +274,10 @@ async fn details(app: &App, trigger: Trigger) -> Result<TriggerDetails, Problem>
         key: trigger.key,
         kind: trigger.kind.as_str().to_owned(),
         enabled: trigger.enabled,
+        listening,
         configuration: trigger.configuration,
         agent_id: trigger.agent,
-        version_id: trigger.version_id,
+        version_id,
         product_id: product,
         next_firing_at: next_firings.first().cloned(),
         next_firings,
@@ -278,24 +288,17 @@ async fn details(app: &App, trigger: Trigger) -> Result<TriggerDetails, Problem>
     })
 }
 
-/// The firings to come of a trigger that listens to the clock.
-fn next_firings(app: &App, trigger: &Trigger) -> Result<Vec<String>, Problem> {
-    if trigger.kind != TriggerKind::Schedule || !trigger.enabled {
-        return Ok(Vec::new());
-    }
-    let agent = app.read(|db| agent::get(db, trigger.agent))?;
+/// The firings to come of a trigger, if it listens to the clock.
+fn next_firings(trigger: &Trigger) -> Vec<String> {
     let Ok(Setting::Schedule { schedule, .. }) =
         Setting::parse(trigger.kind, &trigger.configuration)
     else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
-    if !agent.is_some_and(|agent| agent.enabled) {
-        return Ok(Vec::new());
-    }
     // What is settled does not fire again, even where the clock was put back.
     let now = Timestamp::from(Utc::now());
     let from = trigger.firings.settled.map_or(now, |settled| settled.max(now));
-    Ok(schedule.upcoming(from).iter().map(Timestamp::to_string).collect())
+    schedule.upcoming(from).iter().map(Timestamp::to_string).collect()
 }
 
 /// The details of a trigger as a command left it, and its sequence then.
@@ -312,7 +315,8 @@ async fn details_after(
 
 /// Make a trigger of an agent
 ///
-/// Beside those of its manifest: it starts the agent by hand, or by the clock.
+/// Beside those of its manifests: it starts the agent by hand, or by the clock, whatever version is the
+/// active one.
 #[utoipa::path(post, path = "/api/agent-base/{id}/triggers", tag = "Triggers",
     extensions(("x-access" = json!(Right::WriteAgents))),
     params(("id" = Uuid, Path), IdempotencyKeyParam), request_body = TriggerSettings,
@@ -329,7 +333,7 @@ async fn create_trigger(
     let kind = sent.kind()?;
     let ask = circumstances.ask(&app, &caller, Some(found.product), &[&bytes]).await?;
     let is_manual = |kind| kind == TriggerKind::Manual;
-    let others = app.read(|db| trigger::of_agent(db, agent))?;
+    let others = app.read(|db| trigger::of_version(db, agent, found.version_id))?;
     let siblings = others.iter().filter(|other| is_manual(other.kind) == is_manual(kind)).count();
     let SentTrigger { enabled, configuration, .. } = sent;
     let enabled = enabled.unwrap_or(true);
@@ -417,7 +421,7 @@ async fn get_trigger(
 
 /// List the manual triggers of a workflow version
 ///
-/// Newest first. An agent always has one.
+/// Newest first. An agent always has one. Those that were made later start the active version.
 #[utoipa::path(get, path = "/api/agent-base/triggers/manual/version/{versionId}", tag = "Triggers",
     extensions(("x-access" = json!(Right::ReadAgents))),
     params(("versionId" = Uuid, Path), PageParams, MinPositionParam),
@@ -450,7 +454,7 @@ async fn list_manual_triggers(
 
 /// Execute a manual trigger
 ///
-/// Asks for a run of the trigger's agent and answers `202` at once: the run follows. With
+/// Asks for a run of the version that the trigger starts, and answers `202` at once: the run follows. With
 /// `wait_seconds` the answer is `200` with the whole execution if it ends in that time. The body may
 /// be left out.
 #[utoipa::path(post, path = "/api/agent-base/triggers/{triggerId}/execute", tag = "Triggers",

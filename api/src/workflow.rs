@@ -54,7 +54,7 @@ struct AgentRun {
     agent_id: Uuid,
     /// What the agent is to work on, as the `inputs` of its manifest say; `{}` without it.
     input: Option<Value>,
-    /// The version of the agent's workflow; the active one without it.
+    /// The version of the agent's workflow, active or not; the active one without it.
     version_id: Option<Uuid>,
 }
 
@@ -213,6 +213,9 @@ struct Repetition {
     /// The step to begin with, and all that need it, instead of `from`.
     #[schema(max_length = 64)]
     from_step: Option<String>,
+    /// The version of the agent's workflow; the one that it ran without it. In another one, steps that are
+    /// defined otherwise, and those that need them, are done again, and so are new ones.
+    version_id: Option<Uuid>,
 }
 
 impl Repetition {
@@ -233,8 +236,9 @@ impl Repetition {
 
 /// Repeat an execution
 ///
-/// Asks for another execution on the same input, which says in `retry_of` what it repeats. What comes
-/// before the step it begins with is carried over. Only one that has ended is repeated.
+/// Asks for another execution on the same input, which says in `retry_of` what it repeats: in the version
+/// that it ran, or in another one. What comes before the step it begins with is carried over. Only one
+/// that has ended is repeated.
 #[utoipa::path(post, path = "/api/workflow/{executionId}/retry", tag = "Executions",
     extensions(("x-access" = json!(Right::Execute))),
     params(("executionId" = Uuid, Path), Wait, IdempotencyKeyParam), request_body = Option<Repetition>,
@@ -250,8 +254,10 @@ async fn retry_execution(
 ) -> Result<Response, Problem> {
     let wait = wait.time()?;
     let found = execution::find(&app, &caller, id)?;
-    let from = body.read()?.read()?;
+    let repetition = body.read()?;
+    let version_id = repetition.version_id;
+    let from = repetition.read()?;
     let ask = circumstances.ask(&app, &caller, Some(found.product), &[body.bytes()]).await?;
-    let done = app.commands.retry_execution(id, from, &ask).await?;
+    let done = app.commands.retry_execution(id, from, version_id, &ask).await?;
     accepted::answer(&app, &done, wait).await
 }

@@ -2,10 +2,12 @@
 //! named by its keyed hash.
 //!
 //! The rule of this file: the claim comes first and what needs it second; a claim whose holder never
-//! came to be is taken over after a minute.
+//! came to be is taken over after a minute. Name and version of a manifest are held by its digest, and
+//! never released.
 
 use chrono::{TimeDelta, Utc};
 use domain::claim::{Claim, ClaimCommand, ClaimEvent, ClaimKind};
+use domain::manifest::Manifest;
 use domain::user::User;
 use domain::{Digest, Email};
 use eventlog::StreamId;
@@ -53,6 +55,25 @@ impl Commands {
         self.execute::<Claim>(name, ClaimCommand::Release { holder: format!("user-{user}") }, &ask)
             .await?;
         Ok(())
+    }
+
+    /// Takes the name and version of a manifest in a product for what it says, for ever. Taking it for
+    /// the same manifest again changes nothing.
+    ///
+    /// # Errors
+    /// Another manifest has it.
+    pub(crate) async fn take_manifest(
+        &self,
+        product: Uuid,
+        manifest: &Manifest,
+        ask: &Ask,
+    ) -> Result<(), Error> {
+        let what = format!("{product}\0{}\0{}", manifest.name, manifest.version);
+        let name = self.secrets.claim("manifest", &what);
+        let holder = format!("manifest-{}", manifest.digest());
+        let take = ClaimCommand::Take { kind: ClaimKind::Manifest, holder };
+        let ask = ask.follow_up(&format!("take {name}"));
+        self.execute::<Claim>(&name, take, &ask).await.map(|_| ())
     }
 
     /// The user who has an e-mail address.

@@ -105,4 +105,37 @@ impl Error {
         }
         self
     }
+
+    /// The same error, its faults said of one place of the request: they are in something that the
+    /// request only names.
+    #[must_use]
+    pub fn at(mut self, pointer: &str) -> Error {
+        if let Error::Invalid { faults, .. } = &mut self {
+            for fault in faults {
+                fault.message = format!("{}: {}", fault.pointer, fault.message);
+                pointer.clone_into(&mut fault.pointer);
+            }
+        }
+        self
+    }
+
+    /// The same error, its faults seen from the inner document that stands at `prefix`.
+    #[must_use]
+    pub fn inside(mut self, prefix: &str) -> Error {
+        if let Error::Invalid { faults, .. } = &mut self {
+            for fault in faults {
+                if let Some(inner) = fault.pointer.strip_prefix(prefix) {
+                    fault.pointer = inner.to_owned();
+                }
+            }
+        }
+        self
+    }
+
+    /// What went wrong in one line, faults included, where there is no place for a list of them.
+    pub fn in_a_line(&self) -> String {
+        let Error::Invalid { message, faults, .. } = self else { return self.to_string() };
+        let faults = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.message));
+        format!("{message} ({})", faults.collect::<Vec<_>>().join("; "))
+    }
 }

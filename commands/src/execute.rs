@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use cqrs_es::Aggregate;
 use cqrs_es::event_sink::EventSink;
+use domain::Digest;
+use domain::manifest::Manifest;
 use domain::refusal::Refusal;
 use eventlog::{
     Append, AppendError, Appended, EventStore, Expected, NewEvent, Position, RecordedEvent,
@@ -25,6 +27,9 @@ use crate::{Ask, Error};
 /// How many aggregates are kept in memory between commands.
 const HOT_AGGREGATES: u64 = 50_000;
 
+/// How many manifests are kept that were read from the log.
+const MANIFESTS: u64 = 1_000;
+
 /// How many events one read of a stream brings.
 const READ: usize = 1_000;
 
@@ -34,6 +39,8 @@ pub struct Commands {
     pub(crate) log: Arc<dyn EventStore>,
     pub(crate) vault: Vault,
     pub(crate) secrets: Arc<Secrets>,
+    /// Manifests that were read lately, by their digests.
+    pub(crate) manifests: moka::sync::Cache<Digest, Arc<Manifest>>,
     /// The last known state of aggregates, by stream. Used only where no other process can append.
     hot: Option<moka::sync::Cache<StreamId, Arc<dyn Any + Send + Sync>>>,
 }
@@ -88,7 +95,8 @@ impl Commands {
     pub async fn open(log: Arc<dyn EventStore>, vault: Vault) -> Result<Commands, Error> {
         let hot = log.capabilities().exclusive.then(|| moka::sync::Cache::new(HOT_AGGREGATES));
         let secrets = Arc::new(Secrets::open(&vault).await?);
-        Ok(Commands { log, vault, secrets, hot })
+        let manifests = moka::sync::Cache::new(MANIFESTS);
+        Ok(Commands { log, vault, secrets, manifests, hot })
     }
 
     /// The vault that holds what is not in the log.
@@ -120,9 +128,27 @@ impl Commands {
         A::Error: Refusal,
     {
         let stream = StreamId::new(A::TYPE, id);
-        if let Some(done) = self.done_before(&stream, ask).await? {
-            return Ok(done);
+        match self.done_before(&stream, ask).await? {
+            Some(done) => Ok(done),
+            None => self.execute_anew::<A>(stream, command, ask).await,
         }
+    }
+
+    /// As [`Commands::execute`], where it was found already that this was not carried out before.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn execute_anew<A>(
+        &self,
+        stream: StreamId,
+        command: A::Command,
+        ask: &Ask,
+    ) -> Result<Done, Error>
+    where
+        A: Aggregate<Services = ()> + Clone + 'static,
+        A::Command: Clone,
+        A::Error: Refusal,
+    {
         let done = self.attempt::<A>(&stream, command.clone(), ask).await;
         let may_be_outdated = match &done {
             Err(Error::Conflict) => true,

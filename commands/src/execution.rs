@@ -4,6 +4,7 @@ mod control;
 
 use domain::agent::{Agent, AgentError};
 use domain::execution::{CancelReason, Execution, ExecutionCommand, ExecutionRequest};
+use domain::manifest::Manifest;
 use domain::trigger::{Trigger, TriggerError};
 use eventlog::{Position, StreamId};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -55,14 +56,14 @@ impl Commands {
         self.request_execution_of(new, None, ask).await
     }
 
-    /// As [`Commands::request_execution`], of one version of the agent where one is named.
+    /// As [`Commands::request_execution`], of one version of the agent where one is named, active or not.
     ///
     /// # Errors
-    /// As there; and the agent has no such version.
+    /// As there; and the agent has no such version, or its configuration does not fit that.
     pub async fn request_execution_of(
         &self,
         new: NewExecution,
-        version: Option<Uuid>,
+        mut version: Option<Uuid>,
         ask: &Ask,
     ) -> Result<Done, Error> {
         let execution = ask.new_id("execution");
@@ -70,31 +71,35 @@ impl Commands {
         if let Some(done) = self.done_before(&stream, ask).await? {
             return Ok(done);
         }
-        if let Some(trigger) = new.trigger {
-            let (trigger, _) = self.load::<Trigger>(&StreamId::new("trigger", trigger)).await?;
+        if let Some(id) = new.trigger {
+            let (trigger, _) = self.load::<Trigger>(&StreamId::new("trigger", id)).await?;
             let fired = trigger.fire_manually().map_err(|refusal| Error::refused(&refusal))?;
             if fired.agent != new.agent {
                 return Err(Error::refused(&TriggerError::NotFound));
             }
+            // One that a manifest names starts that version, active or not.
+            version = version.or(fired.version_of(id));
         }
         self.request(new, version, execution, ask).await
     }
 
-    /// Asks for a run of an agent because a trigger of it that is no manual one fired; its id is the
-    /// one that `ask` gives an execution. The run follows.
+    /// Asks for a run of an agent because a trigger of it that is no manual one fired, in the version
+    /// that the trigger belongs to, if it belongs to one; its id is the one that `ask` gives an
+    /// execution. The run follows.
     ///
     /// # Errors
     /// The agent is disabled or gone, or the input does not fit its manifest.
     pub(crate) async fn request_for_trigger(
         &self,
         new: NewExecution,
+        version: Option<Uuid>,
         ask: &Ask,
     ) -> Result<Done, Error> {
         let execution = ask.new_id("execution");
         let stream = StreamId::new("execution", execution);
         match self.done_before(&stream, ask).await? {
             Some(done) => Ok(done),
-            None => self.request(new, None, execution, ask).await,
+            None => self.request(new, version, execution, ask).await,
         }
     }
 
@@ -109,10 +114,12 @@ impl Commands {
         let (agent, _) = self.load::<Agent>(&StreamId::new("agent", new.agent)).await?;
         let installation =
             agent.runnable().map_err(|refusal: AgentError| Error::refused(&refusal))?;
-        if version.is_some_and(|version| version != installation.version_id) {
-            return Err(Error::refused(&AgentError::UnknownVersion));
+        let version =
+            installation.version_or_active(version).map_err(|refusal| Error::refused(&refusal))?;
+        let manifest = self.manifest_of(new.agent, version.id).await?;
+        if version.id != installation.version_id {
+            self.check_runs(new.agent, &manifest, ask).await?;
         }
-        let manifest = self.manifest_of(new.agent).await?;
         let input = manifest
             .check_input(new.input)
             .map_err(|invalid| Error::refused(&invalid).within("/input"))?;
@@ -123,12 +130,20 @@ impl Commands {
             .await?;
         let request = ExecutionRequest {
             agent: new.agent,
-            version_id: installation.version_id,
-            digest: installation.digest.clone(),
+            version_id: version.id,
+            digest: version.digest.clone(),
             trigger: new.trigger,
             input,
         };
-        self.execute::<Execution>(execution, ExecutionCommand::Request(request), ask).await
+        self.execute_anew::<Execution>(stream, ExecutionCommand::Request(request), ask).await
+    }
+
+    /// Whether an agent's configuration fits a version that is not the active one.
+    async fn check_runs(&self, agent: Uuid, manifest: &Manifest, ask: &Ask) -> Result<(), Error> {
+        match self.config_for(ask.organization(), agent, manifest).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.at("/version_id")),
+        }
     }
 
     /// Stops an execution. One that was cancelled already stays as it is.

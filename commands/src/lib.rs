@@ -28,7 +28,7 @@ mod user;
 
 pub use access_log::{PendingRejections, Rejection};
 pub use actor::{Actor, Ask};
-pub use agent::{AgentChange, MASK, NewAgent, mask};
+pub use agent::{AgentChange, MASK, NewAgent, NewVersion, mask};
 pub use api_token::{ApiTokenChange, NewApiToken, WithSecret};
 pub use error::{Error, Fault};
 pub use execute::{Commands, Done};

@@ -266,11 +266,13 @@ impl Follower {
                 self.runner.add(event.product, id);
             }
             "product.created.v1" => self.completion.add_product(id),
-            "agent.installed.v1" | "agent.uninstalled.v1" => {
+            "agent.installed.v1" | "agent.version_published.v1" | "agent.uninstalled.v1" => {
                 self.completion.add_agent(id);
                 self.schedules.add_agent(id);
             }
-            "agent.enabled.v1" | "agent.disabled.v1" => self.schedules.add_agent(id),
+            "agent.enabled.v1" | "agent.disabled.v1" | "agent.version_activated.v1" => {
+                self.schedules.add_agent(id);
+            }
             "trigger.created.v1" => {
                 self.completion.add_trigger(id);
                 self.schedules.add(event.product, id);

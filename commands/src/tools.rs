@@ -36,6 +36,8 @@ pub struct Tools {
     pub http: HttpTool,
     /// What `llm.answer` does.
     pub answers: Arc<dyn AnswerModel>,
+    /// It is a chat model, which follows a prompt.
+    pub has_chat_model: bool,
 }
 
 impl Tools {
@@ -47,10 +49,12 @@ impl Tools {
         settings: ToolSettings,
         embedder: watch::Receiver<Option<Embedder>>,
     ) -> reqwest::Result<Tools> {
+        let has_chat_model = settings.chat.is_some();
         let answers: Arc<dyn AnswerModel> = match settings.chat {
             Some(server) => Arc::new(ChatCompletions::new(server)?),
             None => Arc::new(Extractive::new(embedder)),
         };
-        Ok(Tools { http: HttpTool::new(AddressPolicy::new(settings.http_allow))?, answers })
+        let http = HttpTool::new(AddressPolicy::new(settings.http_allow))?;
+        Ok(Tools { http, answers, has_chat_model })
     }
 }

@@ -1,7 +1,7 @@
 //! Triggers: made, replaced and removed after their agent was installed.
 //!
 //! The rule of this file: what a trigger listens to is read by [`Setting::parse`] before it is
-//! stored, and an input that nobody computes must fit the agent's manifest.
+//! stored, and an input that nobody computes must fit the manifest of the version that it starts.
 
 use domain::agent::{Agent, AgentError, Installation};
 use domain::expression::holds_expression;
@@ -25,7 +25,7 @@ pub struct NewTrigger {
     pub enabled: bool,
     /// What its kind needs to know.
     pub configuration: Object,
-    /// How many of the same sort, manual or listening, the agent has.
+    /// How many of the same sort, manual or listening, start the agent's active version.
     pub siblings: usize,
 }
 
@@ -53,7 +53,8 @@ impl Commands {
         if new.siblings >= MAX_TRIGGERS {
             return Err(Error::refused(&TriggerError::TooMany));
         }
-        self.check_setting(new.agent, new.kind, &new.configuration).await?;
+        let (agent, version) = (new.agent, installation.version_id);
+        self.check_setting(agent, version, new.kind, &new.configuration).await?;
         let tail = trigger.simple().to_string();
         let details = TriggerDetails {
             agent: new.agent,
@@ -80,7 +81,11 @@ impl Commands {
         let known = self.active_trigger(trigger).await?;
         // What was accepted before is not judged again: it may be switched off, at least.
         if known.kind == new.kind && known.configuration != new.configuration {
-            self.check_setting(known.agent, new.kind, &new.configuration).await?;
+            let version = match known.version_of(trigger) {
+                Some(version) => version,
+                None => self.installation_of(known.agent).await?.version_id,
+            };
+            self.check_setting(known.agent, version, new.kind, &new.configuration).await?;
         }
         let TriggerReplacement { kind, enabled, configuration } = new;
         let replace = TriggerCommand::Replace { kind, enabled, configuration };
@@ -93,8 +98,7 @@ impl Commands {
     /// There is none of that id, or it is the manual one of its agent's manifest.
     pub async fn remove_trigger(&self, trigger: Uuid, ask: &Ask) -> Result<Done, Error> {
         let known = self.active_trigger(trigger).await?;
-        let installation = self.installation_of(known.agent).await?;
-        let is_of_manifest = installation.triggers.iter().any(|one| one.id == trigger);
+        let is_of_manifest = known.version_of(trigger).is_some();
         let remove = TriggerCommand::Remove { is_of_manifest };
         self.execute::<Trigger>(trigger, remove, ask).await
     }
@@ -116,6 +120,7 @@ impl Commands {
     async fn check_setting(
         &self,
         agent: Uuid,
+        version: Uuid,
         kind: TriggerKind,
         configuration: &Object,
     ) -> Result<(), Error> {
@@ -129,7 +134,7 @@ impl Commands {
         })?;
         let computed = setting.input().is_some_and(holds_expression);
         if setting != Setting::Manual && !computed {
-            let manifest = self.manifest_of(agent).await?;
+            let manifest = self.manifest_of(agent, version).await?;
             manifest
                 .check_input(setting.input().cloned())
                 .map_err(|invalid| Error::refused(&invalid).within("/input"))?;

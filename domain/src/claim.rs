@@ -18,7 +18,7 @@ pub enum ClaimEvent {
     Taken {
         /// What is claimed.
         kind: ClaimKind,
-        /// Who holds it, as `user-<uuid>`.
+        /// Who holds it, as `user-<uuid>`; of a manifest its digest, as `manifest-<sha-256>`.
         holder: String,
     },
     /// Nobody holds it any more.
@@ -98,16 +98,19 @@ impl Claim {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimError {
     /// Somebody else holds it.
-    #[error("{} is in use already: choose another", thing(*.0))]
+    #[error("{}", why(*.0))]
     Taken(ClaimKind),
 }
 
-fn thing(kind: ClaimKind) -> &'static str {
+fn why(kind: ClaimKind) -> &'static str {
     match kind {
-        ClaimKind::Email => "this e-mail address",
-        ClaimKind::WebhookPath => "this webhook path",
-        ClaimKind::Manifest => "this name and version of a manifest",
-        ClaimKind::UploadKey => "this Idempotency-Key",
+        ClaimKind::Email => "this e-mail address is in use already: choose another",
+        ClaimKind::WebhookPath => "this webhook path is in use already: choose another",
+        ClaimKind::Manifest => {
+            "another manifest has this name and version in this product: publish this one under \
+             another version"
+        }
+        ClaimKind::UploadKey => "this Idempotency-Key is in use already: choose another",
     }
 }
 

@@ -281,7 +281,7 @@ fn complain(
 }
 
 /// The names that an expression uses, as far as they can be known before it runs.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct References {
     /// The steps whose output it reads.
     steps: BTreeSet<String>,

@@ -49,10 +49,15 @@ impl<'a> Schema<'a> {
     /// JSON pointers of the properties that are marked `"x-secret": true`, `"secret": true` or
     /// `"writeOnly": true`.
     pub fn secret_paths(&self) -> Vec<String> {
-        let mut paths = Vec::new();
-        find_secrets(self.document, String::new(), &mut paths);
-        paths
+        secret_paths(self.document)
     }
+}
+
+/// As [`Schema::secret_paths`], of a schema that was accepted once, whether it still compiles or not.
+pub fn secret_paths(document: &Value) -> Vec<String> {
+    let mut paths = Vec::new();
+    find_secrets(document, String::new(), &mut paths);
+    paths
 }
 
 /// What is wrong, and where. What was given may be a secret: the message does not repeat it.

@@ -1,14 +1,15 @@
 //! A trigger: what starts an execution of an agent.
 //!
 //! Life: `Missing` → `Active` → `Deleted`, and never back. Id and content of one of a manifest are fixed
-//! by the event that installed its agent; its own stream is completed after that, by whoever comes
-//! first. Others are made later. What a schedule fired is not here: see [`crate::schedule::firings`].
+//! by the event that brought its agent's version, which it belongs to; its own stream is completed after
+//! that, by whoever comes first. Others are made later, and belong to the agent. What a schedule fired is not here: see [`crate::schedule::firings`].
 
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::agent::{Installation, trigger_id};
 use crate::event;
 use crate::manifest::MAX_TRIGGERS;
 use crate::refusal::{Fault, Refusal, RefusalKind};
@@ -106,7 +107,7 @@ impl TriggerKind {
 pub struct TriggerDetails {
     /// The agent that it starts.
     pub agent: Uuid,
-    /// The version of the agent that it starts.
+    /// The version of the agent that it belongs to, or that was active when it was made.
     pub version_id: Uuid,
     /// Its id in the manifest.
     pub key: String,
@@ -116,6 +117,21 @@ pub struct TriggerDetails {
     pub enabled: bool,
     /// What its kind needs to know.
     pub configuration: Object,
+}
+
+impl TriggerDetails {
+    /// The version of the agent that it belongs to; none of one that was made later, which belongs to
+    /// the agent and starts whatever version is active. `id` is its own.
+    pub fn version_of(&self, id: Uuid) -> Option<Uuid> {
+        (trigger_id(self.version_id, &self.key) == id).then_some(self.version_id)
+    }
+
+    /// Whether it listens: it is enabled, and so is its agent, and the active version is the one that
+    /// it belongs to, if it belongs to one.
+    pub fn listens(&self, id: Uuid, agent: &Installation) -> bool {
+        let is_of_active = self.version_of(id).is_none_or(|version| version == agent.version_id);
+        self.enabled && agent.enabled && is_of_active
+    }
 }
 
 /// A trigger.

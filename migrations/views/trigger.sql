@@ -5,6 +5,8 @@ CREATE TABLE agent_trigger (
     product       TEXT NOT NULL,
     agent         TEXT NOT NULL,
     version_id    TEXT NOT NULL,
+    -- A manifest names it: it belongs to that version, and not to the agent.
+    of_version    INTEGER NOT NULL,
     key           TEXT NOT NULL,
     type          TEXT NOT NULL,
     enabled       INTEGER NOT NULL,

@@ -1,5 +1,6 @@
 //! Triggers as they are read, with what became of those that listen to the clock.
 
+use domain::agent::trigger_id;
 use domain::schedule::firings::{FiringEvent, Firings};
 use domain::trigger::{TriggerEvent, TriggerKind};
 use domain::{Object, Timestamp};
@@ -27,8 +28,10 @@ pub struct Trigger {
     pub product: Uuid,
     /// The agent.
     pub agent: Uuid,
-    /// The version of the agent's workflow.
+    /// The version of the agent's workflow that it belongs to, or that was active when it was made.
     pub version_id: Uuid,
+    /// A manifest names it: it belongs to that version, and not to the agent.
+    pub of_version: bool,
     /// Its id in the manifest, or one like it.
     pub key: String,
     /// What it listens to.
@@ -54,6 +57,9 @@ pub struct Trigger {
     /// What its `ETag` says.
     pub sequence: u64,
 }
+
+/// More triggers than an agent can have with all of its versions.
+const MOST: u64 = 100_000;
 
 /// What became of an instant of a schedule, or of several that were missed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,7 +87,7 @@ impl ReadModel for Triggers {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn schema(&self) -> &'static str {
@@ -106,8 +112,8 @@ impl ReadModel for Triggers {
                     .ok_or_else(|| Error::Unfit("a trigger belongs to a product".into()))?;
                 db.prepare_cached(
                     "INSERT INTO agent_trigger (id, position, organization, product, agent, version_id, key, type,
-                     enabled, configuration, created_at, updated_at, sequence)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12)",
+                     enabled, configuration, created_at, updated_at, sequence, of_version)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11, ?12, ?13)",
                 )?
                 .execute(params![
                     trigger,
@@ -122,6 +128,7 @@ impl ReadModel for Triggers {
                     serde_json::to_string(&configuration)?,
                     stored_time(event.time),
                     event.sequence,
+                    event.stream.uuid() == Some(trigger_id(version_id, &key)),
                 ])?;
                 return Ok(());
             }
@@ -223,7 +230,7 @@ fn outcome(event: &RecordedEvent, happened: &FiringEvent, at: String) -> Outcome
 
 const COLUMNS: &str = "id, organization, product, agent, version_id, key, type, enabled, configuration, \
                        last_firing_at, created_at, updated_at, sequence, deleted_at IS NOT NULL, firings, \
-                       firings_sequence, last_outcome";
+                       firings_sequence, last_outcome, of_version";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Trigger> {
     Ok(Trigger {
@@ -244,6 +251,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Trigger> {
         firings: json(row, 14)?,
         firings_sequence: row.get(15)?,
         last_outcome: optional_json(row, 16)?,
+        of_version: row.get(17)?,
     })
 }
 
@@ -263,7 +271,8 @@ pub fn get(db: &Connection, trigger: Uuid) -> Result<Option<Trigger>, Error> {
     Ok(db.prepare_cached(&sql)?.query_row([trigger.to_string()], read).optional()?)
 }
 
-/// The manual triggers of a workflow version, newest first.
+/// The manual triggers that start a workflow version, newest first: its own, and those of the agent
+/// whose active version it is.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -273,19 +282,36 @@ pub fn manual_of_version(
     window: Window,
 ) -> Result<Listing<Trigger>, Error> {
     Query::new(COLUMNS, "agent_trigger", "position")
-        .and("version_id = ?", version.to_string())
-        .and("deleted_at IS NULL AND type = ?", "manual")
+        .and(
+            "(of_version AND version_id = ?1 OR NOT of_version AND agent =
+              (SELECT agent.id FROM agent JOIN agent_version ON agent_version.agent = agent.id
+               WHERE agent_version.id = ?1 AND agent.version_id = ?1))",
+            version.to_string(),
+        )
+        .and("deleted_at IS NULL AND type = ?2", "manual")
         .list(db, window, read)
 }
 
-/// Every trigger of an agent, newest first.
+/// Every trigger of an agent, those of all of its versions included, newest first.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn of_agent(db: &Connection, agent: Uuid) -> Result<Vec<Trigger>, Error> {
     let query = Query::new(COLUMNS, "agent_trigger", "position")
         .and("deleted_at IS NULL AND agent = ?", agent.to_string());
-    Ok(query.list(db, Window::first(1_000), read)?.items)
+    Ok(query.list(db, Window::first(MOST), read)?.items)
+}
+
+/// What starts a version of an agent while it is the active one, newest first: its own triggers, and those
+/// of the agent.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn of_version(db: &Connection, agent: Uuid, version: Uuid) -> Result<Vec<Trigger>, Error> {
+    let query = Query::new(COLUMNS, "agent_trigger", "position")
+        .and("deleted_at IS NULL AND agent = ?", agent.to_string())
+        .and("(NOT of_version OR version_id = ?)", version.to_string());
+    Ok(query.list(db, Window::first(MOST), read)?.items)
 }
 
 /// The schedules that are left, disabled ones included: id, product, and where each stands.

@@ -56,7 +56,8 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
         )?,
         agents: ids(
             "SELECT id FROM agent WHERE (uninstalled_at IS NULL AND EXISTS
-               (SELECT 1 FROM json_each(agent.triggers) AS named WHERE NOT EXISTS
+               (SELECT 1 FROM agent_version, json_each(agent_version.triggers) AS named
+                WHERE agent_version.agent = agent.id AND NOT EXISTS
                  (SELECT 1 FROM agent_trigger WHERE agent_trigger.id = named.value ->> 'id')))
              OR (uninstalled_at IS NOT NULL AND EXISTS
                (SELECT 1 FROM agent_trigger

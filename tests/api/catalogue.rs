@@ -201,7 +201,7 @@ async fn what_needs_a_chat_model_asks_it_or_says_what_is_missing() {
     let notes = json!({ "notes": "We agreed that Ada mends the roof by Friday." });
     let app = TestApp::spawn_with(&settings).await;
     let product = app.product().await;
-    let ran = run(&app, &product, "prodgy.tasks", notes.clone()).await;
+    let ran = run(&app, &product, "prodgy.tasks", notes).await;
     let tasks = output(&ran);
     assert_eq!(tasks["tasks"], json!([{ "task": "mend the roof", "who": "Ada", "due": "Friday" }]));
     assert_eq!(tasks["markdown"], "- [ ] mend the roof (Ada, Friday)\n");
@@ -211,6 +211,7 @@ async fn what_needs_a_chat_model_asks_it_or_says_what_is_missing() {
 
     let app = TestApp::spawn().await;
     let product = app.product().await;
-    let ran = run(&app, &product, "prodgy.tasks", notes).await;
-    assert_eq!(ran["error"]["code"], "llm_not_configured", "{ran}");
+    let body = json!({ "product_id": product.id, "agent": "prodgy.tasks" });
+    let refused = app.post("/api/agent-base/install", body).await;
+    refused.expect_problem(422, "model_not_configured");
 }

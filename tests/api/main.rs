@@ -28,4 +28,5 @@ mod shutdown;
 mod stream;
 mod trigger;
 mod user;
+mod versions;
 mod workflow;

@@ -15,6 +15,7 @@ use shim::PowerCut;
 use tempfile::TempDir;
 use tests::support::TestApp;
 
+mod executions;
 mod faults;
 mod first_start;
 mod full_disk;

@@ -176,13 +176,21 @@ impl Walk {
     async fn change_agent(&mut self, app: &TestApp) {
         let Some(agent) = self.agent() else { return self.install(app).await };
         let path = format!("/api/agent-base/{}", text(&agent["id"]));
-        let reply = match self.pick(4) {
+        let reply = match self.pick(7) {
             0 => app.delete(&path).await,
             1 => app.put(&path, json!({ "enabled": false })).await,
             2 => app.put(&path, json!({ "enabled": true })).await,
+            3 => app.put(&path, json!({ "version_id": agent["version_id"] })).await,
+            4 | 5 => {
+                self.made += 1;
+                let mut manifest = agent["manifest"].clone();
+                manifest["version"] = json!(format!("2.0.{}", self.made));
+                let body = json!({ "manifest": manifest, "activate": self.pick(2) == 0 });
+                app.post(&format!("{path}/versions"), body).await
+            }
             _ => app.put(&path, json!({ "title": self.name("Renamed") })).await,
         };
-        done_or_gone(&reply, &[200]);
+        done_or_gone(&reply, &[200, 201]);
     }
 
     async fn execute(&mut self, app: &TestApp) {
@@ -302,6 +310,7 @@ impl Walk {
             let id = text(&agent["id"]);
             paths.push(format!("/api/agent-base/{id}"));
             paths.push(format!("/api/agent-base/{id}/executions?limit=1000"));
+            paths.push(format!("/api/agent-base/{id}/versions?limit=1000"));
             paths.push(format!("/api/agent-base/triggers/{}", text(&agent["triggers"][0]["id"])));
             paths.push(format!(
                 "/api/agent-base/triggers/manual/version/{}",

@@ -30,7 +30,7 @@ use domain::expression::{self, Scope};
 use domain::lease::LeaseClaim;
 use domain::manifest::{Limits, Manifest};
 use domain::product::Product;
-use domain::{Digest, Payload, Timestamp};
+use domain::{Payload, Timestamp};
 use eventlog::{RecordedEvent, StreamId};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -58,9 +58,6 @@ const LEASE: TimeDelta = TimeDelta::minutes(5);
 /// A timer looks at the clock at least this often: it may be set.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-/// How many manifests are kept that were read from the log.
-const MANIFESTS: u64 = 1_000;
-
 const STEP_FAILED: &str = "execution.step_failed.v1";
 const SUCCEEDED: &str = "execution.succeeded.v1";
 const FAILED: &str = "execution.failed.v1";
@@ -73,7 +70,6 @@ pub(super) struct Runner {
     tools: Arc<Tools>,
     worker: Uuid,
     queue: Arc<Queue>,
-    manifests: moka::sync::Cache<Digest, Arc<Manifest>>,
     /// Ends the step that an execution is at, for those that run here.
     stops: Mutex<HashMap<Uuid, CancellationToken>>,
     /// Take up executions that wait.
@@ -104,8 +100,8 @@ struct Work {
 
 /// The right to run an execution.
 struct Claim {
-    /// The event that gave it, which every report follows from.
-    event: Arc<RecordedEvent>,
+    /// The event that gave it, which every report follows from; none as long as it is not sent.
+    event: Option<Arc<RecordedEvent>>,
     fence: u64,
     until: DateTime<Utc>,
 }
@@ -123,7 +119,6 @@ impl Runner {
             tools,
             worker,
             queue: Arc::new(Queue::new("runner", AT_ONCE)),
-            manifests: moka::sync::Cache::new(MANIFESTS),
             stops: Mutex::default(),
             timers: Mutex::default(),
         })
@@ -251,34 +246,40 @@ impl Runner {
         if let Some(until) = wait.map(DateTime::from).filter(|until| *until > now) {
             return Err(Interruption::NotBefore(until.min(deadline)));
         }
-        let claim = self.claim(id, &requested, LEASE).await?;
+        let mut course = Course::new(state);
+        let lease = self.lease(LEASE);
+        if lease.exclusive {
+            course.claim_later(lease)?;
+        } else {
+            course.claimed(self.claim(id, &requested, lease).await?)?;
+        }
         let organization = requested.organization;
-        let course = tokio::sync::Mutex::new(Course::new(state, claim)?);
+        let course = tokio::sync::Mutex::new(course);
         Ok(Run { id, stream, organization, product, request, requested, deadline, stop, course })
+    }
+
+    fn lease(&self, length: TimeDelta) -> LeaseClaim {
+        let now = Utc::now();
+        LeaseClaim {
+            worker: self.worker,
+            now: Timestamp::from(now),
+            lease_until: Timestamp::from(now + length),
+            exclusive: self.commands.log().capabilities().exclusive,
+        }
     }
 
     async fn claim(
         &self,
         id: Uuid,
         requested: &RecordedEvent,
-        lease: TimeDelta,
+        lease: LeaseClaim,
     ) -> Result<Claim, Interruption> {
-        let now = Utc::now();
-        let until = now + lease;
-        let lease = LeaseClaim {
-            worker: self.worker,
-            now: Timestamp::from(now),
-            lease_until: Timestamp::from(until),
-            exclusive: self.commands.log().capabilities().exclusive,
-        };
-        // Each claim is one of its own: the last one may have been this worker's, too.
-        let ask =
-            Ask::because_of(requested, "runner", &[b"claim", Uuid::now_v7().as_bytes().as_slice()]);
-        let done =
-            self.commands.execute::<Execution>(id, ExecutionCommand::Start(lease), &ask).await?;
+        let until = DateTime::from(lease.lease_until);
+        let (start, ask) = (ExecutionCommand::Start(lease), course::claim_of(requested));
+        let done = self.commands.execute::<Execution>(id, start, &ask).await?;
         let event = done.events.first().ok_or(Interruption::NotOurs)?.clone();
         match decode_event(&event)? {
-            ExecutionEvent::Started { fence, .. } => Ok(Claim { event, fence, until }),
+            ExecutionEvent::Started { fence, .. } => Ok(Claim { event: Some(event), fence, until }),
             _ => Err(Interruption::NotOurs),
         }
     }
@@ -299,15 +300,11 @@ impl Runner {
 
     /// The manifest that an execution runs.
     async fn manifest(&self, request: &ExecutionRequest) -> Result<Arc<Manifest>, Interruption> {
-        if let Some(manifest) = self.manifests.get(&request.digest) {
+        if let Some(manifest) = self.commands.manifests.get(&request.digest) {
             return Ok(manifest);
         }
-        match self.commands.manifest_of(request.agent).await {
-            Ok(manifest) => {
-                let manifest = Arc::new(manifest);
-                self.manifests.insert(request.digest.clone(), manifest.clone());
-                Ok(manifest)
-            }
+        match self.commands.manifest_of(request.agent, request.version_id).await {
+            Ok(manifest) => Ok(manifest),
             Err(error @ (Error::Refused { .. } | Error::Invalid { .. })) => {
                 Err(failed(None, "manifest_invalid", error.to_string()))
             }
@@ -319,7 +316,7 @@ impl Runner {
         let manifest = self.manifest(&run.request).await?;
         let scope = Scope {
             input: self.open_json(run, REQUESTED, INPUT, &run.request.input).await?,
-            config: self.commands.config_of(run.request.agent).await?,
+            config: self.config(run, &manifest).await?,
             trigger: json!({ "id": run.request.trigger }),
             execution: json!({
                 "id": run.id,
@@ -331,6 +328,14 @@ impl Runner {
         };
         let bindings = self.commands.bindings_of(run.request.agent).await?;
         Ok(Work { manifest, bindings, scope })
+    }
+
+    /// The configuration of the agent as the version sees that is to run: it may have changed since.
+    async fn config(&self, run: &Run, manifest: &Manifest) -> Result<Value, Interruption> {
+        match self.commands.config_for(run.organization, run.request.agent, manifest).await {
+            Err(error @ Error::Invalid { code, .. }) => Err(failed(None, code, error.in_a_line())),
+            config => Ok(config?),
+        }
     }
 
     /// Runs every step that is not done yet. Answers the execution's output.

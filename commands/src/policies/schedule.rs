@@ -406,7 +406,8 @@ impl Schedules {
         last: LastFiring,
     ) -> Result<Result<Position, Refused>, Failure> {
         if !facts.is_listening {
-            let message = "the trigger or its agent was disabled right after it fired: nothing ran";
+            let message = "right after it fired, the trigger or its agent was disabled, or another \
+                           version became the active one: nothing ran";
             return Ok(Err(Refused { code: "disabled".into(), message: message.into() }));
         }
         let input = match self.input(facts, last.instant).await? {
@@ -420,7 +421,7 @@ impl Schedules {
         }
         let new = NewExecution { agent: facts.agent, trigger: Some(facts.trigger), input };
         let ask = facts.ask_execution(last.instant);
-        match self.commands.request_for_trigger(new, &ask).await {
+        match self.commands.request_for_trigger(new, facts.version(), &ask).await {
             Ok(done) => Ok(Ok(done.position())),
             Err(Error::Refused { code, message, .. }) => {
                 Ok(Err(Refused { code: code.to_owned(), message }))
@@ -445,8 +446,15 @@ impl Schedules {
         instant: Timestamp,
     ) -> Result<Result<Option<Value>, Refused>, Failure> {
         let Some(input) = facts.input.clone() else { return Ok(Ok(None)) };
+        let config = match self.config(facts).await {
+            Ok(config) => config,
+            Err(error @ (Error::Refused { code, .. } | Error::Invalid { code, .. })) => {
+                return Ok(Err(Refused { code: code.to_owned(), message: error.in_a_line() }));
+            }
+            Err(error) => return Err(error.into()),
+        };
         let scope = Scope {
-            config: self.commands.config_of(facts.agent).await?,
+            config,
             trigger: json!({
                 "id": facts.trigger, "key": facts.key, "type": "schedule", "instant": instant,
             }),
@@ -467,6 +475,12 @@ impl Schedules {
                     .to_owned(),
             )),
         })
+    }
+
+    /// The configuration of the agent as the version sees it that is started.
+    async fn config(&self, facts: &Facts) -> Result<Value, Error> {
+        let manifest = self.commands.manifest_of(facts.agent, facts.runs).await?;
+        self.commands.config_for(facts.organization, facts.agent, &manifest).await
     }
 
     /// Cancels an execution because a newer firing takes its place.

@@ -50,18 +50,26 @@ fn each_change_is_an_event_of_its_own() {
         title: Some(name("New")),
         config: Some(sealed("config")),
         enabled: Some(false),
+        version_id: None,
+        bindings: BTreeMap::from([("handbook".to_owned(), id(5))]),
     };
     given::<Agent>(vec![installed()]).when(change).then_expect_events(vec![
         AgentEvent::Changed { title: Some(name("New")) },
         AgentEvent::Configured { config: sealed("config") },
+        AgentEvent::Bound { bindings: BTreeMap::from([("handbook".to_owned(), id(5))]) },
         AgentEvent::Disabled {},
     ]);
 }
 
 #[test]
 fn a_change_that_changes_nothing_writes_nothing() {
-    let change =
-        AgentCommand::Change { title: Some(name("Small")), config: None, enabled: Some(true) };
+    let change = AgentCommand::Change {
+        title: Some(name("Small")),
+        config: None,
+        enabled: Some(true),
+        version_id: Some(id(2)),
+        bindings: BTreeMap::new(),
+    };
     given::<Agent>(vec![installed()]).when(change).then_expect_events(vec![]);
     given::<Agent>(vec![installed(), AgentEvent::Disabled {}])
         .when(enable(false))
@@ -98,6 +106,131 @@ fn only_an_enabled_agent_runs() {
 }
 
 #[test]
+fn a_version_is_published_and_runs_from_then_on() {
+    let events = given::<Agent>(vec![installed()])
+        .when(publish(&second(), true, &["notes"]))
+        .inspect_result()
+        .unwrap();
+    let [AgentEvent::VersionPublished { version, digest, triggers, .. }, bound, activated] =
+        &events[..]
+    else {
+        panic!("{events:?}");
+    };
+    assert_eq!((version.as_str(), digest), ("2.0.0", &second().digest()));
+    assert_eq!(triggers[0].id, trigger_id(id(4), "manual"));
+    assert_eq!(
+        *bound,
+        AgentEvent::Bound { bindings: BTreeMap::from([("notes".to_owned(), id(3))]) }
+    );
+    assert_eq!(*activated, AgentEvent::VersionActivated { version_id: id(4) });
+    let agent = after([vec![installed()], events.clone()].concat());
+    let agent = agent.installation().unwrap();
+    assert_eq!((agent.version_id, agent.sequence), (id(4), 4));
+    let sequences: Vec<u64> = agent.versions.iter().map(|version| version.sequence).collect();
+    assert_eq!(sequences, [1, 2]);
+}
+
+#[test]
+fn a_version_may_be_published_to_run_later_and_a_rollback_is_one_event() {
+    let published = given::<Agent>(vec![installed()])
+        .when(publish(&second(), false, &[]))
+        .inspect_result()
+        .unwrap();
+    assert_eq!(published.len(), 1);
+    let past = [vec![installed()], published].concat();
+    assert_eq!(after(past.clone()).installation().unwrap().version_id, id(2));
+    let forth = AgentEvent::VersionActivated { version_id: id(4) };
+    given::<Agent>(past.clone()).when(activate(id(4))).then_expect_events(vec![forth.clone()]);
+    let past = [past, vec![forth]].concat();
+    given::<Agent>(past.clone())
+        .when(activate(id(2)))
+        .then_expect_events(vec![AgentEvent::VersionActivated { version_id: id(2) }]);
+    given::<Agent>(past.clone()).when(activate(id(4))).then_expect_events(vec![]);
+    given::<Agent>(past).when(activate(id(9))).then_expect_error(AgentError::UnknownVersion);
+}
+
+#[test]
+fn a_version_is_another_manifest_of_the_same_name_with_a_version_of_its_own() {
+    let past = vec![installed()];
+    let refused = |manifest: &Manifest, refusal| {
+        given::<Agent>(past.clone()).when(publish(manifest, true, &[])).then_expect_error(refusal);
+    };
+    refused(&manifest(), AgentError::AlreadyPublished("1.0.0".to_owned(), id(2)));
+    refused(
+        &changed(|it| it["name"] = json!("acme.other")),
+        AgentError::OtherName("acme.small".to_owned()),
+    );
+    refused(
+        &changed(|it| it["summary"] = json!("It is another one.")),
+        AgentError::VersionTaken("1.0.0".to_owned()),
+    );
+    for past in [vec![], vec![installed(), AgentEvent::Uninstalled {}]] {
+        given::<Agent>(past)
+            .when(publish(&second(), true, &[]))
+            .then_expect_error(AgentError::NotFound);
+    }
+}
+
+#[test]
+fn an_agent_has_a_bounded_number_of_versions() {
+    let mut agent = after(vec![installed()]);
+    for number in 1..MAX_VERSIONS {
+        let manifest = changed(|it| it["version"] = json!(format!("3.0.{number}")));
+        let events = agent.decide(publish(&manifest, false, &[])).unwrap();
+        events.into_iter().for_each(|event| agent.apply(event));
+    }
+    let refused = agent.decide(publish(&second(), false, &[]));
+    assert_eq!(refused, Err(AgentError::TooManyVersions));
+}
+
+#[test]
+fn slots_are_those_of_the_version_that_is_to_run() {
+    let past = after(vec![installed()]);
+    let published = past.decide(publish(&second(), false, &[])).unwrap();
+    let past = [vec![installed()], published].concat();
+    let bind = |slot: &str, version_id| AgentCommand::Change {
+        title: None,
+        config: None,
+        enabled: None,
+        version_id,
+        bindings: BTreeMap::from([(slot.to_owned(), id(3))]),
+    };
+    let bound =
+        |slot: &str| AgentEvent::Bound { bindings: BTreeMap::from([(slot.to_owned(), id(3))]) };
+    let unknown = |slot: &str| AgentError::UnknownSlot(slot.to_owned());
+    let given = || given::<Agent>(past.clone());
+    given().when(bind("notes", None)).then_expect_error(unknown("notes"));
+    given().when(bind("handbook", None)).then_expect_events(vec![bound("handbook")]);
+    given().when(bind("handbook", Some(id(4)))).then_expect_error(unknown("handbook"));
+    given().when(bind("notes", Some(id(4)))).then_expect_events(vec![
+        bound("notes"),
+        AgentEvent::VersionActivated { version_id: id(4) },
+    ]);
+}
+
+#[test]
+fn triggers_of_a_manifest_listen_while_their_version_is_active() {
+    let details = |key: &str| crate::trigger::TriggerDetails {
+        agent: id(1),
+        version_id: id(2),
+        key: key.to_owned(),
+        kind: TriggerKind::Schedule,
+        enabled: true,
+        configuration: Object::new(),
+    };
+    let first = after(vec![installed()]);
+    let published = first.decide(publish(&second(), true, &[])).unwrap();
+    let then = after([vec![installed()], published.clone()].concat());
+    let back = AgentEvent::VersionActivated { version_id: id(2) };
+    let back = after([vec![installed()], published, vec![back]].concat());
+    let (of_version, made_later) = (trigger_id(id(2), "nightly"), id(7));
+    let listens = |id, agent: &Agent| details("nightly").listens(id, agent.installation().unwrap());
+    assert_eq!([&first, &then, &back].map(|it| listens(of_version, it)), [true, false, true]);
+    assert_eq!([&first, &then, &back].map(|it| listens(made_later, it)), [true; 3]);
+    assert_eq!(details("nightly").version_of(made_later), None);
+}
+
+#[test]
 fn every_refusal_has_its_code() {
     let table = [
         (AgentError::NotFound, RefusalKind::NotFound, "agent_not_found"),
@@ -105,6 +238,14 @@ fn every_refusal_has_its_code() {
         (AgentError::Disabled, RefusalKind::Conflict, "agent_disabled"),
         (AgentError::UnknownVersion, RefusalKind::Invalid, "version_not_found"),
         (AgentError::UnknownSlot(String::new()), RefusalKind::Invalid, "slot_unknown"),
+        (AgentError::OtherName(String::new()), RefusalKind::Invalid, "manifest_name_differs"),
+        (
+            AgentError::AlreadyPublished(String::new(), id(1)),
+            RefusalKind::Conflict,
+            "version_already_published",
+        ),
+        (AgentError::VersionTaken(String::new()), RefusalKind::Conflict, "manifest_version_taken"),
+        (AgentError::TooManyVersions, RefusalKind::Conflict, "versions_count"),
     ];
     for (refusal, kind, code) in table {
         assert_eq!(refusal.reason(), (kind, code));
@@ -127,19 +268,61 @@ fn command() -> impl Strategy<Value = AgentCommand> {
                 title: title.as_deref().map(name),
                 config: config.as_deref().map(sealed),
                 enabled,
+                version_id: None,
+                bindings: BTreeMap::new(),
             }),
+        2 => any::<bool>().prop_map(|activate| publish(&second(), activate, &["notes"])),
+        2 => prop_oneof![Just(id(2)), Just(id(4))].prop_map(activate),
         1 => Just(AgentCommand::Uninstall),
     ]
 }
 
-fn manifest() -> Manifest {
-    Manifest::parse(&json!({
+fn document() -> Value {
+    json!({
         "manifest": "prodgy.agent/1", "name": "acme.small", "version": "1.0.0", "title": "Small",
         "config": { "properties": { "ratio": { "type": "number", "default": 1.0 } } },
         "requires": { "knowledge": [{ "slot": "handbook" }] },
         "steps": [{ "id": "one", "type": "transform", "with": { "half": 0.5, "none": null } }],
-    }))
-    .unwrap()
+    })
+}
+
+fn manifest() -> Manifest {
+    changed(|_| {})
+}
+
+fn changed(change: impl FnOnce(&mut Value)) -> Manifest {
+    let mut document = document();
+    change(&mut document);
+    Manifest::parse(&document).unwrap()
+}
+
+/// The next version, with another slot.
+fn second() -> Manifest {
+    changed(|it| {
+        it["version"] = json!("2.0.0");
+        it["requires"] = json!({ "knowledge": [{ "slot": "notes" }] });
+    })
+}
+
+fn publish(manifest: &Manifest, activate: bool, slots: &[&str]) -> AgentCommand {
+    AgentCommand::Publish {
+        manifest: Box::new(manifest.clone()),
+        version_id: id(4),
+        activate,
+        config: None,
+        bindings: slots.iter().map(|slot| ((*slot).to_owned(), id(3))).collect(),
+    }
+}
+
+fn activate(version: Uuid) -> AgentCommand {
+    let version_id = Some(version);
+    AgentCommand::Change {
+        title: None,
+        config: None,
+        enabled: None,
+        version_id,
+        bindings: BTreeMap::new(),
+    }
 }
 
 fn install(slots: &[&str]) -> AgentCommand {
@@ -158,7 +341,13 @@ fn installed() -> AgentEvent {
 }
 
 fn enable(enabled: bool) -> AgentCommand {
-    AgentCommand::Change { title: None, config: None, enabled: Some(enabled) }
+    AgentCommand::Change {
+        title: None,
+        config: None,
+        enabled: Some(enabled),
+        version_id: None,
+        bindings: BTreeMap::new(),
+    }
 }
 
 fn after(events: Vec<AgentEvent>) -> Agent {

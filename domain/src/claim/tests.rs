@@ -23,6 +23,21 @@ fn what_is_taken_is_refused_to_others() {
 }
 
 #[test]
+fn a_manifest_keeps_its_name_and_version() {
+    let take = |digest: &str| ClaimCommand::Take {
+        kind: ClaimKind::Manifest,
+        holder: format!("manifest-{digest}"),
+    };
+    let holder = "manifest-one".to_owned();
+    let taken = ClaimEvent::Taken { kind: ClaimKind::Manifest, holder };
+    given::<Claim>(vec![]).when(take("one")).then_expect_events(vec![taken.clone()]);
+    given::<Claim>(vec![taken.clone()]).when(take("one")).then_expect_events(vec![]);
+    let refused = ClaimError::Taken(ClaimKind::Manifest);
+    assert!(refused.to_string().ends_with("publish this one under another version"));
+    given::<Claim>(vec![taken]).when(take("two")).then_expect_error(refused);
+}
+
+#[test]
 fn what_is_released_is_free() {
     let released = ClaimEvent::Released { holder: "user-1".to_owned() };
     given::<Claim>(vec![taken("user-1")])

@@ -14,6 +14,7 @@ use cel::common::ast::{
 };
 use cel::objects::{Key, Map as CelMap};
 use cel::{Context, Env, ExecutionError, Value as CelValue};
+use moka::sync::Cache;
 use serde_json::{Map, Number, Value};
 
 use super::{References, brief};
@@ -27,8 +28,14 @@ const MAX_DEPTH: u16 = 32;
 /// The most signs, as `+` and `.`, in one expression: each may be a level of its syntax tree.
 const MAX_SIGNS: usize = 400;
 
-/// The parser and the interpreter call themselves for every level, with large frames.
-const STACK_BYTES: usize = 64 * 1024 * 1024;
+/// The parser and the interpreter call themselves for every level, with large frames: what they need
+/// at most, by the signs of the expression.
+const STACK_BYTES: usize = 1024 * 1024;
+const STACK_BYTES_A_SIGN: usize = 160 * 1024;
+
+/// How much is kept of what was compiled, in bytes of source. A syntax tree is some fifty times as
+/// large.
+const KEPT_SOURCE_BYTES: u64 = 256 * 1024;
 
 /// What one evaluation may spend, about a byte a unit.
 const BUDGET: i64 = 8 * 1024 * 1024;
@@ -62,16 +69,25 @@ const TYPES: [&str; 12] = [
 static ENVIRONMENT: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
 
+/// An expression that is ready to run, with the names it uses.
+struct Compiled {
+    expression: IdedExpr,
+    references: References,
+}
+
+/// What runs often is compiled once. It depends on the source alone.
+static COMPILED: LazyLock<Cache<String, Arc<Compiled>>> = LazyLock::new(|| {
+    let weigh =
+        |source: &String, _: &Arc<Compiled>| u32::try_from(source.len()).unwrap_or(u32::MAX);
+    Cache::builder().weigher(weigh).max_capacity(KEPT_SOURCE_BYTES).build()
+});
+
 /// The names that an expression uses.
 ///
 /// # Errors
 /// A sentence, when it does not compile.
 pub(super) fn references(source: &str) -> Result<References, String> {
-    stacker::grow(STACK_BYTES, || {
-        let mut references = References::default();
-        collect(&parse(source)?, &BTreeSet::new(), &mut references);
-        Ok(references)
-    })
+    on_enough_stack(source, || Ok(compile(source)?.references.clone()))
 }
 
 /// What an expression comes to.
@@ -79,16 +95,36 @@ pub(super) fn references(source: &str) -> Result<References, String> {
 /// # Errors
 /// A sentence, when it does not compile, fails, or spends its budget.
 pub(super) fn evaluate(source: &str, variables: &[(&'static str, Value)]) -> Result<Value, String> {
-    stacker::grow(STACK_BYTES, || evaluate_here(source, variables))
+    on_enough_stack(source, || evaluate_here(source, variables))
+}
+
+/// Most expressions are short, and a new stack costs more than they do.
+fn on_enough_stack<T>(source: &str, work: impl FnOnce() -> T) -> T {
+    let signs = source.bytes().filter(u8::is_ascii_punctuation).count().min(MAX_SIGNS + 1);
+    let needed = STACK_BYTES + signs * STACK_BYTES_A_SIGN;
+    stacker::maybe_grow(needed, needed, work)
+}
+
+fn compile(source: &str) -> Result<Arc<Compiled>, String> {
+    if let Some(compiled) = COMPILED.get(source) {
+        return Ok(compiled);
+    }
+    let mut expression = parse(source)?;
+    let mut references = References::default();
+    collect(&expression, &BTreeSet::new(), &mut references);
+    meter(&mut expression);
+    let compiled = Arc::new(Compiled { expression, references });
+    COMPILED.insert(source.to_owned(), compiled.clone());
+    Ok(compiled)
 }
 
 fn evaluate_here(source: &str, variables: &[(&'static str, Value)]) -> Result<Value, String> {
-    let mut expression = parse(source)?;
-    meter(&mut expression);
+    let compiled = compile(source)?;
+    let names = &compiled.references.names;
 
     let budget = Arc::new(AtomicI64::new(BUDGET));
     let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
-    for (name, value) in variables {
+    for (name, value) in variables.iter().filter(|(name, _)| names.contains(*name)) {
         context.add_variable_from_value(*name, to_cel(value));
     }
     let purse = Arc::clone(&budget);
@@ -99,7 +135,7 @@ fn evaluate_here(source: &str, variables: &[(&'static str, Value)]) -> Result<Va
         added.expect("the standard library has no names with @");
     }
 
-    match CelValue::resolve(&expression, &context) {
+    match CelValue::resolve(&compiled.expression, &context) {
         // An error may have hidden this one: `a || b` looks away when `b` is true.
         _ if budget.load(Ordering::Relaxed) < 0 => {
             Err("the expression does too much work: let it go over less".to_owned())

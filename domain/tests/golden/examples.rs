@@ -110,6 +110,25 @@ fn agent() -> Vec<(&'static str, AgentEvent)> {
         ("bare", installed(None, BTreeMap::new())),
         ("", AgentEvent::Changed { title: Some(name("Adder")) }),
         ("", AgentEvent::Configured { config: sealed("config") }),
+        (
+            "",
+            AgentEvent::VersionPublished {
+                version_id: id(4),
+                name: "acme.counter".to_owned(),
+                version: "1.1.0".to_owned(),
+                digest: Digest::sha256("another manifest"),
+                manifest: manifest.as_object().cloned().unwrap(),
+                triggers: vec![AgentTrigger {
+                    id: id(5),
+                    key: "nightly".to_owned(),
+                    kind: TriggerKind::Schedule,
+                    enabled: true,
+                    configuration: json!({ "cron": "0 3 * * *" }).as_object().cloned().unwrap(),
+                }],
+            },
+        ),
+        ("", AgentEvent::VersionActivated { version_id: id(4) }),
+        ("", AgentEvent::Bound { bindings: BTreeMap::from([("handbook".to_owned(), id(7))]) }),
         ("", AgentEvent::Enabled {}),
         ("", AgentEvent::Disabled {}),
         ("", AgentEvent::Uninstalled {}),
@@ -162,6 +181,13 @@ fn claim() -> Vec<(&'static str, ClaimEvent)> {
         ("", taken(ClaimKind::Email, "user")),
         ("webhook_path", taken(ClaimKind::WebhookPath, "trigger")),
         ("manifest", taken(ClaimKind::Manifest, "agent")),
+        (
+            "manifest_digest",
+            ClaimEvent::Taken {
+                kind: ClaimKind::Manifest,
+                holder: format!("manifest-{}", Digest::sha256("manifest")),
+            },
+        ),
         ("upload_key", taken(ClaimKind::UploadKey, "file")),
         ("", ClaimEvent::Released { holder: format!("user-{}", id(1)) }),
     ]

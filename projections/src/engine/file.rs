@@ -88,10 +88,12 @@ impl File {
                     [model.name()],
                 )?;
             }
-            // Whether it was stopped is found out again: the repair may be this very build.
             let position = Position(known.unwrap_or(0));
             standings.push(Standing { model: index, position, stopped: None });
         }
+        // Which of them stop is found out again: the repair may be this very build.
+        transaction
+            .execute("UPDATE checkpoint SET stopped = NULL WHERE stopped IS NOT NULL", [])?;
         transaction.commit()?;
         Ok(File { connection, models: models.clone(), standings })
     }
@@ -114,8 +116,15 @@ impl File {
         for standing in standings.iter_mut().filter(|standing| standing.stopped.is_none()) {
             let model = self.models[standing.model].as_ref();
             take_in(&transaction, model, standing, events, last.position)?;
-            save(&transaction, model, standing)?;
+            if standing.stopped.is_some() {
+                save(&transaction, model, standing)?;
+            }
         }
+        transaction
+            .prepare_cached(
+                "UPDATE checkpoint SET position = max(position, ?1) WHERE stopped IS NULL",
+            )?
+            .execute([last.position.0])?;
         transaction.commit()?;
         self.standings = standings;
         Ok(())
@@ -216,6 +225,10 @@ fn take_in(
     events: &[Arc<RecordedEvent>],
     last: Position,
 ) -> Result<(), Error> {
+    if !events.iter().any(|event| is_its_own(model, event)) {
+        standing.position = standing.position.max(last);
+        return Ok(());
+    }
     db.prepare_cached("SAVEPOINT model")?.execute([])?;
     if let Err((index, error)) = run(db, model, standing.position, events) {
         if error.is_passing() {
@@ -260,15 +273,17 @@ fn run(
     after: Position,
     events: &[Arc<RecordedEvent>],
 ) -> Result<(), (usize, Error)> {
-    let categories = model.categories();
     for (index, event) in events.iter().enumerate() {
-        let is_its_own =
-            categories.is_empty() || categories.iter().any(|category| event.stream.is_of(category));
-        if is_its_own && event.position > after {
+        if is_its_own(model, event) && event.position > after {
             model.apply(db, event).map_err(|error| (index, error))?;
         }
     }
     Ok(())
+}
+
+fn is_its_own(model: &dyn ReadModel, event: &RecordedEvent) -> bool {
+    let categories = model.categories();
+    categories.is_empty() || categories.iter().any(|category| event.stream.is_of(category))
 }
 
 fn stop(

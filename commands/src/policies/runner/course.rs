@@ -10,7 +10,9 @@ use chrono::{DateTime, Utc};
 use cqrs_es::Aggregate;
 use domain::Timestamp;
 use domain::execution::{Execution, ExecutionCommand, ExecutionEvent, Step};
+use domain::lease::LeaseClaim;
 use eventlog::RecordedEvent;
+use uuid::Uuid;
 
 use super::interruption::Interruption;
 use super::{Claim, Run, Runner};
@@ -46,20 +48,32 @@ pub(super) struct Course {
 }
 
 impl Course {
-    /// The course of an execution in this state, which was then claimed.
-    pub(super) fn new(state: Execution, claim: Claim) -> Result<Course, Error> {
-        let event = claim.event.clone();
-        let mut course = Course { claim, state, noted: Vec::new(), sent: 0 };
-        course.state.apply(decode_event(&event)?);
-        Ok(course)
+    /// The course of an execution in this state, which is about to be claimed.
+    pub(super) fn new(state: Execution) -> Course {
+        let claim = Claim { event: None, fence: 0, until: DateTime::UNIX_EPOCH };
+        Course { claim, state, noted: Vec::new(), sent: 0 }
     }
 
-    /// Goes on under another claim.
+    /// Goes on under a claim that is in the log.
     pub(super) fn claimed(&mut self, claim: Claim) -> Result<(), Error> {
-        self.state.apply(decode_event(&claim.event)?);
+        if let Some(event) = &claim.event {
+            self.state.apply(decode_event(event)?);
+        }
         self.claim = claim;
         self.sent = 0;
         Ok(())
+    }
+
+    /// Goes on under a claim that is sent with what comes next: for where nobody else can claim.
+    pub(super) fn claim_later(&mut self, lease: LeaseClaim) -> Result<(), Interruption> {
+        let until = DateTime::from(lease.lease_until);
+        match self.note(ExecutionCommand::Start(lease))?.first() {
+            Some(ExecutionEvent::Started { fence, .. }) => {
+                self.claim = Claim { event: None, fence: *fence, until };
+                Ok(())
+            }
+            _ => Err(Interruption::NotOurs),
+        }
     }
 
     /// What became of a step.
@@ -105,6 +119,12 @@ impl Course {
     }
 }
 
+/// A claim of its own, whatever was claimed before: the last one may have been this worker's, too.
+pub(super) fn claim_of(requested: &RecordedEvent) -> Ask {
+    let ask = Ask::because_of(requested, "runner", &[b"claim", Uuid::now_v7().as_bytes()]);
+    Ask { repeatable: false, ..ask }
+}
+
 impl Runner {
     /// Sends what is noted, and comes back when it is durable.
     pub(super) async fn send(&self, run: &Run, course: &mut Course) -> Result<(), Interruption> {
@@ -114,23 +134,40 @@ impl Runner {
         }
         course.sent += 1;
         let sent = course.sent.to_be_bytes();
-        let ask = Ask::because_of(&course.claim.event, "runner", &[b"report", &sent]);
+        let ask = match &course.claim.event {
+            Some(claim) => {
+                let ask = Ask::because_of(claim, "runner", &[b"report", &sent]);
+                // Nothing is sent twice under one number, but by the log itself, which notices.
+                Ask { repeatable: false, ..ask }
+            }
+            None => claim_of(&run.requested),
+        };
         let together = ExecutionCommand::Together(commands.clone());
         match self.commands.execute::<Execution>(run.id, together, &ask).await {
-            Ok(_) => Ok(()),
+            Ok(done) => {
+                if course.claim.event.is_none() {
+                    course.claim.event = done.events.first().cloned();
+                }
+                Ok(())
+            }
             Err(Error::Refused { code: "execution_paused", .. }) => {
                 // It was paused meanwhile: what was done counts, what was to begin does not.
                 let begins = |command: &ExecutionCommand| {
                     matches!(
                         command,
-                        ExecutionCommand::StartStep { .. } | ExecutionCommand::SkipStep { .. }
+                        ExecutionCommand::Start(_)
+                            | ExecutionCommand::StartStep { .. }
+                            | ExecutionCommand::SkipStep { .. }
                     )
                 };
                 let done: Vec<_> =
                     commands.into_iter().take_while(|command| !begins(command)).collect();
-                let ask = Ask::because_of(&course.claim.event, "runner", &[b"done", &sent]);
-                let together = ExecutionCommand::Together(done);
-                self.commands.execute::<Execution>(run.id, together, &ask).await?;
+                // What was never claimed has nothing that was done.
+                if let Some(claim) = &course.claim.event {
+                    let ask = Ask::because_of(claim, "runner", &[b"done", &sent]);
+                    let together = ExecutionCommand::Together(done);
+                    self.commands.execute::<Execution>(run.id, together, &ask).await?;
+                }
                 Err(Interruption::NotOurs)
             }
             Err(error) => Err(error.into()),

@@ -198,7 +198,7 @@ impl Runner {
         let takes = TimeDelta::from_std(takes).unwrap_or(LONGEST_LEASE) + MARGIN;
         if course.claim.until - Utc::now() < takes {
             self.send(run, &mut course).await?;
-            let lease = takes.max(LEASE).min(LONGEST_LEASE);
+            let lease = self.lease(takes.max(LEASE).min(LONGEST_LEASE));
             let claim = self.claim(run.id, &run.requested, lease).await?;
             course.claimed(claim)?;
         }

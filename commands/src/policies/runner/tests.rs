@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use domain::Name;
+use domain::agent::trigger_id;
 use eventlog::{EventStore, Position, SqliteOptions, SqliteStore};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -159,6 +160,13 @@ impl World {
 
     fn ask(&self) -> Ask {
         Ask::once("test", Uuid::nil(), Some(self.product))
+    }
+
+    /// The version that runs.
+    async fn active(&self) -> Uuid {
+        let stream = StreamId::new("agent", self.agent);
+        let (state, _) = self.commands.load::<Agent>(&stream).await.expect("loaded");
+        state.installation().expect("installed").version_id
     }
 
     fn passages(&self) -> Arc<Passages> {
@@ -483,9 +491,7 @@ async fn a_stopping_server_hands_back_what_it_has_not_finished() {
 #[tokio::test]
 async fn only_a_trigger_of_an_agent_that_is_switched_on_starts_it() {
     let world = World::new().await;
-    let state = world.commands.load::<Agent>(&StreamId::new("agent", world.agent)).await;
-    let Agent::Installed(installation) = state.expect("loaded").0 else { panic!("not installed") };
-    let trigger = Some(installation.triggers[0].id);
+    let trigger = Some(trigger_id(world.active().await, "manual"));
     let request = |trigger| {
         let new = NewExecution { agent: world.agent, trigger, input: Some(json!({ "n": 1 })) };
         let (commands, ask) = (world.commands.clone(), world.ask());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::agent::Agent;
+use domain::agent::{Agent, AgentEvent, Installation};
 use domain::product::Product;
 use domain::schedule::{Firing, Schedule};
 use domain::trigger::{Setting, Trigger, TriggerDetails};
@@ -12,6 +12,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::NAME;
+use crate::execute::decode_event;
 use crate::{Ask, Commands, Error};
 
 /// What a schedule is to do.
@@ -21,12 +22,18 @@ pub(super) struct Facts {
     pub(super) agent: Uuid,
     pub(super) organization: Uuid,
     pub(super) product: Uuid,
-    pub(super) version_id: Uuid,
+    /// The version that the trigger belongs to, or that was active when it was made: what its firings
+    /// are named by.
+    version_id: Uuid,
+    is_of_version: bool,
+    /// The version that it starts.
+    pub(super) runs: Uuid,
     pub(super) key: String,
     pub(super) schedule: Arc<Schedule>,
     /// The input of an execution, with its expressions.
     pub(super) input: Option<Value>,
-    /// Nothing from before is fired: since then both trigger and agent are as they are.
+    /// Nothing from before is fired: since then trigger and agent are as they are, and the version that
+    /// the trigger belongs to is the active one.
     pub(super) since: Timestamp,
     pub(super) is_listening: bool,
     /// The sequences of the trigger and of the agent that say so.
@@ -51,8 +58,7 @@ impl Facts {
             _ => {
                 let own = commands.whole_stream(&stream).await?;
                 let agents = commands.whole_stream(&agent_stream).await?;
-                let is_listening = details.enabled && installation.enabled;
-                let Some(facts) = read(trigger, details, &own, &agents, is_listening) else {
+                let Some(facts) = read(trigger, details, &own, &agents, &installation)? else {
                     return Ok(None);
                 };
                 Facts { sequences: (sequence, agent_sequence), ..facts }
@@ -61,6 +67,11 @@ impl Facts {
         let (product, _) =
             commands.load::<Product>(&StreamId::new("product", facts.product)).await?;
         Ok(matches!(product, Product::Active { .. }).then_some(facts))
+    }
+
+    /// The version that the trigger belongs to, if it belongs to one and not to the agent.
+    pub(super) fn version(&self) -> Option<Uuid> {
+        self.is_of_version.then_some(self.version_id)
     }
 
     /// The firing at one of the schedule's instants.
@@ -99,35 +110,50 @@ fn read(
     details: TriggerDetails,
     own: &[Arc<RecordedEvent>],
     agents: &[Arc<RecordedEvent>],
-    is_listening: bool,
-) -> Option<Facts> {
-    let first = own.first()?;
+    agent: &Installation,
+) -> Result<Option<Facts>, Error> {
     let setting = match Setting::parse(details.kind, &details.configuration) {
         Ok(setting) => setting,
         Err(faults) => {
             tracing::error!(%trigger, ?faults, "a trigger is no longer understood; it does not fire");
-            return None;
+            return Ok(None);
         }
     };
-    let Setting::Schedule { schedule, input } = setting else { return None };
-    let begins = |event: &&Arc<RecordedEvent>| {
-        matches!(
-            event.event_type.as_str(),
-            "trigger.created.v1" | "trigger.changed.v1" | "trigger.enabled.v1" | "agent.enabled.v1"
-        )
+    let Setting::Schedule { schedule, input } = setting else { return Ok(None) };
+    let version = details.version_of(trigger);
+    let mut since = None;
+    for event in own.iter().chain(agents) {
+        let begins = match event.event_type.as_str() {
+            "trigger.created.v1" | "trigger.changed.v1" | "trigger.enabled.v1"
+            | "agent.enabled.v1" => true,
+            "agent.version_activated.v1" => match decode_event(event)? {
+                AgentEvent::VersionActivated { version_id } => version == Some(version_id),
+                _ => false,
+            },
+            _ => false,
+        };
+        if begins {
+            since = since.max(Some(event.time));
+        }
+    }
+    let Some(((first, product), since)) =
+        own.first().and_then(|first| Some((first, first.product?))).zip(since)
+    else {
+        return Ok(None);
     };
-    let since = own.iter().chain(agents).filter(begins).map(|event| event.time).max()?;
-    Some(Facts {
+    Ok(Some(Facts {
         trigger,
         agent: details.agent,
         organization: first.organization,
-        product: first.product?,
+        product,
         version_id: details.version_id,
+        is_of_version: version.is_some(),
+        runs: version.unwrap_or(agent.version_id),
+        is_listening: details.listens(trigger, agent),
         key: details.key,
         schedule: Arc::from(schedule),
         input,
         since: Timestamp::from(since),
-        is_listening,
         sequences: (0, 0),
-    })
+    }))
 }

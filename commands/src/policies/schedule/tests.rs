@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use domain::agent::Agent;
+use domain::agent::{Agent, trigger_id};
 use domain::execution::ExecutionEvent;
 use domain::manifest::Manifest;
 use domain::schedule::firings::FiringEvent;
@@ -18,7 +18,7 @@ use vault::{MasterKey, Vault};
 use super::*;
 use crate::policies::Inside;
 use crate::policies::mortal::Mortal;
-use crate::{AgentChange, NewAgent, TriggerReplacement};
+use crate::{AgentChange, NewAgent, NewVersion, TriggerReplacement};
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
@@ -132,13 +132,9 @@ impl World {
         let new = NewAgent { manifest, title: None, config: None, bindings: BTreeMap::new() };
         let done = commands.install_agent(new, &ask().in_product(product)).await.expect("an agent");
         let agent = done.stream_id().expect("an id");
-        let Agent::Installed(installation) =
-            commands.load::<Agent>(&done.stream).await.expect("loaded").0
-        else {
-            panic!("not installed")
-        };
-        let clocks = installation.triggers.iter().find(|it| it.kind == TriggerKind::Schedule);
-        let trigger = clocks.expect("a schedule").id;
+        let state = commands.load::<Agent>(&done.stream).await.expect("loaded").0;
+        let version = state.installation().expect("installed").version_id;
+        let trigger = trigger_id(version, "clock");
         let begin = FiringCommand::PassOver { up_to: first.into() };
         commands.execute::<Firings>(trigger, begin, &ask()).await.expect("settled");
         let clock = Arc::new(Mutex::new(first));
@@ -589,6 +585,95 @@ async fn what_is_gone_fires_nothing() {
         schedules.stop().await;
         assert!(world.events().await.is_empty(), "{gone}");
     }
+}
+
+#[tokio::test]
+async fn only_the_schedules_of_the_active_version_fire_whatever_restarts() {
+    let world = World::new(json!({ "cron": "* * * * *", "overlap": "allow" })).await;
+    let schedules = world.start();
+    world.pass(&schedules, at(60)).await;
+
+    let stream = StreamId::new("agent", world.agent);
+    let state = world.commands.load::<Agent>(&stream).await.expect("loaded").0;
+    let first = state.installation().expect("installed").version_id;
+    let manifest = Manifest::accept(&json!({
+        "manifest": "prodgy.agent/1", "name": "test.clock", "version": "2.0.0", "title": "Clock",
+        "triggers": [{ "id": "clock", "type": "schedule", "cron": "30 * * * * *", "overlap": "allow" }],
+        "steps": [{ "id": "one", "type": "transform", "with": { "value": 2 } }],
+    }))
+    .expect("a manifest");
+    let new = NewVersion { manifest, activate: true, config: None, bindings: BTreeMap::new() };
+    let done = world.commands.publish_version(world.agent, new, &world.ask()).await;
+    done.expect("published");
+    let state = world.commands.load::<Agent>(&stream).await.expect("loaded").0;
+    let second = state.installation().expect("installed").version_id;
+    let newer = trigger_id(second, "clock");
+    let settle = async |trigger: Uuid, up_to: Timestamp| {
+        let missed = FiringCommand::PassOver { up_to };
+        world.commands.execute::<Firings>(trigger, missed, &world.ask()).await.expect("settled");
+    };
+    // The log has the real time, which is long before the tests': so what was missed is known.
+    settle(newer, at(60)).await;
+    schedules.add_agent(world.agent);
+    rests(&world, &schedules).await;
+
+    let fired = async |trigger: Uuid| {
+        let events = world.commands.whole_stream(&StreamId::new("schedule", trigger)).await;
+        let instant = |event: &Arc<RecordedEvent>| match decode_event(event).expect("decoded") {
+            FiringEvent::Fired { instant, .. } => Some(instant),
+            _ => None,
+        };
+        events.expect("read").iter().filter_map(instant).collect::<Vec<_>>()
+    };
+    let wait = async |trigger: Uuid, expected: &[Timestamp]| {
+        let done = async {
+            while fired(trigger).await != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), done).await.expect("it fires");
+    };
+    world.set(*at(90));
+    schedules.add(Some(world.product), newer);
+    wait(newer, &[at(90)]).await;
+    schedules.stop().await;
+
+    // Another start knows it, too.
+    world.set(*at(130));
+    let schedules = world.start();
+    rests(&world, &schedules).await;
+    assert_eq!(world.fired().await, [at(60)]);
+
+    let back = AgentChange { version_id: Some(first), ..AgentChange::default() };
+    settle(world.trigger, at(130)).await;
+    world.commands.change_agent(world.agent, back, &world.ask()).await.expect("rolled back");
+    schedules.add_agent(world.agent);
+    world.pass(&schedules, at(180)).await;
+    world.set(*at(215));
+    schedules.add(Some(world.product), newer);
+    schedules.stop().await;
+    assert_eq!(world.fired().await, [at(60), at(180)]);
+    assert_eq!(fired(newer).await, [at(90)]);
+
+    let of_version = async |trigger: Uuid| {
+        let mut versions = Vec::new();
+        for event in world.log.read_after(Position::START, 10_000).await.expect("read") {
+            if event.event_type != "execution.requested.v1" {
+                continue;
+            }
+            match decode_event(&event).expect("decoded") {
+                ExecutionEvent::Requested { trigger: Some(by), version_id, .. }
+                    if by == trigger =>
+                {
+                    versions.push(version_id);
+                }
+                _ => {}
+            }
+        }
+        versions
+    };
+    assert_eq!(of_version(world.trigger).await, [first, first]);
+    assert_eq!(of_version(newer).await, [second]);
 }
 
 #[tokio::test]
