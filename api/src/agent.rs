@@ -172,7 +172,7 @@ struct AgentTrigger {
     id: Uuid,
     /// Its id in the manifest, or one like it where it was made later.
     key: String,
-    /// What it listens to: `manual` or `schedule`.
+    /// What it listens to: `manual`, `schedule` or `event`.
     #[serde(rename = "type")]
     kind: String,
     /// It may fire.

@@ -393,6 +393,7 @@ async fn start_policies(app: App, stop: CancellationToken) -> Option<Policies> {
                 sequence,
             })
             .collect(),
+        listeners: unfinished.listeners,
     };
     Some(Policies::start(
         app.commands.clone(),

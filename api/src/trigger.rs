@@ -58,7 +58,7 @@ struct TriggerDetails {
     id: Uuid,
     /// Its id in the manifest, or one like it where it was made later.
     key: String,
-    /// What it listens to: `manual` or `schedule`.
+    /// What it listens to: `manual`, `schedule` or `event`.
     #[serde(rename = "type")]
     kind: String,
     /// It may fire.
@@ -84,7 +84,8 @@ struct TriggerDetails {
     /// When it last fired.
     #[schema(format = DateTime)]
     last_firing_at: Option<String>,
-    /// Of a schedule: what became of the newest instant.
+    /// Of a schedule: what became of the newest instant. Of an event trigger: what became of the newest
+    /// event that it matched, or could not be held against its filter.
     last_outcome: Option<FiringOutcome>,
     /// When it was made.
     #[schema(format = DateTime)]
@@ -94,13 +95,13 @@ struct TriggerDetails {
     updated_at: String,
 }
 
-/// What became of an instant of a schedule.
+/// What became of an instant of a schedule, or of an event.
 #[derive(Debug, Serialize, ToSchema)]
 struct FiringOutcome {
-    /// `fired`, `queued` (it fires later), `skipped`, `passed_over` (it was missed) or `failed` (its
-    /// execution could not be asked for).
+    /// `fired`, `queued` (it fires later), `skipped`, `passed_over` (it was missed), `failed` (its
+    /// execution could not be asked for) or `too_deep` (too many executions led to the event).
     status: String,
-    /// The instant that the schedule names; of several missed ones the last.
+    /// The instant that the schedule names; of several missed ones the last. Of an event: as `at`.
     #[schema(format = DateTime)]
     instant: String,
     /// When that was settled.
@@ -109,7 +110,7 @@ struct FiringOutcome {
     /// The execution that was asked for.
     execution_id: Option<Uuid>,
     /// Why it did not fire, or failed, for programs: `overlap`, `queue_full`, `outdated`, `missed`,
-    /// `input_invalid` and the like.
+    /// `max_depth`, `input_invalid`, `match_too_costly` and the like.
     code: Option<String>,
     /// What went wrong, for people; none when it was erased.
     message: Option<String>,
@@ -146,8 +147,17 @@ struct TriggerSettings {
     /// Of a schedule: nothing fires from then on.
     #[schema(format = DateTime)]
     end: Option<String>,
-    /// Of a schedule: the input of its executions, in which `{"cel": …}` and `{"template": …}` see
-    /// `config` and `trigger`; `{}` without it.
+    /// Of an event trigger: which events of the product start the agent, in CEL. It sees `event` and
+    /// `trigger`.
+    #[schema(rename = "match", example = "event.type == 'file.indexed.v1'", max_length = 4096)]
+    filter: Option<String>,
+    /// Of an event trigger: an event at the end of this many executions that events started, one because
+    /// of the other, starts none.
+    #[schema(minimum = 1, maximum = 16, default = 4)]
+    max_depth: Option<u32>,
+    /// Of a schedule or an event trigger: the input of its executions, in which `{"cel": …}` and
+    /// `{"template": …}` see `config`, `trigger` and, of an event trigger, `event`. Without it a schedule
+    /// gives `{}`, and an event trigger `{"event": …}` where the agent's inputs know an `event`.
     #[schema(value_type = Option<Object>)]
     input: Option<Value>,
 }
@@ -158,6 +168,7 @@ struct TriggerSettings {
 enum TriggerType {
     Manual,
     Schedule,
+    Event,
 }
 
 #[derive(ToSchema)]
@@ -202,13 +213,16 @@ impl SentTrigger {
             Some(kind) => refuse(
                 "trigger_type_not_available",
                 format!(
-                    "triggers of type `{}` are not available in this version: use manual or schedule",
+                    "triggers of type `{}` are not available in this version: use manual, schedule or event",
                     kind.as_str()
                 ),
             ),
             None => refuse(
                 "trigger_type_unknown",
-                format!("there is no trigger of type `{}`: use manual or schedule", self.kind),
+                format!(
+                    "there is no trigger of type `{}`: use manual, schedule or event",
+                    self.kind
+                ),
             ),
         }
     }
@@ -256,7 +270,9 @@ async fn details(app: &App, trigger: Trigger) -> Result<TriggerDetails, Problem>
     if let Some(outcome) = trigger.last_outcome {
         let message = match &outcome.error {
             Some(sealed) => {
-                let (stream, event_type) = (StreamId::new("schedule", id), &sealed.event_type);
+                // Of a schedule or of a reaction, as the event itself is.
+                let category = sealed.event_type.split('.').next().unwrap_or_default();
+                let (stream, event_type) = (StreamId::new(category, id), &sealed.event_type);
                 let payload = &sealed.payload;
                 app.commands
                     .open_payload(organization, product, &stream, event_type, "error", payload)
@@ -315,8 +331,8 @@ async fn details_after(
 
 /// Make a trigger of an agent
 ///
-/// Beside those of its manifests: it starts the agent by hand, or by the clock, whatever version is the
-/// active one.
+/// Beside those of its manifests: it starts the agent by hand, by the clock, or because of an event,
+/// whatever version is the active one.
 #[utoipa::path(post, path = "/api/agent-base/{id}/triggers", tag = "Triggers",
     extensions(("x-access" = json!(Right::WriteAgents))),
     params(("id" = Uuid, Path), IdempotencyKeyParam), request_body = TriggerSettings,
@@ -352,7 +368,8 @@ async fn create_trigger(
 /// Replace what a trigger listens to
 ///
 /// The whole configuration is replaced; the type stays. Without `enabled` the trigger stays switched
-/// on or off as it is. Firings of a schedule begin anew: what was missed before does not fire.
+/// on or off as it is. Firings of a schedule begin anew: what was missed before does not fire. An event
+/// trigger reacts to what happens from then on.
 #[utoipa::path(put, path = "/api/agent-base/triggers/{triggerId}", tag = "Triggers",
     extensions(("x-access" = json!(Right::WriteAgents))),
     params(("triggerId" = Uuid, Path), IfMatchParam), request_body = TriggerSettings,

@@ -3,7 +3,7 @@
 mod control;
 
 use domain::agent::{Agent, AgentError};
-use domain::execution::{CancelReason, Execution, ExecutionCommand, ExecutionRequest};
+use domain::execution::{CancelReason, Cause, Execution, ExecutionCommand, ExecutionRequest};
 use domain::manifest::Manifest;
 use domain::trigger::{Trigger, TriggerError};
 use eventlog::{Position, StreamId};
@@ -80,7 +80,7 @@ impl Commands {
             // One that a manifest names starts that version, active or not.
             version = version.or(fired.version_of(id));
         }
-        self.request(new, version, execution, ask).await
+        self.request(new, version, None, execution, ask).await
     }
 
     /// Asks for a run of an agent because a trigger of it that is no manual one fired, in the version
@@ -99,7 +99,26 @@ impl Commands {
         let stream = StreamId::new("execution", execution);
         match self.done_before(&stream, ask).await? {
             Some(done) => Ok(done),
-            None => self.request(new, version, execution, ask).await,
+            None => self.request(new, version, None, execution, ask).await,
+        }
+    }
+
+    /// As [`Commands::request_for_trigger`], because of an event.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn request_for_event(
+        &self,
+        new: NewExecution,
+        version: Option<Uuid>,
+        cause: Cause,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
+        let execution = ask.new_id("execution");
+        let stream = StreamId::new("execution", execution);
+        match self.done_before(&stream, ask).await? {
+            Some(done) => Ok(done),
+            None => self.request(new, version, Some(cause), execution, ask).await,
         }
     }
 
@@ -107,6 +126,7 @@ impl Commands {
         &self,
         new: NewExecution,
         version: Option<Uuid>,
+        cause: Option<Cause>,
         execution: Uuid,
         ask: &Ask,
     ) -> Result<Done, Error> {
@@ -135,7 +155,11 @@ impl Commands {
             trigger: new.trigger,
             input,
         };
-        self.execute_anew::<Execution>(stream, ExecutionCommand::Request(request), ask).await
+        let command = match cause {
+            Some(cause) => ExecutionCommand::React { request, cause },
+            None => ExecutionCommand::Request(request),
+        };
+        self.execute_anew::<Execution>(stream, command, ask).await
     }
 
     /// Whether an agent's configuration fits a version that is not the active one.

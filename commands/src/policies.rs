@@ -8,9 +8,11 @@
 mod completion;
 mod erasure;
 mod ingestion;
+mod listening;
 #[cfg(test)]
 mod mortal;
 mod queue;
+mod reaction;
 mod runner;
 mod schedule;
 
@@ -30,6 +32,7 @@ use crate::{Actor, Commands, Error};
 use completion::Completion;
 use erasure::Erasure;
 use ingestion::Ingestion;
+use reaction::Reactions;
 use runner::Runner;
 use schedule::Schedules;
 
@@ -63,6 +66,8 @@ pub struct Pending {
     pub deleted_knowledge_bases: Vec<Uuid>,
     /// Triggers that listen to the clock, or would if they were enabled.
     pub schedules: Vec<PendingSchedule>,
+    /// Triggers that listen to events, or would if they were enabled.
+    pub listeners: Vec<Uuid>,
 }
 
 /// A trigger that listens to the clock, and where it stands.
@@ -149,6 +154,7 @@ pub struct Policies {
     ingestion: Arc<Ingestion>,
     runner: Arc<Runner>,
     schedules: Arc<Schedules>,
+    reactions: Arc<Reactions>,
 }
 
 impl Policies {
@@ -167,6 +173,7 @@ impl Policies {
         let ingestion = Ingestion::start(commands.clone(), embedder, worker);
         let runner = Runner::start(commands.clone(), knowledge, tools, worker);
         let schedules = Schedules::start(commands.clone(), contents, schedule::system_clock());
+        let reactions = Reactions::start(commands.clone(), pending.listeners.clone());
         let (stop, stopped) = watch::channel(false);
         let follower = Follower {
             commands,
@@ -175,10 +182,11 @@ impl Policies {
             ingestion: ingestion.clone(),
             runner: runner.clone(),
             schedules: schedules.clone(),
+            reactions: reactions.clone(),
             position: pending.position,
         };
         let follower = tokio::spawn(follower.run(pending, stopped));
-        Policies { stop, follower, completion, erasure, ingestion, runner, schedules }
+        Policies { stop, follower, completion, erasure, ingestion, runner, schedules, reactions }
     }
 
     /// Takes nothing new on and lets running steps finish, each for a bounded time. What was not
@@ -188,6 +196,7 @@ impl Policies {
         let _ = self.follower.await;
         tokio::join!(
             self.schedules.stop(),
+            self.reactions.stop(),
             self.completion.stop(),
             self.erasure.stop(),
             self.ingestion.stop(),
@@ -204,6 +213,7 @@ struct Follower {
     ingestion: Arc<Ingestion>,
     runner: Arc<Runner>,
     schedules: Arc<Schedules>,
+    reactions: Arc<Reactions>,
     position: Position,
 }
 
@@ -260,6 +270,7 @@ impl Follower {
 
     fn hand_out(&self, event: &RecordedEvent) {
         let Some(id) = event.stream.uuid() else { return };
+        self.reactions.tell(event);
         match event.event_type.as_str() {
             "file.uploaded.v1" => self.ingestion.add(id),
             "execution.requested.v1" | "execution.continued.v1" | "execution.waiting.v1" => {

@@ -135,6 +135,10 @@ impl Commands {
         let computed = setting.input().is_some_and(holds_expression);
         if setting != Setting::Manual && !computed {
             let manifest = self.manifest_of(agent, version).await?;
+            let is_event = matches!(setting, Setting::Event { input: None, .. });
+            if is_event && manifest.takes_event() {
+                return Ok(());
+            }
             manifest
                 .check_input(setting.input().cloned())
                 .map_err(|invalid| Error::refused(&invalid).within("/input"))?;

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use crate::manifest::Manifest;
 
 /// The manifests, as they are delivered, in the order in which they are listed.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     include_str!("../catalogue/prodgy.search.json"),
     include_str!("../catalogue/prodgy.remember.json"),
     include_str!("../catalogue/prodgy.digest.json"),
@@ -18,6 +18,7 @@ const DOCUMENTS: [&str; 9] = [
     include_str!("../catalogue/prodgy.triage.json"),
     include_str!("../catalogue/prodgy.release-notes.json"),
     include_str!("../catalogue/prodgy.tasks.json"),
+    include_str!("../catalogue/prodgy.alarm.json"),
 ];
 
 static CATALOGUE: LazyLock<Vec<Manifest>> = LazyLock::new(|| {

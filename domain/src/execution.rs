@@ -111,6 +111,18 @@ pub enum ExecutionEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         from_step: Option<String>,
     },
+    /// A trigger asked for it because of an event.
+    #[serde(rename = "execution.reacted.v1")]
+    Reacted {
+        /// The event's id.
+        event: Uuid,
+        /// Its name on disk.
+        event_type: String,
+        /// Its stream.
+        subject: String,
+        /// How many executions, this one included, events started one because of the other.
+        depth: u32,
+    },
     /// Nobody works on it until then.
     #[serde(rename = "execution.waiting.v1")]
     Waiting {
@@ -167,6 +179,13 @@ pub enum ExecutionEvent {
 pub enum ExecutionCommand {
     /// Ask for it.
     Request(ExecutionRequest),
+    /// Ask for it because of an event.
+    React {
+        /// What is to run, and on what.
+        request: ExecutionRequest,
+        /// The event.
+        cause: Cause,
+    },
     /// Begin to run it, or go on after a crash.
     Start(LeaseClaim),
     /// Begin a step, or begin it again. The event says which attempt it is.
@@ -278,6 +297,19 @@ pub struct ExecutionRequest {
     pub input: Payload,
 }
 
+/// The event that a trigger reacted to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cause {
+    /// Its id.
+    pub event: Uuid,
+    /// Its name on disk.
+    pub event_type: String,
+    /// Its stream.
+    pub subject: String,
+    /// How many executions, the new one included, events started one because of the other.
+    pub depth: u32,
+}
+
 /// Why an execution was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -383,6 +415,10 @@ impl Execution {
             (_, Do::Together(commands)) => self.decide_together(commands),
 
             (Execution::Missing, Do::Request(request)) => Ok(vec![requested(request)]),
+            (Execution::Missing, Do::React { request, cause }) => {
+                let Cause { event, event_type, subject, depth } = cause;
+                Ok(vec![requested(request), Did::Reacted { event, event_type, subject, depth }])
+            }
             (Execution::Missing, Do::Retry { request, of, from_step, reused }) => {
                 let reused =
                     reused.into_iter().map(|(step_id, output)| Did::StepReused { step_id, output });
@@ -392,7 +428,9 @@ impl Execution {
                     .collect())
             }
             (Execution::Missing, _) => Err(ExecutionError::NotFound),
-            (_, Do::Request(_) | Do::Retry { .. }) => Err(ExecutionError::AlreadyRequested),
+            (_, Do::Request(_) | Do::React { .. } | Do::Retry { .. }) => {
+                Err(ExecutionError::AlreadyRequested)
+            }
 
             (Execution::Ended { outcome: Outcome::Cancelled, .. }, Do::Cancel { .. })
             | (Execution::Ended { outcome: Outcome::TimedOut, .. }, Do::TimeOut { .. }) => {
@@ -504,6 +542,7 @@ fn report_on(
             Did::Failed { fence, step_id, code, error }
         }
         Do::Request(_)
+        | Do::React { .. }
         | Do::Retry { .. }
         | Do::Start(_)
         | Do::Pause

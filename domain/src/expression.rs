@@ -70,7 +70,7 @@ impl Place {
                 &["input", "config", "trigger", "execution", "steps", "item", "index"]
             }
             Place::Key => &["input", "config", "trigger"],
-            Place::Match => &["event"],
+            Place::Match => &["event", "trigger"],
             Place::ScheduleInput => &["config", "trigger"],
             Place::EventInput => &["config", "trigger", "event"],
         }
@@ -187,6 +187,13 @@ pub struct EvaluationError {
     pub code: &'static str,
     /// A sentence for a person.
     pub message: String,
+}
+
+impl EvaluationError {
+    /// Whether it would have taken more work than an expression may do.
+    pub fn is_too_costly(&self) -> bool {
+        self.message == cel::TOO_COSTLY
+    }
 }
 
 /// A literal, or one of the two kinds of expression.

@@ -233,6 +233,11 @@ impl Manifest {
         })
     }
 
+    /// Whether the input has a place for the event that an execution reacts to.
+    pub fn takes_event(&self) -> bool {
+        self.inputs.as_ref().is_none_or(|schema| schema["properties"].get("event").is_some())
+    }
+
     /// The configuration of an agent, with defaults filled in.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ CREATE TABLE agent_trigger (
     configuration TEXT NOT NULL,
     last_firing_at TEXT,
     -- Of a schedule: which of its instants are settled, up to this sequence of its own stream; and what
-    -- became of the newest one.
+    -- became of the newest one. Of an event trigger: what became of the newest event that it matched.
     firings       TEXT NOT NULL DEFAULT '{"settled":null,"waiting":[],"last":null}',
     firings_sequence INTEGER NOT NULL DEFAULT 0,
     last_outcome  TEXT,

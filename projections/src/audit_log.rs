@@ -198,8 +198,8 @@ fn key_of_id(id: Uuid) -> i64 {
 /// An event that is one fact: `agent.installed.v1` is "installed" of an "agent".
 fn change(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     let category = match event.stream.category() {
-        // What becomes of its instants is the trigger's, under whose id they stand.
-        "schedule" => "trigger",
+        // What becomes of its instants, or of events, is the trigger's, under whose id they stand.
+        "schedule" | "reaction" => "trigger",
         category => category,
     };
     let action = action(event);

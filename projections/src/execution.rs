@@ -216,6 +216,8 @@ impl ReadModel for Executions {
                 db.prepare_cached("UPDATE execution SET retry_of = ?2 WHERE id = ?1")?
                     .execute(params![execution, of])?;
             }
+            // It is told by who asked for it, and by the event itself.
+            ExecutionEvent::Reacted { .. } => {}
             ExecutionEvent::Waiting { until, .. } => {
                 let until = stored_time(until.into());
                 db.prepare_cached(

@@ -1,6 +1,7 @@
-//! Triggers as they are read, with what became of those that listen to the clock.
+//! Triggers as they are read, with what became of those that fire by themselves.
 
 use domain::agent::trigger_id;
+use domain::reaction::ReactionEvent;
 use domain::schedule::firings::{FiringEvent, Firings};
 use domain::trigger::{TriggerEvent, TriggerKind};
 use domain::{Object, Timestamp};
@@ -46,7 +47,8 @@ pub struct Trigger {
     pub firings: Firings,
     /// How far that was read.
     pub firings_sequence: u64,
-    /// Of a schedule: what became of the newest instant.
+    /// Of a schedule: what became of the newest instant. Of an event trigger: of the newest event that
+    /// it reacted to.
     pub last_outcome: Option<Outcome>,
     /// When it was made.
     pub created_at: String,
@@ -61,12 +63,12 @@ pub struct Trigger {
 /// More triggers than an agent can have with all of its versions.
 const MOST: u64 = 100_000;
 
-/// What became of an instant of a schedule, or of several that were missed.
+/// What became of an instant of a schedule, or of several that were missed; or of an event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// `fired`, `queued`, `skipped`, `passed_over` or `failed`.
+    /// `fired`, `queued`, `skipped`, `passed_over`, `failed` or `too_deep`.
     pub status: String,
-    /// The instant; of several the last.
+    /// The instant; of several the last. Of an event trigger: when it was settled.
     pub instant: String,
     /// When that was settled.
     pub at: String,
@@ -74,7 +76,7 @@ pub struct Outcome {
     pub execution: Option<Uuid>,
     /// Why it did not fire, or failed.
     pub code: Option<String>,
-    /// Field `error` of the schedule's stream.
+    /// Field `error` of the stream of the schedule, or of the reactions.
     pub error: Option<SealedPayload>,
 }
 
@@ -87,7 +89,7 @@ impl ReadModel for Triggers {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn schema(&self) -> &'static str {
@@ -95,13 +97,14 @@ impl ReadModel for Triggers {
     }
 
     fn categories(&self) -> &'static [&'static str] {
-        &["trigger", "schedule", "execution"]
+        &["trigger", "schedule", "reaction", "execution"]
     }
 
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
         match event.stream.category() {
             "execution" => return fired(db, event),
             "schedule" => return settled(db, event),
+            "reaction" => return reacted(db, event),
             _ => {}
         }
         let trigger = event.stream.id();
@@ -163,11 +166,46 @@ fn fired(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
         decode(event)?
     {
         // When a schedule fired, its own stream says.
+        let (trigger, at) = (trigger.to_string(), stored_time(event.time));
         db.prepare_cached(
             "UPDATE agent_trigger SET last_firing_at = ?2 WHERE id = ?1 AND type <> 'schedule'",
         )?
-        .execute([trigger.to_string(), stored_time(event.time)])?;
+        .execute([&trigger, &at])?;
+        let fired = Outcome { execution: event.stream.uuid(), ..of_event("fired", at) };
+        db.prepare_cached(
+            "UPDATE agent_trigger SET last_outcome = ?2 WHERE id = ?1 AND type = 'event'",
+        )?
+        .execute([trigger, serde_json::to_string(&fired)?])?;
     }
+    Ok(())
+}
+
+fn of_event(status: &str, at: String) -> Outcome {
+    Outcome {
+        status: status.to_owned(),
+        instant: at.clone(),
+        at,
+        execution: None,
+        code: None,
+        error: None,
+    }
+}
+
+/// Notes what an event trigger could not do.
+fn reacted(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    let at = stored_time(event.time);
+    let outcome = match decode(event)? {
+        ReactionEvent::Failed { code, error, .. } => {
+            let (event_type, payload) = (event.event_type.clone(), error);
+            let error = Some(SealedPayload { event_type, payload });
+            Outcome { code: Some(code), error, ..of_event("failed", at) }
+        }
+        ReactionEvent::TooDeep { .. } => {
+            Outcome { code: Some("max_depth".to_owned()), ..of_event("too_deep", at) }
+        }
+    };
+    db.prepare_cached("UPDATE agent_trigger SET last_outcome = ?2 WHERE id = ?1")?
+        .execute([event.stream.id(), &serde_json::to_string(&outcome)?])?;
     Ok(())
 }
 

@@ -31,6 +31,8 @@ pub struct Unfinished {
     pub deleted_knowledge_bases: Vec<Uuid>,
     /// Triggers that listen to the clock, and where each stands.
     pub schedules: Vec<KnownSchedule>,
+    /// Triggers that listen to events.
+    pub listeners: Vec<Uuid>,
 }
 
 /// What is unfinished, oldest first.
@@ -75,5 +77,8 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
              AND NOT EXISTS (SELECT 1 FROM deleted_product WHERE deleted_product.id = file.product)",
         )?,
         schedules: trigger::schedules(&snapshot)?,
+        listeners: ids(
+            "SELECT id FROM agent_trigger WHERE type = 'event' AND deleted_at IS NULL ORDER BY position",
+        )?,
     })
 }

@@ -1,7 +1,7 @@
 //! Every agent of the catalogue does its work: on the real model, and on servers that the tests start.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::extract::State;
@@ -10,12 +10,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
 
-use crate::support::{Product, TestApp};
+use crate::support::{Product, TestApp, eventually};
 
 /// What the servers outside have seen.
 #[derive(Clone, Default)]
 struct Seen {
     asked: Arc<AtomicUsize>,
+    told: Arc<Mutex<Vec<Value>>>,
 }
 
 /// A website, and a chat model, on loopback.
@@ -24,6 +25,7 @@ async fn outside() -> (String, Seen) {
     let router = axum::Router::new()
         .route("/page", get(page))
         .route("/good", get(async || "good"))
+        .route("/told", post(told))
         .route("/v1/chat/completions", post(chat))
         .with_state(seen.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -41,6 +43,12 @@ async fn page(State(seen): State<Seen>) -> Response {
         1 | 2 => "Opening hours: nine to five.".into_response(),
         _ => "Opening hours: ten to six.".into_response(),
     }
+}
+
+/// Somebody who wants to be told.
+async fn told(State(seen): State<Seen>, Json(body): Json<Value>) -> &'static str {
+    seen.told.lock().unwrap().push(body);
+    "thanks"
 }
 
 /// A chat model that knows one answer, and writes it in pieces.
@@ -214,4 +222,60 @@ async fn what_needs_a_chat_model_asks_it_or_says_what_is_missing() {
     let body = json!({ "product_id": product.id, "agent": "prodgy.tasks" });
     let refused = app.post("/api/agent-base/install", body).await;
     refused.expect_problem(422, "model_not_configured");
+}
+
+#[tokio::test]
+async fn an_alarm_tells_of_what_failed_and_never_of_itself() {
+    let (site, seen) = outside().await;
+    let app = TestApp::spawn_with(&[("PRODGY_HTTP_ALLOW", "127.0.0.1/32")]).await;
+    let product = app.product().await;
+    let body = json!({
+        "product_id": product.id, "agent": "prodgy.alarm", "config": { "url": format!("{site}/told") },
+    });
+    let alarm = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
+
+    // By hand, on an example.
+    let example =
+        json!({ "execution_id": "an example", "code": "http_status_503", "step": "page" });
+    let ran = again(&app, &alarm, example).await;
+    let text = "Execution an example failed: http_status_503 at the step page.";
+    assert_eq!(output(&ran)["text"], text, "{ran}");
+    assert_eq!(seen.told.lock().unwrap()[0]["text"], text);
+
+    let manifest = json!({
+        "manifest": "prodgy.agent/1", "name": "acme.broken", "version": "1.0.0", "title": "Broken",
+        "steps": [{ "id": "one", "type": "transform", "with": { "value": { "cel": "input.nothing" } } }],
+    });
+    let body = json!({ "product_id": product.id, "manifest": manifest });
+    let broken = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
+    let failed = again(&app, &broken, json!({})).await;
+    assert_eq!(failed["status"], "failed", "{failed}");
+    let heard = eventually("nobody was told", async || seen.told.lock().unwrap().get(1).cloned());
+    let heard = heard.await;
+    assert_eq!((&heard["execution_id"], &heard["agent_id"]), (&failed["id"], &broken["id"]));
+    assert_eq!(heard["code"], failed["error"]["code"], "{heard}");
+    assert!(heard["text"].as_str().unwrap().contains("at the step one"), "{heard}");
+    let list = format!("/api/agent-base/{}/executions", alarm["id"].as_str().unwrap());
+    let raised = app.get(&list).await.expect_status(200).data()[0].clone();
+    let (agent, execution) = (alarm["id"].as_str().unwrap(), raised["id"].as_str().unwrap());
+    let ended = app.wait_execution(agent, execution).await;
+    app.wait_ready(output(&ended)["file_id"].as_str().unwrap()).await;
+    let question = heard["text"].as_str().unwrap().to_owned();
+    assert!(app.finds(&product, &question, &question).await, "the note is found");
+
+    // One that fails itself raises no other.
+    let config = json!({ "config": { "url": "http://10.0.0.1/" } });
+    let path = format!("/api/agent-base/{}", alarm["id"].as_str().unwrap());
+    app.put(&path, config).await.expect_status(200);
+    again(&app, &broken, json!({})).await;
+    let executions = async || {
+        let reply = app.get(&list).await.expect_status(200);
+        reply.data().as_array().unwrap().clone()
+    };
+    eventually("the alarm has not failed", async || {
+        (executions().await[0]["status"] == "failed").then_some(())
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(executions().await.len(), 3);
 }

@@ -19,6 +19,7 @@ mod idempotency;
 mod knowledge_base;
 mod pagination;
 mod parameters;
+mod reaction;
 mod read_your_writes;
 mod schedule;
 mod search;

@@ -237,7 +237,7 @@ async fn a_trigger_that_is_not_valid_is_refused_with_the_place() {
             it.app.put(&it.tick, body).await.expect_problem(422, code);
         }
     }
-    for kind in ["webhook", "message", "event"] {
+    for kind in ["webhook", "message"] {
         let body = json!({ "type": kind, "path": "acme/push" });
         let refused = it.app.post(&it.triggers(), body).await;
         let refused = refused.expect_problem(422, "trigger_type_not_available");

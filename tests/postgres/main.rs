@@ -136,3 +136,41 @@ fn a_start_without_its_database_says_what_to_do() {
         assert!(!said.contains("p%40ss") && !said.contains(cluster::PASSWORD), "{said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_before_a_kill_starts_its_agent_once_after_it() {
+    let cluster = Cluster::shared();
+    let (mut app, _) = on(cluster).await;
+    let product = app.product().await;
+    let manifest = json!({
+        "manifest": "prodgy.agent/1", "name": "acme.listener", "version": "1.0.0", "title": "Listener",
+        "inputs": { "type": "object", "properties": { "file": { "type": "string" } } },
+        "triggers": [{
+            "id": "ready", "type": "event", "match": "event.type == 'file.uploaded.v1'",
+            "input": { "file": { "cel": "event.resource_id" } }
+        }],
+        "steps": [{ "id": "one", "type": "transform", "with": { "file": { "cel": "input.file" } } }]
+    });
+    let body = json!({ "product_id": product.id, "manifest": manifest });
+    let agent = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
+    let mut files = Vec::new();
+    for round in 0..3 {
+        let name = format!("{round}.txt");
+        files.push(app.text_file(&product, &name, &format!("Round {round}.")).await);
+        app.kill();
+        app.start();
+    }
+    let list = format!("/api/agent-base/{}/executions?limit=1000", agent["id"].as_str().unwrap());
+    let executions = eventually("too few were started", async || {
+        let reply = app.get(&list).await.expect_status(200);
+        let executions = reply.data().as_array().unwrap().clone();
+        let done = executions.iter().filter(|it| it["status"] == "succeeded").count();
+        (done >= files.len()).then_some(executions)
+    });
+    let executions = executions.await;
+    let mut started: Vec<_> =
+        executions.iter().map(|it| it["input"]["file"].as_str().unwrap().to_owned()).collect();
+    started.sort_unstable();
+    files.sort_unstable();
+    assert_eq!(started, files);
+}

@@ -74,6 +74,9 @@ struct ExecutionNews {
     /// The execution that it repeats.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_of: Option<Uuid>,
+    /// The event because of which a trigger asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reacted_to: Option<Uuid>,
     /// Until when it waits.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
@@ -215,6 +218,7 @@ impl Reader {
             error: None,
             reason: None,
             retry_of: None,
+            reacted_to: None,
             until: None,
             limit: None,
         };
@@ -226,6 +230,7 @@ impl Reader {
                 news.input = self.open_value(app, event, "input", &input).await?;
             }
             ExecutionEvent::Retried { of, .. } => news.retry_of = Some(of),
+            ExecutionEvent::Reacted { event, .. } => news.reacted_to = Some(event),
             ExecutionEvent::StepReused { step_id, output } => {
                 news.step_id = Some(step_id);
                 news.output = self.open_value(app, event, "output", &output).await?;
@@ -311,6 +316,7 @@ fn status_after(event: &ExecutionEvent) -> ExecutionStatus {
     match event {
         // Whoever continues it takes its place in the queue again.
         ExecutionEvent::Requested { .. }
+        | ExecutionEvent::Reacted { .. }
         | ExecutionEvent::Retried { .. }
         | ExecutionEvent::StepReused { .. }
         | ExecutionEvent::Continued {} => ExecutionStatus::Queued,

@@ -21,6 +21,7 @@ fn every_manifest_is_valid_and_search_comes_first() {
             "prodgy.triage",
             "prodgy.release-notes",
             "prodgy.tasks",
+            "prodgy.alarm",
         ]
     );
 }
@@ -33,7 +34,7 @@ fn what_was_delivered_under_a_version_stays_what_it_is() {
         short,
         [
             "9770aebb", "0f992819", "88792492", "5c68e003", "1c608ea6", "10d0fe9f", "64dfb3e4",
-            "66742e55", "c453142a"
+            "66742e55", "c453142a", "d7f72d23"
         ]
     );
 }

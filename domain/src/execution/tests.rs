@@ -263,6 +263,32 @@ fn what_is_repeated_begins_behind_what_is_reused() {
 }
 
 #[test]
+fn what_an_event_starts_says_so_and_is_asked_for_once() {
+    let cause = Cause {
+        event: id(8),
+        event_type: "file.indexed.v1".to_owned(),
+        subject: "file-1".to_owned(),
+        depth: 2,
+    };
+    let reacted = ExecutionEvent::Reacted {
+        event: id(8),
+        event_type: "file.indexed.v1".to_owned(),
+        subject: "file-1".to_owned(),
+        depth: 2,
+    };
+    let react = ExecutionCommand::React { request: request(), cause };
+    given::<Execution>(vec![])
+        .when(react.clone())
+        .then_expect_events(vec![requested(), reacted.clone()]);
+    given::<Execution>(vec![requested(), reacted.clone()])
+        .when(react)
+        .then_expect_error(ExecutionError::AlreadyRequested);
+    given::<Execution>(vec![requested(), reacted])
+        .when(start(1, 0))
+        .then_expect_events(vec![started(1, 1, 60)]);
+}
+
+#[test]
 fn every_refusal_has_its_code() {
     let table = [
         (ExecutionError::NotFound, RefusalKind::NotFound, "execution_not_found"),

@@ -46,6 +46,9 @@ const TURN: i64 = 32;
 /// What a regular expression costs, which is compiled anew each time.
 const PATTERN: i64 = 50_000;
 
+/// What is said of an expression that spends more.
+pub(super) const TOO_COSTLY: &str = "the expression does too much work: let it go over less";
+
 /// What we weave in. A name with `@` cannot be written in an expression.
 const CHARGE: &str = "@charge";
 const IN_ORDER: &str = "@in_order";
@@ -137,9 +140,7 @@ fn evaluate_here(source: &str, variables: &[(&'static str, Value)]) -> Result<Va
 
     match CelValue::resolve(&compiled.expression, &context) {
         // An error may have hidden this one: `a || b` looks away when `b` is true.
-        _ if budget.load(Ordering::Relaxed) < 0 => {
-            Err("the expression does too much work: let it go over less".to_owned())
-        }
+        _ if budget.load(Ordering::Relaxed) < 0 => Err(TOO_COSTLY.to_owned()),
         Ok(result) => to_json(&result, MAX_DEPTH),
         Err(error) => Err(brief(&error.to_string())),
     }

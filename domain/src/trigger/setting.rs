@@ -38,9 +38,11 @@ pub enum Setting {
     Event {
         /// Which.
         filter: Cel,
-        /// An event that was itself caused by this many executions, one by the other, starts none.
+        /// An event at the end of this many executions that events started, one because of the other,
+        /// starts none.
         max_depth: u32,
-        /// The input of the execution, with its expressions; `{}` without it.
+        /// The input of the execution, with its expressions; without it `{"event": …}` where the
+        /// agent's inputs know an event, otherwise `{}`.
         input: Option<Value>,
     },
 }

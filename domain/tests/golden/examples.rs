@@ -11,8 +11,10 @@ use domain::execution::{CancelReason, Execution, ExecutionEvent, TimeLimit};
 use domain::file::{File, FileEvent};
 use domain::instance::{Instance, InstanceEvent, KeyAlgorithm, KeyPurpose};
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseEvent};
+use domain::listening::{Listening, ListeningEvent};
 use domain::organization::{Organization, OrganizationEvent};
 use domain::product::{Product, ProductEvent};
+use domain::reaction::{Reaction, ReactionEvent};
 use domain::schedule::firings::{FiringEvent, Firings, SkipReason};
 use domain::session::{EndReason, Session, SessionEvent};
 use domain::token_usage::{TokenUsage, TokenUsageEvent, TokenUse};
@@ -37,8 +39,10 @@ pub fn for_every_aggregate(visit: &mut impl Visit) {
     visit.visit::<File>(&file());
     visit.visit::<Instance>(&instance());
     visit.visit::<KnowledgeBase>(&knowledge_base());
+    visit.visit::<Listening>(&[("", ListeningEvent::Advanced { position: 12_345 })]);
     visit.visit::<Organization>(&organization());
     visit.visit::<Product>(&product());
+    visit.visit::<Reaction>(&reaction());
     visit.visit::<Session>(&session());
     visit.visit::<TokenUsage>(&token_usage());
     visit.visit::<Trigger>(&trigger());
@@ -241,6 +245,15 @@ fn execution() -> Vec<(&'static str, ExecutionEvent)> {
         ("", ExecutionEvent::StepReused { step_id: "one".to_owned(), output: payload("output") }),
         ("", ExecutionEvent::Retried { of: id(4), from_step: Some("two".to_owned()) }),
         ("bare", ExecutionEvent::Retried { of: id(4), from_step: None }),
+        (
+            "",
+            ExecutionEvent::Reacted {
+                event: id(8),
+                event_type: "file.indexed.v1".to_owned(),
+                subject: format!("file-{}", id(9)),
+                depth: 2,
+            },
+        ),
         ("", ExecutionEvent::Waiting { fence: 1, step_id: "two".to_owned(), until: at(3_600) }),
         ("", ExecutionEvent::Paused {}),
         ("", ExecutionEvent::Continued {}),
@@ -268,6 +281,19 @@ fn firings() -> Vec<(&'static str, FiringEvent)> {
         ("", FiringEvent::PassedOver { up_to: at(3) }),
         ("", FiringEvent::Failed { instant: at(0), code: "input_invalid".to_owned(), error }),
     ]
+}
+
+fn reaction() -> Vec<(&'static str, ReactionEvent)> {
+    let (event_type, subject) = ("file.indexed.v1".to_owned(), format!("file-{}", id(9)));
+    let failed = ReactionEvent::Failed {
+        event: id(8),
+        event_type: event_type.clone(),
+        subject: subject.clone(),
+        code: "input_invalid".to_owned(),
+        error: payload("error"),
+    };
+    let too_deep = ReactionEvent::TooDeep { event: id(8), event_type, subject, depth: 4 };
+    vec![("", failed), ("", too_deep)]
 }
 
 fn file() -> Vec<(&'static str, FileEvent)> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::agent::{Agent, AgentEvent, Installation};
+use domain::agent::{Agent, Installation};
 use domain::product::Product;
 use domain::schedule::{Firing, Schedule};
 use domain::trigger::{Setting, Trigger, TriggerDetails};
@@ -11,8 +11,8 @@ use eventlog::{RecordedEvent, StreamId};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::super::listening;
 use super::NAME;
-use crate::execute::decode_event;
 use crate::{Ask, Commands, Error};
 
 /// What a schedule is to do.
@@ -121,21 +121,7 @@ fn read(
     };
     let Setting::Schedule { schedule, input } = setting else { return Ok(None) };
     let version = details.version_of(trigger);
-    let mut since = None;
-    for event in own.iter().chain(agents) {
-        let begins = match event.event_type.as_str() {
-            "trigger.created.v1" | "trigger.changed.v1" | "trigger.enabled.v1"
-            | "agent.enabled.v1" => true,
-            "agent.version_activated.v1" => match decode_event(event)? {
-                AgentEvent::VersionActivated { version_id } => version == Some(version_id),
-                _ => false,
-            },
-            _ => false,
-        };
-        if begins {
-            since = since.max(Some(event.time));
-        }
-    }
+    let since = listening::since(own, agents, version)?;
     let Some(((first, product), since)) =
         own.first().and_then(|first| Some((first, first.product?))).zip(since)
     else {
@@ -153,7 +139,7 @@ fn read(
         key: details.key,
         schedule: Arc::from(schedule),
         input,
-        since: Timestamp::from(since),
+        since: Timestamp::from(since.time),
         sequences: (0, 0),
     }))
 }
