@@ -40,6 +40,10 @@ pub enum Right {
     ReadKnowledge,
     /// Change knowledge bases and their files.
     WriteKnowledge,
+    /// See integrations, their secrets masked.
+    ReadIntegrations,
+    /// Make, change, test and delete integrations.
+    WriteIntegrations,
     /// See the audit log.
     ReadAudit,
     /// See the log of events.
@@ -69,7 +73,7 @@ pub struct Rule {
 
 impl Right {
     /// Every right, in the order of the documentation.
-    pub const ALL: [Right; 16] = [
+    pub const ALL: [Right; 18] = [
         Right::ReadProducts,
         Right::WriteProducts,
         Right::ReadAgents,
@@ -78,6 +82,8 @@ impl Right {
         Right::Execute,
         Right::ReadKnowledge,
         Right::WriteKnowledge,
+        Right::ReadIntegrations,
+        Right::WriteIntegrations,
         Right::ReadAudit,
         Right::ReadEvents,
         Right::ReadTokens,
@@ -100,6 +106,8 @@ impl Right {
             Right::Execute => rule(Role::Member, Some(Scope::ExecutionsWrite)),
             Right::ReadKnowledge => rule(Role::Viewer, Some(Scope::KnowledgeRead)),
             Right::WriteKnowledge => rule(Role::Member, Some(Scope::KnowledgeWrite)),
+            Right::ReadIntegrations => rule(Role::Viewer, Some(Scope::IntegrationsRead)),
+            Right::WriteIntegrations => rule(Role::Member, Some(Scope::IntegrationsWrite)),
             Right::ReadAudit => rule(Role::Admin, Some(Scope::AuditRead)),
             Right::ReadEvents => rule(Role::Admin, Some(Scope::EventsRead)),
             Right::ReadTokens => rule(Role::Member, None),

@@ -11,7 +11,7 @@ use domain::manifest::Manifest;
 use domain::refusal::pointer_segment;
 use projections::agent::{self, Agent, AgentSummary, Version, VersionContent};
 use projections::trigger::{self, Trigger};
-use projections::{Window, execution, knowledge_base};
+use projections::{Window, execution, integration, knowledge_base};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -76,8 +76,9 @@ struct AgentInstallation {
     /// Its configuration, as the `config` of its manifest says.
     #[schema(value_type = Option<Object>)]
     config: Option<Map<String, Value>>,
-    /// What stands in the slots of its manifest: the id of a knowledge base of the product for each.
-    /// A slot without one means the default knowledge base.
+    /// What stands in the slots of its manifest: the id of a knowledge base of the product, or of an
+    /// integration that it can use, for each. A slot for knowledge without one means the default knowledge
+    /// base, and one for an integration the only one of its kinds that there is when it is used.
     bindings: Option<BTreeMap<String, Uuid>>,
 }
 
@@ -354,6 +355,7 @@ fn manifest(app: &App, body: &AgentInstallation) -> Result<Manifest, Problem> {
 /// Checks that every binding names a slot of the manifest and a knowledge base of the product.
 fn check_bindings(
     app: &App,
+    organization: Uuid,
     product: Uuid,
     manifest: &Manifest,
     bindings: &BTreeMap<String, Uuid>,
@@ -369,8 +371,26 @@ fn check_bindings(
                 "knowledge_base_not_found",
                 "the product has no such knowledge base: list those that it has",
             )
-        } else if manifest.has_slot(slot) {
-            ("integration_not_found", "the product has no such integration: leave the slot unbound")
+        } else if let Some(known) =
+            manifest.requires.integrations.iter().find(|known| known.slot == *slot)
+        {
+            let found = app.read(|db| integration::get(db, *bound))?;
+            let found = found.filter(|found| {
+                found.organization == organization && found.product.is_none_or(|it| it == product)
+            });
+            match found {
+                Some(found) if known.kinds.iter().any(|kind| kind == found.kind.as_str()) => {
+                    continue;
+                }
+                Some(_) => (
+                    "integration_not_of_kind",
+                    "the integration is of another type than the slot takes: bind another",
+                ),
+                None => (
+                    "integration_not_found",
+                    "the product has no such integration: list those that it has",
+                ),
+            }
         } else {
             (
                 "slot_unknown",
@@ -408,7 +428,7 @@ async fn install_agent(
     let title = body.title.as_deref().map(title).transpose()?;
     let bindings = body.bindings.unwrap_or_default();
     let ask = circumstances.ask(&app, &caller, Some(product), &[&bytes]).await?;
-    check_bindings(&app, product, &manifest, &bindings)?;
+    check_bindings(&app, caller.organization, product, &manifest, &bindings)?;
     let new = NewAgent { manifest, title, config: body.config.map(Value::Object), bindings };
     let done = app.commands.install_agent(new, &ask).await?;
     let position = app.applied_with_the_rest(&done).await?;
@@ -490,7 +510,7 @@ async fn change_agent(
         let found = app.read(|db| agent::version(db, id, version))?;
         let manifest = found.and_then(|(_, content)| Manifest::read(&content.manifest).ok());
         if let Some(manifest) = manifest {
-            check_bindings(&app, agent.product, &manifest, &bindings)?;
+            check_bindings(&app, caller.organization, agent.product, &manifest, &bindings)?;
         }
     }
     let config = config.map(Value::Object);

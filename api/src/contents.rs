@@ -50,9 +50,9 @@ impl Contents for App {
     }
 
     async fn inside(&self, product: Uuid) -> Result<Inside, NotNow> {
-        let product::Inside { tokens, agents, executions, knowledge_bases, files } =
+        let product::Inside { tokens, agents, executions, knowledge_bases, files, integrations } =
             self.read(|db| product::inside(db, product)).map_err(not_now)?;
-        Ok(Inside { tokens, agents, executions, knowledge_bases, files })
+        Ok(Inside { tokens, agents, executions, knowledge_bases, files, integrations })
     }
 
     async fn artifacts_of(&self, product: Uuid) -> Result<Vec<String>, NotNow> {

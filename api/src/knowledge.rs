@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use commands::policies::{Knowledge, KnowledgeQuery, ToolError};
+use domain::integration::IntegrationKind;
 use projections::search::{Filters, Mode, Passage, Query};
-use projections::{knowledge_base, product};
+use projections::{Window, integration, knowledge_base, product};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -76,5 +77,18 @@ impl Knowledge for App {
     async fn has_base(&self, product: Uuid, base: Uuid) -> Result<bool, ToolError> {
         let found = self.read(|db| knowledge_base::get(db, base)).map_err(tool_error)?;
         Ok(found.is_some_and(|base| base.product_id == product))
+    }
+
+    async fn integrations(
+        &self,
+        organization: Uuid,
+        product: Uuid,
+        kind: IntegrationKind,
+    ) -> Result<Vec<Uuid>, ToolError> {
+        let window = Window::first(2);
+        let found = self
+            .read(|db| integration::active(db, organization, product, Some(kind), window))
+            .map_err(tool_error)?;
+        Ok(found.items.into_iter().map(|found| found.id).collect())
     }
 }

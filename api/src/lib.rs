@@ -26,6 +26,7 @@ pub mod health;
 mod healthcheck;
 pub mod http;
 mod import;
+mod integration;
 mod knowledge;
 mod knowledge_base;
 mod known_tokens;

@@ -106,6 +106,7 @@ fn resource(path: &str, route: Option<&str>, seen: Option<Seen>) -> Option<(Stri
         _ if route.contains("/users/") => "user",
         _ if route.contains("/file/") => "file",
         _ if route.contains("/agent-base/") => "agent",
+        _ if route.contains("/integrations-base/") => "integration",
         _ => return None,
     };
     Some((kind.to_owned(), id.to_owned()))

@@ -23,8 +23,8 @@ use crate::http::rate_limit::{self, RateLimit};
 use crate::metrics::Metrics;
 use crate::record::remember;
 use crate::{
-    admin, agent, api_token, audit_log, event, execution, file, knowledge_base, product, search,
-    service, session, trigger, user, workflow,
+    admin, agent, api_token, audit_log, event, execution, file, integration, knowledge_base,
+    product, search, service, session, trigger, user, workflow,
 };
 
 /// How the routes are dressed.
@@ -66,6 +66,7 @@ fn ordinary() -> OpenApiRouter<App> {
         .merge(search::router())
         .merge(agent::router())
         .merge(trigger::router())
+        .merge(integration::router())
         .merge(execution::router())
         .merge(workflow::router())
         .merge(audit_log::router())

@@ -383,6 +383,7 @@ async fn start_policies(app: App, stop: CancellationToken) -> Option<Policies> {
         users: [unfinished.outdated_users, unfinished.deleted_users].concat(),
         deleted_products: unfinished.deleted_products,
         deleted_knowledge_bases: unfinished.deleted_knowledge_bases,
+        integrations: unfinished.integrations,
         schedules: unfinished
             .schedules
             .into_iter()

@@ -435,14 +435,14 @@ fn fit(manifest: &Manifest, config: Value) -> Result<Value, Error> {
 pub fn mask(secrets: &[String], mut config: Value) -> Value {
     for path in secrets {
         if let Some(secret) = config.pointer_mut(path) {
-            *secret = Value::String(masked(secret));
+            *secret = Value::String(masked(secret.as_str().unwrap_or_default()));
         }
     }
     config
 }
 
-fn masked(secret: &Value) -> String {
-    let text = secret.as_str().unwrap_or_default();
+/// A secret as it may be shown.
+pub fn masked(text: &str) -> String {
     let length = text.chars().count();
     let shown: String = text.chars().skip(if length >= 12 { length - 4 } else { length }).collect();
     format!("{MASK}{shown}")
@@ -453,7 +453,7 @@ fn unmask(secrets: &[String], mut config: Value, present: &Value) -> Value {
     for path in secrets {
         let Some(known) = present.pointer(path) else { continue };
         if let Some(sent) = config.pointer_mut(path)
-            && sent.as_str() == Some(masked(known).as_str())
+            && sent.as_str() == Some(masked(known.as_str().unwrap_or_default()).as_str())
         {
             *sent = known.clone();
         }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use domain::integration::IntegrationKind;
 use domain::schedule::firings::Firings;
 use embeddings::Embedder;
 use eventlog::{Position, RecordedEvent};
@@ -64,6 +65,8 @@ pub struct Pending {
     pub deleted_products: Vec<Uuid>,
     /// Deleted knowledge bases with files that are left.
     pub deleted_knowledge_bases: Vec<Uuid>,
+    /// Integrations with data keys that they have given up.
+    pub integrations: Vec<Uuid>,
     /// Triggers that listen to the clock, or would if they were enabled.
     pub schedules: Vec<PendingSchedule>,
     /// Triggers that listen to events, or would if they were enabled.
@@ -143,6 +146,17 @@ pub trait Knowledge: Send + Sync + 'static {
 
     /// Whether a knowledge base is one of a product's.
     async fn has_base(&self, product: Uuid, knowledge_base: Uuid) -> Result<bool, ToolError>;
+
+    /// The integrations of one kind that a product's agents can use: its own, or else the global ones. A
+    /// side that knows of none has none.
+    async fn integrations(
+        &self,
+        _organization: Uuid,
+        _product: Uuid,
+        _kind: IntegrationKind,
+    ) -> Result<Vec<Uuid>, ToolError> {
+        Ok(Vec::new())
+    }
 }
 
 /// The process managers of this node.
@@ -230,6 +244,9 @@ impl Follower {
         for base in pending.deleted_knowledge_bases {
             self.erasure.add_knowledge_base(base);
         }
+        for integration in pending.integrations {
+            self.erasure.add_integration(integration);
+        }
         pending.schedules.into_iter().for_each(|schedule| self.schedules.watch(schedule));
         let mut head = self.commands.log().watch();
         loop {
@@ -299,6 +316,9 @@ impl Follower {
             }
             "user.password_changed.v1" | "user.deleted.v1" => self.erasure.add_user(id),
             "product.deleted.v1" => self.erasure.add_product(id),
+            "integration.deleted.v1" | "integration.key_rotated.v1" => {
+                self.erasure.add_integration(id);
+            }
             // Whoever deletes one with its product goes on to the files.
             "knowledge_base.deleted.v1"
                 if event.actor != Actor::System(erasure::NAME).to_string() =>

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod answer;
 pub mod http;
+pub mod integration;
 mod transport;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use answer::AnswerModel;
 use answer::chat::{ChatCompletions, ChatServer};
 use answer::extractive::Extractive;
 use http::HttpTool;
+use integration::Connectors;
 
 /// What the tools need to be told.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,8 @@ pub struct Tools {
     pub answers: Arc<dyn AnswerModel>,
     /// It is a chat model, which follows a prompt.
     pub has_chat_model: bool,
+    /// The other sides of integrations.
+    pub connectors: Connectors,
 }
 
 impl Tools {
@@ -54,7 +58,9 @@ impl Tools {
             Some(server) => Arc::new(ChatCompletions::new(server)?),
             None => Arc::new(Extractive::new(embedder)),
         };
-        let http = HttpTool::new(AddressPolicy::new(settings.http_allow))?;
-        Ok(Tools { http, answers, has_chat_model })
+        let policy = AddressPolicy::new(settings.http_allow);
+        let http = HttpTool::new(policy.clone())?;
+        let connectors = Connectors::new(http.client(), policy);
+        Ok(Tools { http, answers, has_chat_model, connectors })
     }
 }

@@ -15,6 +15,8 @@ pub mod execution;
 pub mod expression;
 pub mod file;
 pub mod instance;
+pub mod integration;
+pub mod integration_use;
 pub mod knowledge_base;
 pub mod lease;
 pub mod listening;

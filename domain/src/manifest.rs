@@ -375,7 +375,8 @@ fn read_steps(read: &mut Reader<'_>, requires: &Requires) -> Vec<StepSpec> {
             known
         });
         if let Some(kind) = kind {
-            let faults = step::check(kind, &with, &requires.knowledge);
+            let mut faults = step::check(kind, &with, &requires.knowledge);
+            faults.extend(step::check_integration(kind, &with, &requires.integrations));
             step.add(faults.into_iter().map(|fault| fault.within("/with")));
         }
         if let (Some(id), Some(kind)) = (id, kind) {

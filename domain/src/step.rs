@@ -13,12 +13,15 @@ use crate::schema::Schema;
 use crate::values::Timestamp;
 
 mod http;
+mod integration;
 mod reader;
 
 pub use http::{
     Body, DEFAULT_BYTES, DEFAULT_REDIRECTS, HttpCall, MAX_BYTES, MAX_REDIRECTS, Method, ReadAs,
     Statuses,
 };
+
+pub use integration::{IntegrationCall, Target};
 
 use reader::{Reader, When};
 
@@ -35,6 +38,8 @@ pub enum StepKind {
     Answer,
     /// Asks a server on the web. Puts out `{"status", "headers", "body", "url"}`.
     HttpRequest,
+    /// Asks something of an integration. What it puts out depends on the operation.
+    IntegrationCall,
     /// Decides. Puts out `{"value": true}` or `{"value": false}`.
     Condition,
     /// Puts out its own `with`, evaluated.
@@ -45,18 +50,19 @@ pub enum StepKind {
 
 impl StepKind {
     /// Every kind there is.
-    pub const ALL: [StepKind; 7] = [
+    pub const ALL: [StepKind; 8] = [
         StepKind::KnowledgeSearch,
         StepKind::KnowledgeIngest,
         StepKind::Answer,
         StepKind::HttpRequest,
+        StepKind::IntegrationCall,
         StepKind::Condition,
         StepKind::Transform,
         StepKind::Wait,
     ];
 
-    /// Kinds that have their place in the grammar, and come with integrations.
-    pub const LATER: [&str; 2] = ["notify", "integration.call"];
+    /// Kinds that have their place in the grammar, and come with communicators.
+    pub const LATER: [&str; 1] = ["notify"];
 
     /// The kind as a manifest writes it.
     pub fn as_str(self) -> &'static str {
@@ -65,6 +71,7 @@ impl StepKind {
             StepKind::KnowledgeIngest => "kb.ingest",
             StepKind::Answer => "llm.answer",
             StepKind::HttpRequest => "http.request",
+            StepKind::IntegrationCall => "integration.call",
             StepKind::Condition => "condition",
             StepKind::Transform => "transform",
             StepKind::Wait => "wait",
@@ -76,7 +83,8 @@ impl StepKind {
         StepKind::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
-    /// The fields that this kind of step takes; `transform` takes any.
+    /// The fields that this kind of step takes; `transform` takes any, and `integration.call` those of its
+    /// operation.
     fn fields(self) -> &'static [&'static str] {
         match self {
             StepKind::KnowledgeSearch => &["query", "knowledge", "limit", "min_score"],
@@ -105,7 +113,7 @@ impl StepKind {
                 "redirects",
             ],
             StepKind::Condition => &["if"],
-            StepKind::Transform => &[],
+            StepKind::Transform | StepKind::IntegrationCall => &[],
             StepKind::Wait => &["for", "until"],
         }
     }
@@ -140,6 +148,8 @@ pub enum StepCall {
     Answer(Box<AnswerCall>),
     /// See [`StepKind::HttpRequest`].
     HttpRequest(Box<HttpCall>),
+    /// See [`StepKind::IntegrationCall`].
+    Integration(Box<IntegrationCall>),
     /// See [`StepKind::Condition`].
     Condition {
         /// What it came to.
@@ -222,12 +232,18 @@ impl StepCall {
             return Ok(StepCall::Transform { output: with });
         }
         let mut read = Reader::new(&with, When::Runs);
-        let call = read_call(kind, &mut read);
-        if read.faults.is_empty() { Ok(call) } else { Err(read.faults) }
+        match read_call(kind, &mut read) {
+            Some(call) if read.faults.is_empty() => Ok(call),
+            _ => Err(read.faults),
+        }
     }
 }
 
-fn read_call(kind: StepKind, read: &mut Reader<'_>) -> StepCall {
+/// Reads what a step is told. Where nothing can be made of it, that comes with a fault.
+fn read_call(kind: StepKind, read: &mut Reader<'_>) -> Option<StepCall> {
+    if kind == StepKind::IntegrationCall {
+        return integration::read(read).map(|call| StepCall::Integration(Box::new(call)));
+    }
     read.is_lenient = matches!(kind, StepKind::KnowledgeSearch | StepKind::KnowledgeIngest);
     let call = match kind {
         StepKind::KnowledgeSearch => StepCall::KnowledgeSearch {
@@ -247,13 +263,15 @@ fn read_call(kind: StepKind, read: &mut Reader<'_>) -> StepCall {
         StepKind::Answer => StepCall::Answer(Box::new(read_answer(read))),
         StepKind::HttpRequest => StepCall::HttpRequest(Box::new(http::read(read))),
         StepKind::Condition => StepCall::Condition { value: read_condition(read) },
-        StepKind::Transform => StepCall::Transform { output: read.with.clone() },
+        StepKind::Transform | StepKind::IntegrationCall => {
+            StepCall::Transform { output: read.with.clone() }
+        }
         StepKind::Wait => StepCall::Wait(read_wait(read)),
     };
     if kind != StepKind::Transform {
         read.only(kind.as_str(), kind.fields());
     }
-    call
+    Some(call)
 }
 
 fn read_answer(read: &mut Reader<'_>) -> AnswerCall {
@@ -375,6 +393,15 @@ pub fn check(kind: StepKind, with: &Map<String, Value>, slots: &[String]) -> Vec
         _ => {}
     }
     faults
+}
+
+/// Finds the fault of a call of an integration that can be known from the slots of its manifest.
+pub fn check_integration(
+    kind: StepKind,
+    with: &Map<String, Value>,
+    slots: &[crate::manifest::IntegrationSlot],
+) -> Option<Fault> {
+    if kind == StepKind::IntegrationCall { integration::check_slot(with, slots) } else { None }
 }
 
 #[cfg(test)]

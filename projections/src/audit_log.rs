@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use domain::Timestamp;
 use domain::access_log::AccessLogEvent;
+use domain::integration_use::IntegrationUseEvent;
 use domain::token_usage::TokenUsageEvent;
 use eventlog::RecordedEvent;
 use rusqlite::{Connection, Row, params};
@@ -125,6 +126,7 @@ impl ReadModel for AuditLog {
         match event.stream.category() {
             "token_usage" => uses(db, event),
             "access_log" => rejections(db, event),
+            "integration_use" => integration_use(db, event),
             _ => change(db, event),
         }
     }
@@ -275,7 +277,10 @@ fn is_shown(name: &str, value: &str) -> Result<bool, Error> {
         }
         Some(b'{') => {
             let Members(members) = serde_json::from_str(value)?;
-            !members.iter().any(|(name, _)| name == "sealed" || name == "blob")
+            let is_sealed = |text: &str| text.starts_with("\"s1.");
+            !members
+                .iter()
+                .any(|(name, value)| name == "sealed" || name == "blob" || is_sealed(value.get()))
         }
         _ => true,
     })
@@ -352,6 +357,32 @@ fn uses(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
         )?;
     }
     Ok(())
+}
+
+/// A use of a credential is a row of the integration that it is of.
+fn integration_use(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    let (integration, succeeded) = match decode(event)? {
+        IntegrationUseEvent::Called { integration, .. } => (integration, true),
+        IntegrationUseEvent::Tested { integration, succeeded, .. } => (integration, succeeded),
+    };
+    insert(
+        db,
+        event,
+        &Line {
+            place: 0,
+            at: stored_time(event.time),
+            product: event.product,
+            actor: &event.actor,
+            action: action(event),
+            resource_type: Some("integration"),
+            resource_id: Some(&integration.to_string()),
+            outcome: if succeeded { "success" } else { "failed" },
+            request_id: event.request_id.as_deref(),
+            address: event.address.as_deref(),
+            user_agent: event.user_agent.as_deref(),
+            details: &details(event)?,
+        },
+    )
 }
 
 /// Attempts that were refused: each is a row of what it was aimed at.

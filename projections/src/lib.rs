@@ -11,6 +11,7 @@ mod engine;
 mod error;
 pub mod execution;
 pub mod file;
+pub mod integration;
 pub mod knowledge_base;
 mod listing;
 pub mod organization;
@@ -42,6 +43,7 @@ pub fn read_models() -> Vec<Box<dyn ReadModel>> {
         Box::new(file::Files),
         Box::new(agent::Agents),
         Box::new(trigger::Triggers),
+        Box::new(integration::Integrations),
         Box::new(execution::Executions),
         Box::new(audit_log::AuditLog),
     ]

@@ -152,6 +152,8 @@ pub struct Inside {
     pub knowledge_bases: Vec<Uuid>,
     /// Its files.
     pub files: Vec<Uuid>,
+    /// Its integrations, and deleted ones whose data keys are left.
+    pub integrations: Vec<Uuid>,
 }
 
 /// What is inside a product and has not ended, deleted as the product may be.
@@ -173,6 +175,8 @@ pub fn inside(db: &Connection, product: Uuid) -> Result<Inside, Error> {
              WHERE agent IN (SELECT unhex(replace(id, '-', '')) FROM agent WHERE product = ?1) AND ended_at IS NULL")?,
         knowledge_bases: ids("SELECT id FROM knowledge_base WHERE product = ?1")?,
         files: ids("SELECT id FROM file WHERE product = ?1")?,
+        integrations: ids("SELECT id FROM integration WHERE product = ?1
+             UNION ALL SELECT id FROM deleted_integration WHERE product = ?1")?,
     })
 }
 

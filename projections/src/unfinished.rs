@@ -29,6 +29,8 @@ pub struct Unfinished {
     pub deleted_products: Vec<Uuid>,
     /// Deleted knowledge bases with files that are left; not those of deleted products.
     pub deleted_knowledge_bases: Vec<Uuid>,
+    /// Integrations whose data keys were rotated, or that are deleted and not erased yet.
+    pub integrations: Vec<Uuid>,
     /// Triggers that listen to the clock, and where each stands.
     pub schedules: Vec<KnownSchedule>,
     /// Triggers that listen to events.
@@ -75,6 +77,10 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
             "SELECT DISTINCT knowledge_base FROM file WHERE NOT EXISTS
                (SELECT 1 FROM knowledge_base WHERE knowledge_base.id = file.knowledge_base)
              AND NOT EXISTS (SELECT 1 FROM deleted_product WHERE deleted_product.id = file.product)",
+        )?,
+        integrations: ids(
+            "SELECT id FROM deleted_integration UNION ALL
+             SELECT id FROM integration WHERE key_rotated_at IS NOT NULL",
         )?,
         schedules: trigger::schedules(&snapshot)?,
         listeners: ids(

@@ -84,6 +84,15 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("POST", "/api/workflow/{executionId}/pause", Has(Right::Execute)),
     ("POST", "/api/workflow/{executionId}/continue", Has(Right::Execute)),
     ("POST", "/api/workflow/{executionId}/retry", Has(Right::Execute)),
+    ("GET", "/api/integrations-base/types", Has(Right::ReadIntegrations)),
+    ("GET", "/api/integrations-base", Has(Right::ReadIntegrations)),
+    ("POST", "/api/integrations-base", Has(Right::WriteIntegrations)),
+    ("GET", "/api/integrations-base/product/{productId}/active", Has(Right::ReadIntegrations)),
+    ("GET", "/api/integrations-base/{id}", Has(Right::ReadIntegrations)),
+    ("PUT", "/api/integrations-base/{id}", Has(Right::WriteIntegrations)),
+    ("DELETE", "/api/integrations-base/{id}", Has(Right::WriteIntegrations)),
+    ("POST", "/api/integrations-base/{id}/rotate-key", Has(Right::WriteIntegrations)),
+    ("POST", "/api/integrations-base/{id}/test", Has(Right::WriteIntegrations)),
     ("GET", "/api/audit-logs", Has(Right::ReadAudit)),
     ("GET", "/api/audit-logs/export", Has(Right::ReadAudit)),
     ("GET", "/api/events", Has(Right::ReadEvents)),
@@ -316,6 +325,11 @@ async fn what_is_of_another_product_is_not_found() {
     let bodies = [
         ("/api/agent-base/install", json!({ "product_id": id, "agent": "prodgy.search" })),
         ("/api/knowledge-base", json!({ "product_id": id, "name": "Mine now" })),
+        (
+            "/api/integrations-base",
+            json!({ "product_id": id, "type": "http", "title": "Mine now",
+                    "config": { "base_url": "https://192.0.2.1" } }),
+        ),
         ("/api/knowledge-base/embeddings", json!({ "product_id": id, "query": "secret" })),
         (
             "/api/knowledge-base/embeddings",
@@ -411,6 +425,9 @@ impl Fixture {
         let body =
             json!({ "email": "somebody@example.com", "role": "viewer", "password": PASSWORD });
         let user = app.post("/api/users", body).await.expect_status(201);
+        let body = json!({ "product_id": product.id, "type": "http", "title": "Tool",
+                           "config": { "base_url": "https://192.0.2.1" } });
+        let integration = app.post("/api/integrations-base", body).await.expect_status(201);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let ids = BTreeMap::from([
             ("productId".to_owned(), product.id.clone()),
@@ -423,6 +440,7 @@ impl Fixture {
             ("api-tokens".to_owned(), token.id),
             ("agent-base".to_owned(), text(&agent["id"])),
             ("file".to_owned(), file),
+            ("integrations-base".to_owned(), text(&integration.data()["id"])),
         ]);
         Fixture { product, ids }
     }
@@ -509,6 +527,11 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("POST", "/api/agent-base/install") => {
             json!({ "product_id": NOTHING, "agent": "prodgy.search" })
         }
+        ("POST", "/api/integrations-base") => {
+            let secrets = json!({ "token": "secret" });
+            json!({ "product_id": NOTHING, "type": "github", "title": "Code", "secrets": secrets })
+        }
+        ("PUT", _) if path.starts_with("/api/integrations-base/") => json!({ "title": "Another" }),
         ("POST", "/api/workflow/execute") => {
             json!({ "agent_id": NOTHING, "input": { "query": "anything" } })
         }
@@ -535,6 +558,7 @@ async fn everything(app: &TestApp, fixture: &Fixture) -> Vec<Value> {
         &fill("/api/agent-base/{id}/executions", ids),
         &fill("/api/workflow/{executionId}/status", ids),
         &fill("/api/knowledge-base/{productId}", ids),
+        &fill("/api/integrations-base/{id}", ids),
     ] {
         let reply: Reply = app.get(path).await.expect_status(200);
         seen.push(reply.body);

@@ -13,6 +13,9 @@ async fn changeable(app: &TestApp) -> Vec<(String, Value)> {
     let user =
         json!({ "email": "ada@example.com", "role": "viewer", "password": "a long password" });
     let user = app.post("/api/users", user).await.expect_status(201);
+    let integration = json!({ "product_id": product.id, "type": "github", "title": "Code",
+                              "secrets": { "token": "token" } });
+    let integration = app.post("/api/integrations-base", integration).await.expect_status(201);
     vec![
         (format!("/api/api-tokens/{}", token.id), json!({ "name": "Renamed" })),
         (
@@ -26,6 +29,10 @@ async fn changeable(app: &TestApp) -> Vec<(String, Value)> {
         (
             format!("/api/users/{}", user.data()["id"].as_str().unwrap()),
             json!({ "name": "Renamed" }),
+        ),
+        (
+            format!("/api/integrations-base/{}", integration.data()["id"].as_str().unwrap()),
+            json!({ "title": "Renamed" }),
         ),
         // The last: what is inside is gone with it.
         (format!("/api/products/{}", product.id), json!({ "name": "Renamed" })),

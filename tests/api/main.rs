@@ -16,6 +16,7 @@ mod execution;
 mod file;
 mod health;
 mod idempotency;
+mod integration;
 mod knowledge_base;
 mod pagination;
 mod parameters;

@@ -5,11 +5,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::support::{Client, TestApp, eventually};
+use super::support::{Client, TestApp, eventually, said};
 
 const PASSWORD: &str = "canary-password-7Xk2";
 const NEW_PASSWORD: &str = "canary-password-9Qm4";
 const CONFIG_SECRET: &str = "canary-config-secret-4Tz8";
+const TOKEN: &str = "canary-integration-secret-8Gv5";
+const NEW_TOKEN: &str = "canary-integration-secret-3Nc7";
+const TOOL_CONFIG: &str = "canarytoolconfig1Qz9";
 const EMAIL: &str = "canary-ada@example.com";
 const NAME: &str = "Canary Lovelace";
 const FILE_TEXT: &str = "canaryfiletext5Rw1";
@@ -70,12 +73,23 @@ async fn all_answers(
 
 #[tokio::test]
 async fn no_secret_is_in_a_file_a_log_line_or_an_answer() {
-    let mut app = TestApp::spawn_with(&[("PRODGY_LOG", "trace")]).await;
+    let mut app =
+        TestApp::spawn_with(&[("PRODGY_LOG", "trace"), ("PRODGY_HTTP_ALLOW", "127.0.0.0/8")]).await;
     let secrets_and_facts = live_a_little(&app).await;
     let Lived { secrets, product, agent, token, file } = &secrets_and_facts;
-    let answers = all_answers(&app, product, agent, token, file).await;
+    let mut answers = all_answers(&app, product, agent, token, file).await;
+    for path in [
+        "/api/integrations-base".to_owned(),
+        format!("/api/integrations-base?product_id={product}"),
+        format!("/api/integrations-base/product/{product}/active"),
+    ] {
+        answers.push_str(&app.get(&path).await.expect_status(200).text());
+    }
     app.restart();
     app.stop();
+    // What is exported lies beside everything else, and is searched with it.
+    let export = app.data_dir().join("export.tar");
+    said(&app.run(&["export", "--out", export.to_str().unwrap()]));
 
     let stderr = app.stderr();
     let folder = app.data_dir();
@@ -91,7 +105,7 @@ async fn no_secret_is_in_a_file_a_log_line_or_an_answer() {
         assert_eq!(files_with(&folder, secret), [""; 0], "{secret} is in the clear");
     }
 
-    for personal in [EMAIL, NAME, FILE_TEXT, INPUT, USER_AGENT] {
+    for personal in [EMAIL, NAME, FILE_TEXT, INPUT, USER_AGENT, TOOL_CONFIG] {
         assert!(!stderr.contains(personal), "{personal} is in the log output");
         let in_log: Vec<String> = files_with(&folder, personal)
             .into_iter()
@@ -114,6 +128,7 @@ async fn live_a_little(app: &TestApp) -> Lived {
     let nobody = app.nobody();
     let mut secrets = vec![PASSWORD.to_owned(), NEW_PASSWORD.to_owned(), CONFIG_SECRET.to_owned()];
     secrets.push(super::support::PASSWORD.to_owned());
+    secrets.extend([TOKEN.to_owned(), NEW_TOKEN.to_owned()]);
 
     let user = json!({ "email": EMAIL, "name": NAME, "role": "admin", "password": PASSWORD });
     app.post("/api/users", user).await.expect_status(201);
@@ -164,6 +179,7 @@ async fn live_a_little(app: &TestApp) -> Lived {
 
     let file = app.text_file(&product, "note.txt", &format!("A note about {FILE_TEXT}.")).await;
     app.wait_ready(&file).await;
+    use_an_integration(app, &product.id).await;
     let agent = app.post("/api/agent-base/install", agent(&product.id)).await.expect_status(201);
     let trigger = agent.data()["triggers"][0]["id"].as_str().unwrap();
     let execute = format!("/api/agent-base/triggers/{trigger}/execute?wait_seconds=60");
@@ -177,6 +193,40 @@ async fn live_a_little(app: &TestApp) -> Lived {
     .await;
     let agent = agent.data()["id"].as_str().unwrap().to_owned();
     Lived { secrets, product: product.id, agent, token: token.id, file }
+}
+
+/// Makes one, tries it, changes it, seals it anew, gets it wrong, and deletes another.
+async fn use_an_integration(app: &TestApp, product: &str) {
+    // The other side says back what it was told, as an ill-bred one does.
+    let told_back = |headers: axum::http::HeaderMap| async move {
+        let told = headers["authorization"].to_str().unwrap().to_owned();
+        (axum::http::StatusCode::UNAUTHORIZED, axum::Json(json!({ "message": told })))
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = axum::Router::new().fallback(told_back);
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    let body = |token: &str| {
+        json!({ "product_id": product, "type": "github", "title": "Code",
+                "config": { "owner": TOOL_CONFIG, "base_url": url },
+                "secrets": { "token": token } })
+    };
+    let made = app.post("/api/integrations-base", body(TOKEN)).await.expect_status(201);
+    let path = format!("/api/integrations-base/{}", made.data()["id"].as_str().unwrap());
+    let tested = app.post_empty(&format!("{path}/test")).await.expect_status(200);
+    let message = tested.data()["message"].as_str().unwrap();
+    assert!(message.contains("Bearer ••••") && !message.contains(TOKEN), "{message}");
+    app.put(&path, json!({ "secrets": { "token": NEW_TOKEN } })).await.expect_status(200);
+    app.put(&path, json!({ "secrets": { "tokn": NEW_TOKEN } })).await.expect_status(422);
+    app.put(&path, json!({ "secrets": { "token": [NEW_TOKEN] } })).await.expect_status(422);
+    for wrong in [json!(NEW_TOKEN), json!([NEW_TOKEN]), json!({ "token": { "t": NEW_TOKEN } })] {
+        let refused = app.put(&path, json!({ "secrets": wrong })).await.expect_status(422);
+        assert!(!refused.text().contains(NEW_TOKEN), "{refused:?}");
+    }
+    app.post_empty(&format!("{path}/rotate-key")).await.expect_status(200);
+    let other = app.post("/api/integrations-base", body(TOKEN)).await.expect_status(201);
+    let other = format!("/api/integrations-base/{}", other.data()["id"].as_str().unwrap());
+    app.delete(&other).await.expect_status(200);
 }
 
 fn agent(product: &str) -> Value {

@@ -168,7 +168,7 @@ pub(super) async fn publish_version(
     let Sent { manifest, place, activate, config, bindings } = Sent::read(&headers, &body)?;
     check_model(&app, &manifest, &format!("{place}/requires/model"))?;
     let ask = circumstances.ask(&app, &caller, Some(agent.product), &[&body.bytes]).await?;
-    check_bindings(&app, agent.product, &manifest, &bindings)?;
+    check_bindings(&app, caller.organization, agent.product, &manifest, &bindings)?;
     let digest = manifest.digest();
     let new = NewVersion { manifest, activate, config, bindings };
     let published = app.commands.publish_version(id, new, &ask).await;

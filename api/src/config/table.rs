@@ -272,7 +272,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Default::Words("none"),
         place: Place::Everywhere,
         commands: Commands::Serving,
-        help: "Networks that agents may reach by http.request although they are not public, as 10.1.0.0/16,192.0.2.7",
+        help: "Networks that agents and integrations may reach although they are not public, as 10.1.0.0/16,192.0.2.7",
     },
     Setting {
         name: "llm-url",

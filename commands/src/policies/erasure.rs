@@ -80,6 +80,8 @@ pub struct Inside {
     pub knowledge_bases: Vec<Uuid>,
     /// Their files.
     pub files: Vec<Uuid>,
+    /// Its integrations, and deleted ones whose data keys are left.
+    pub integrations: Vec<Uuid>,
 }
 
 impl Inside {
@@ -117,6 +119,7 @@ enum Ending {
     Execution,
     KnowledgeBase,
     File,
+    Integration,
 }
 
 impl Ending {
@@ -150,6 +153,14 @@ impl Ending {
                 commands.execute::<KnowledgeBase>(id, delete, ask).await
             }
             Ending::File => commands.delete_file(id, ask).await,
+            Ending::Integration => {
+                let deleted = commands.delete_integration(id, ask).await;
+                let erased = commands.settle_integration(id).await?;
+                if erased > Position::START {
+                    return Ok(erased);
+                }
+                deleted
+            }
         };
         match ended {
             Ok(done) => Ok(done.position()),
@@ -196,6 +207,18 @@ impl Erasure {
         self.queue.add(base, move || {
             let erasure = erasure.clone();
             async move { outcome(erasure.empty(base).await) }
+        });
+    }
+
+    /// Shreds the data keys that an integration has given up.
+    pub(super) fn add_integration(self: &Arc<Self>, integration: Uuid) {
+        let erasure = self.clone();
+        self.queue.add(integration, move || {
+            let erasure = erasure.clone();
+            async move {
+                let settled = erasure.commands.settle_integration(integration).await;
+                outcome(settled.map(drop).map_err(Failure::from))
+            }
         });
     }
 
@@ -277,7 +300,7 @@ impl Erasure {
 
     /// Ends what is inside a product: knowledge bases before files, so that none comes in.
     async fn end_all(&self, inside: Inside, deleted: &RecordedEvent) -> Result<Position, Failure> {
-        let Inside { tokens, agents, executions, knowledge_bases, files } = inside;
+        let Inside { tokens, agents, executions, knowledge_bases, files, integrations } = inside;
         let mut reached = Position::START;
         for (what, ids) in [
             (Ending::Token, tokens),
@@ -285,6 +308,7 @@ impl Erasure {
             (Ending::Execution, executions),
             (Ending::KnowledgeBase, knowledge_bases),
             (Ending::File, files),
+            (Ending::Integration, integrations),
         ] {
             reached = reached.max(self.end_each(what, ids, deleted).await?);
         }

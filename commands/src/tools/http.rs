@@ -63,6 +63,11 @@ impl HttpTool {
         Ok(HttpTool { client, policy })
     }
 
+    /// The client, for others that judge addresses as this one does.
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Makes a request. What changes something on the other side is sent with the key, so that the
     /// server can tell a second attempt from a second wish.
     ///

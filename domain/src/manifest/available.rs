@@ -17,6 +17,7 @@ const STEPS: &[StepKind] = &[
     StepKind::KnowledgeIngest,
     StepKind::Answer,
     StepKind::HttpRequest,
+    StepKind::IntegrationCall,
     StepKind::Condition,
     StepKind::Transform,
     StepKind::Wait,

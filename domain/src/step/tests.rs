@@ -176,3 +176,47 @@ fn parse(kind: StepKind, with: Value) -> Result<StepCall, Vec<Fault>> {
 fn codes(faults: Vec<Fault>) -> Vec<String> {
     faults.into_iter().map(|fault| format!("{} {}", fault.pointer, fault.code)).collect()
 }
+
+#[test]
+fn a_call_of_an_integration_is_told_what_its_operation_takes() {
+    let call = |with: Value| {
+        StepCall::parse(StepKind::IntegrationCall, with.as_object().cloned().unwrap())
+    };
+    let told =
+        call(json!({ "slot": "git", "operation": "create_issue", "title": "t", "body": null }));
+    let Ok(StepCall::Integration(told)) = told else { panic!("{told:?}") };
+    assert_eq!(told.target, Target::Slot("git".to_owned()));
+    assert_eq!(told.operation.name, "create_issue");
+    assert_eq!(Value::Object(told.arguments), json!({ "title": "t" }));
+
+    let faults = |with: Value| -> Vec<String> {
+        let faults = call(with).unwrap_err().into_iter();
+        faults.map(|fault| format!("{} {}", fault.pointer, fault.code)).collect()
+    };
+    assert_eq!(
+        faults(json!({ "operation": "create_issue", "titel": "t" })),
+        ["/slot target_unclear", "/titel argument_unknown", "/title argument_missing"]
+    );
+    assert_eq!(
+        faults(json!({ "slot": "a", "integration": "b", "operation": "fly" })),
+        ["/integration target_unclear", "/operation operation_unknown"]
+    );
+    assert_eq!(
+        faults(
+            json!({ "integration": "b", "operation": "send_mail", "to": [], "subject": "", "text": 1 })
+        ),
+        [
+            "/integration target_unclear",
+            "/to argument_mismatch",
+            "/subject argument_mismatch",
+            "/text argument_mismatch"
+        ]
+    );
+    // What an expression comes to is not judged before.
+    let with = json!({ "slot": "git", "operation": "list_commits", "limit": { "cel": "1" }, "ref": { "template": "x" } });
+    assert!(super::check(StepKind::IntegrationCall, with.as_object().unwrap(), &[]).is_empty());
+    let with = json!({ "slot": { "cel": "1" }, "operation": { "cel": "1" } });
+    let faults = super::check(StepKind::IntegrationCall, with.as_object().unwrap(), &[]);
+    let codes: Vec<_> = faults.iter().map(|fault| fault.code).collect();
+    assert_eq!(codes, ["target_unclear", "operation_unknown"]);
+}

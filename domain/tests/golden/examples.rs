@@ -1,7 +1,7 @@
 //! One example of every event, and of every shape that it is written in. A new event begins with an
 //! example here; the test then writes its golden file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use domain::access_log::{AccessLog, AccessLogEvent, Attempt};
 use domain::agent::{Agent, AgentEvent, AgentTrigger};
@@ -10,6 +10,8 @@ use domain::claim::{Claim, ClaimEvent, ClaimKind};
 use domain::execution::{CancelReason, Execution, ExecutionEvent, TimeLimit};
 use domain::file::{File, FileEvent};
 use domain::instance::{Instance, InstanceEvent, KeyAlgorithm, KeyPurpose};
+use domain::integration::{Integration, IntegrationEvent, IntegrationKind};
+use domain::integration_use::{IntegrationUse, IntegrationUseEvent};
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseEvent};
 use domain::listening::{Listening, ListeningEvent};
 use domain::organization::{Organization, OrganizationEvent};
@@ -38,6 +40,8 @@ pub fn for_every_aggregate(visit: &mut impl Visit) {
     visit.visit::<Firings>(&firings());
     visit.visit::<File>(&file());
     visit.visit::<Instance>(&instance());
+    visit.visit::<Integration>(&integration());
+    visit.visit::<IntegrationUse>(&integration_use());
     visit.visit::<KnowledgeBase>(&knowledge_base());
     visit.visit::<Listening>(&[("", ListeningEvent::Advanced { position: 12_345 })]);
     visit.visit::<Organization>(&organization());
@@ -345,6 +349,74 @@ fn instance() -> Vec<(&'static str, InstanceEvent)> {
         private_key: sealed("private"),
     };
     vec![("", added(KeyPurpose::Sessions)), ("checkpoints", added(KeyPurpose::Checkpoints))]
+}
+
+fn integration() -> Vec<(&'static str, IntegrationEvent)> {
+    let under_its_key = |text: &str| Sealed(format!("s1.integration-{}.{text}", id(8)));
+    let secrets = |names: &[&str]| -> BTreeMap<String, Sealed> {
+        names.iter().map(|name| ((*name).to_owned(), under_its_key(name))).collect()
+    };
+    let created = |kind, names: &[&str]| IntegrationEvent::Created {
+        kind,
+        title: name("Our tools"),
+        key: format!("integration-{}", id(8)),
+        config: under_its_key("config"),
+        secrets: secrets(names),
+    };
+    let changed = |names: &[&str], removed: &[&str]| IntegrationEvent::SecretsChanged {
+        secrets: secrets(names),
+        removed: removed.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>(),
+        secrets_version: 2,
+    };
+    vec![
+        ("", created(IntegrationKind::Github, &["token"])),
+        ("gitlab", created(IntegrationKind::Gitlab, &["token"])),
+        ("slack", created(IntegrationKind::Slack, &["bot_token", "signing_secret"])),
+        ("google_chat", created(IntegrationKind::GoogleChat, &["webhook_url"])),
+        ("teams", created(IntegrationKind::Teams, &["app_password"])),
+        ("smtp", created(IntegrationKind::Smtp, &[])),
+        ("openai_compatible", created(IntegrationKind::OpenaiCompatible, &["api_key"])),
+        ("http", created(IntegrationKind::Http, &["token"])),
+        ("", IntegrationEvent::Renamed { title: name("Their tools") }),
+        ("", IntegrationEvent::Configured { config: under_its_key("config") }),
+        ("", changed(&["token"], &[])),
+        ("removed", changed(&[], &["password"])),
+        ("", IntegrationEvent::Enabled {}),
+        ("", IntegrationEvent::Disabled {}),
+        (
+            "",
+            IntegrationEvent::KeyRotated {
+                key: format!("integration-{}", id(9)),
+                config: Sealed(format!("s1.integration-{}.config", id(9))),
+                secrets: secrets(&["token"]),
+            },
+        ),
+        ("", IntegrationEvent::Deleted {}),
+        ("", IntegrationEvent::Erased {}),
+    ]
+}
+
+fn integration_use() -> Vec<(&'static str, IntegrationUseEvent)> {
+    let tested = |code: Option<&str>| IntegrationUseEvent::Tested {
+        integration: id(8),
+        secrets_version: 1,
+        succeeded: code.is_none(),
+        code: code.map(str::to_owned),
+    };
+    vec![
+        (
+            "",
+            IntegrationUseEvent::Called {
+                integration: id(8),
+                secrets_version: 2,
+                execution: id(1),
+                step_id: "post[3]".to_owned(),
+                operation: "create_issue".to_owned(),
+            },
+        ),
+        ("", tested(None)),
+        ("failed", tested(Some("unauthorized"))),
+    ]
 }
 
 fn knowledge_base() -> Vec<(&'static str, KnowledgeBaseEvent)> {

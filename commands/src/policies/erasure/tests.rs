@@ -140,6 +140,7 @@ impl Contents for Log {
                 .open(of, "knowledge_base.created.v1", &["knowledge_base.deleted.v1"])
                 .await,
             files: self.open(of, "file.uploaded.v1", &["file.deleted.v1"]).await,
+            integrations: self.open(of, "integration.created.v1", &["integration.erased.v1"]).await,
         })
     }
 

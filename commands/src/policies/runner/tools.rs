@@ -7,8 +7,9 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use domain::expression::{Item, Scope};
+use domain::integration::IntegrationKind;
 use domain::manifest::StepSpec;
-use domain::step::StepCall;
+use domain::step::{StepCall, Target};
 use domain::values::derived_id;
 use domain::{FileName, expression};
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use uuid::Uuid;
 use super::{Run, Runner, Work};
 use crate::file::{FileFacts, NewFile};
 use crate::policies::{KnowledgeQuery, ToolError};
-use crate::{Ask, Error};
+use crate::{Ask, Error, OpenIntegration};
 
 impl Runner {
     /// What a step does.
@@ -54,6 +55,31 @@ impl Runner {
                 let key = derived_id(&[b"http.request", run.id.as_bytes(), place.as_bytes()]);
                 self.tools.http.call(&call, &key.to_string()).await
             }
+            StepCall::Integration(call) => {
+                let integration = self.integration(run, work, &call.target).await?;
+                let operation = call.operation;
+                if !operation.kinds.contains(&integration.kind) {
+                    let message = format!(
+                        "an integration of type {} cannot do `{}`: bind another",
+                        integration.kind.as_str(),
+                        operation.name
+                    );
+                    return Err(ToolError::lasting("operation_unknown", message));
+                }
+                let place = place(step, item);
+                self.commands
+                    .record_integration_call(
+                        &integration,
+                        run.id,
+                        &place,
+                        operation.name,
+                        &run.requested,
+                    )
+                    .await
+                    .map_err(not_known)?;
+                let key = derived_id(&[b"integration.call", run.id.as_bytes(), place.as_bytes()]);
+                self.tools.connectors.call(&integration, &call, &key.to_string()).await
+            }
             // The clock is asked elsewhere, before a step of this kind begins.
             StepCall::Wait(_) => Err(crashed()),
         }
@@ -71,6 +97,74 @@ impl Runner {
             "knowledge_base_not_found",
             "the knowledge base that is bound to the agent is gone: install the agent with another",
         ))
+    }
+
+    /// The integration that a step means, as it is now: the one that is bound to the slot, or else the only
+    /// one of the slot's kinds that the product can use.
+    async fn integration(
+        &self,
+        run: &Run,
+        work: &Work,
+        target: &Target,
+    ) -> Result<OpenIntegration, ToolError> {
+        let organization = run.requested.organization;
+        let id = match target {
+            Target::Integration(id) => *id,
+            Target::Slot(slot) => match work.bindings.get(slot) {
+                Some(bound) => *bound,
+                None => self.unbound(run, work, slot).await?,
+            },
+        };
+        let gone = || {
+            let message = "there is no such integration (any more), or it is of another product: bind one that \
+                           the product has";
+            ToolError::lasting("integration_not_found", message)
+        };
+        let found = match self.commands.open_integration(id).await {
+            Ok(found) => found,
+            Err(Error::Refused { .. }) => return Err(gone()),
+            Err(error) => return Err(not_known(error)),
+        };
+        let is_ours = found.organization == organization
+            && found.product.is_none_or(|product| product == run.product);
+        if !is_ours {
+            return Err(gone());
+        }
+        if !found.enabled {
+            let message = "the integration is disabled: enable it before you execute the agent";
+            return Err(ToolError::lasting("integration_disabled", message));
+        }
+        Ok(found)
+    }
+
+    /// The only integration of a slot's kinds that the product can use.
+    async fn unbound(&self, run: &Run, work: &Work, slot: &str) -> Result<Uuid, ToolError> {
+        let slots = &work.manifest.requires.integrations;
+        let known = slots.iter().find(|known| known.slot == slot);
+        let kinds = known.map(|known| known.kinds.as_slice()).unwrap_or_default();
+        let mut found = Vec::new();
+        for kind in kinds.iter().filter_map(|kind| IntegrationKind::parse(kind)) {
+            let organization = run.requested.organization;
+            found.extend(self.knowledge.integrations(organization, run.product, kind).await?);
+        }
+        match found[..] {
+            [only] => Ok(only),
+            [] => Err(ToolError::lasting(
+                "integration_missing",
+                format!(
+                    "the slot `{slot}` is bound to nothing, and the product has no integration of type {}: make one",
+                    kinds.join(" or ")
+                ),
+            )),
+            _ => Err(ToolError::lasting(
+                "integration_ambiguous",
+                format!(
+                    "the slot `{slot}` is bound to nothing, and {} integrations would do: install the agent with \
+                     one bound to it",
+                    found.len()
+                ),
+            )),
+        }
     }
 
     /// Puts a note into a knowledge base.
@@ -169,6 +263,16 @@ pub(super) fn crashed() -> ToolError {
         "step_crashed",
         "the step crashed, which is a fault of this server: report it with the server's log",
     )
+}
+
+fn not_known(error: Error) -> ToolError {
+    let message = format!("the integration could not be read: {error}");
+    match error {
+        Error::Log(_) | Error::Conflict | Error::Vault(_) => {
+            ToolError::passing("integration_not_read", message)
+        }
+        _ => ToolError::lasting("integration_not_read", message),
+    }
 }
 
 const NOT_STORED: &str = "note_not_stored";

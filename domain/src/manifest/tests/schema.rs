@@ -13,7 +13,10 @@ use crate::manifest::{JSON_SCHEMA, Manifest};
 use crate::refusal::{Fault, pointer_segment};
 
 /// What a schema cannot know.
-const MEANING: [&str; 27] = [
+const MEANING: [&str; 33] = [
+    "argument_mismatch",
+    "argument_missing",
+    "argument_unknown",
     "backoff_shrinks",
     "cel_invalid",
     "cron_invalid",
@@ -27,12 +30,15 @@ const MEANING: [&str; 27] = [
     "needs_cycle",
     "needs_unknown",
     "number_out_of_range",
+    "operation_not_of_slot",
+    "operation_unknown",
     "schema_invalid",
     "slot_duplicate",
     "slot_unknown",
     "step_id_duplicate",
     "step_not_needed",
     "step_type_not_available",
+    "target_unclear",
     "template_invalid",
     "time_invalid",
     "trigger_id_duplicate",

@@ -1,0 +1,257 @@
+//! The other sides of integrations: whether they let us in, and what steps ask of them.
+//!
+//! The rule of this file: what was told in confidence is told to the address of the integration and to
+//! nobody else, and stands in nothing that comes back.
+
+mod chat;
+mod client;
+mod code;
+mod mail;
+mod web;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use domain::integration::IntegrationKind;
+use domain::integration::kind::Secrets;
+use domain::step::IntegrationCall;
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::address::AddressPolicy;
+use crate::OpenIntegration;
+use crate::policies::ToolError;
+use client::Api;
+
+/// How long a test may take.
+const TEST_LIMIT: Duration = Duration::from_secs(15);
+
+/// The most access tokens that are kept.
+const MOST_TOKENS: usize = 1_000;
+
+/// Calls the other sides of integrations.
+pub struct Connectors {
+    client: reqwest::Client,
+    policy: AddressPolicy,
+    state: Mutex<State>,
+}
+
+/// What is remembered between calls.
+#[derive(Default)]
+struct State {
+    /// Until when nothing is asked of the other side, because it said so.
+    closed: HashMap<Uuid, Instant>,
+    /// Access tokens that were given for a secret, by integration and version of its secrets.
+    tokens: HashMap<(Uuid, u64), AccessToken>,
+}
+
+#[derive(Clone)]
+struct AccessToken {
+    text: String,
+    good_until: Instant,
+}
+
+/// What came of a test.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// Why it did not succeed, as `unauthorized`.
+    pub failure: Option<String>,
+    /// What a person can act on, or may like to know.
+    pub message: String,
+}
+
+impl Connectors {
+    pub(super) fn new(client: reqwest::Client, policy: AddressPolicy) -> Connectors {
+        Connectors { client, policy, state: Mutex::default() }
+    }
+
+    /// Connects, and says what came of it.
+    pub async fn test(&self, integration: &OpenIntegration) -> Tried {
+        let tried = tokio::time::timeout(TEST_LIMIT, self.try_out(integration)).await;
+        let hide = self.veil(integration);
+        match tried {
+            Ok(Ok(message)) => Tried { failure: None, message: hide.text(&message) },
+            Ok(Err(error)) => {
+                Tried { failure: Some(error.code), message: hide.text(&error.message) }
+            }
+            Err(_) => Tried {
+                failure: Some("timed_out".to_owned()),
+                message: format!(
+                    "the other side did not answer within {} s: check the address, and whether a firewall is in \
+                     between",
+                    TEST_LIMIT.as_secs()
+                ),
+            },
+        }
+    }
+
+    /// Asks what a step asks. What changes something is sent with the key where the other side knows one, so
+    /// that it can tell a second attempt from a second wish.
+    ///
+    /// # Errors
+    /// The other side cannot be reached, or does not do it.
+    pub async fn call(
+        &self,
+        integration: &OpenIntegration,
+        call: &IntegrationCall,
+        key: &str,
+    ) -> Result<Value, ToolError> {
+        let told = Arguments(&call.arguments);
+        let done = match integration.kind {
+            IntegrationKind::Github | IntegrationKind::Gitlab => {
+                self.call_code(integration, call.operation.name, told).await
+            }
+            IntegrationKind::Slack | IntegrationKind::GoogleChat | IntegrationKind::Teams => {
+                self.post_message(integration, told, key).await
+            }
+            IntegrationKind::Smtp => self.send_mail(integration, told, key).await,
+            IntegrationKind::OpenaiCompatible => self.chat(integration, told).await,
+            IntegrationKind::Http => self.request(integration, told, key).await,
+        };
+        let veil = self.veil(integration);
+        match done {
+            Ok(output) => Ok(veil.value(output)),
+            Err(error) => Err(ToolError { message: veil.text(&error.message), ..error }),
+        }
+    }
+
+    async fn try_out(&self, integration: &OpenIntegration) -> Result<String, ToolError> {
+        match integration.kind {
+            IntegrationKind::Github | IntegrationKind::Gitlab => self.test_code(integration).await,
+            IntegrationKind::Slack | IntegrationKind::GoogleChat | IntegrationKind::Teams => {
+                self.test_chat(integration).await
+            }
+            IntegrationKind::Smtp => self.test_mail(integration).await,
+            IntegrationKind::OpenaiCompatible | IntegrationKind::Http => {
+                self.test_web(integration).await
+            }
+        }
+    }
+
+    fn api<'a>(&'a self, integration: &'a OpenIntegration) -> Api<'a> {
+        Api { connectors: self, integration }
+    }
+
+    /// Takes out of what came back what was told in confidence, and what was made of it.
+    fn veil(&self, integration: &OpenIntegration) -> Veil {
+        let mut secrets = integration.told.secrets.clone();
+        if let (Some(user), Some(password)) =
+            (told(integration, "user"), secrets.0.get("password").cloned())
+        {
+            secrets.0.insert("basic".to_owned(), BASE64.encode(format!("{user}:{password}")));
+        }
+        if let Some(token) = self.known_token(integration) {
+            secrets.0.insert("access token".to_owned(), token);
+        }
+        Veil::of(&secrets)
+    }
+
+    /// An access token that was given before and is good for a while.
+    fn known_token(&self, integration: &OpenIntegration) -> Option<String> {
+        let state = self.state.lock();
+        let token = state.tokens.get(&(integration.id, integration.secrets_version))?;
+        (token.good_until > Instant::now()).then(|| token.text.clone())
+    }
+
+    fn keep_token(&self, integration: &OpenIntegration, text: &str, good_for: Duration) {
+        let mut state = self.state.lock();
+        if state.tokens.len() >= MOST_TOKENS {
+            state.tokens.clear();
+        }
+        // Not to the last moment: it has to arrive.
+        let good_until = Instant::now() + good_for.saturating_sub(Duration::from_secs(60));
+        let token = AccessToken { text: text.to_owned(), good_until };
+        state.tokens.insert((integration.id, integration.secrets_version), token);
+    }
+}
+
+/// What an operation is told, checked before.
+#[derive(Clone, Copy)]
+struct Arguments<'a>(&'a Map<String, Value>);
+
+impl<'a> Arguments<'a> {
+    fn text(self, name: &str) -> Option<&'a str> {
+        self.0.get(name).and_then(Value::as_str)
+    }
+
+    fn number(self, name: &str) -> Option<u64> {
+        self.0.get(name).and_then(Value::as_u64)
+    }
+
+    /// A list of texts, or one.
+    fn texts(self, name: &str) -> Vec<&'a str> {
+        match self.0.get(name) {
+            Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
+            Some(value) => value.as_str().into_iter().collect(),
+            None => Vec::new(),
+        }
+    }
+}
+
+/// An object of those members that there are.
+fn object<const N: usize>(members: [(&str, Option<Value>); N]) -> Value {
+    let there = members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+    Value::Object(there.collect())
+}
+
+/// A text of an integration's configuration.
+fn told<'a>(integration: &'a OpenIntegration, field: &str) -> Option<&'a str> {
+    integration.told.config.get(field).and_then(Value::as_str)
+}
+
+/// A secret of an integration. The schema of its kind says that it is there.
+fn secret<'a>(integration: &'a OpenIntegration, name: &str) -> Result<&'a str, ToolError> {
+    integration.told.secrets.0.get(name).map(String::as_str).ok_or_else(|| {
+        let message = format!("the integration has no secret `{name}`: give it one");
+        ToolError::lasting("secret_missing", message)
+    })
+}
+
+/// Takes secrets out of what came back.
+pub(crate) struct Veil(Vec<String>);
+
+/// What is shorter may be part of anything.
+const SHORTEST_SECRET: usize = 4;
+
+impl Veil {
+    pub(crate) fn of(secrets: &Secrets) -> Veil {
+        let mut texts: Vec<String> = secrets.0.values().cloned().collect();
+        // A key that is a document is told by its parts.
+        let documents: Vec<Map<String, Value>> =
+            texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+        let parts = documents.iter().flat_map(|document| document.get("private_key"));
+        texts.extend(parts.filter_map(Value::as_str).map(str::to_owned));
+        texts.retain(|text| text.len() >= SHORTEST_SECRET);
+        // A secret that holds another one goes first.
+        texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        Veil(texts)
+    }
+
+    pub(crate) fn text(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for secret in &self.0 {
+            if text.contains(secret) {
+                text = text.replace(secret, crate::MASK);
+            }
+        }
+        text
+    }
+
+    pub(crate) fn value(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.text(&text)),
+            Value::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
+            Value::Object(object) => object
+                .into_iter()
+                .map(|(name, item)| (self.text(&name), self.value(item)))
+                .collect(),
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! The other sides: servers on loopback that remember what they were asked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A request as it came.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+/// What is answered.
+#[derive(Clone, Debug)]
+pub struct Says {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Value,
+}
+
+pub fn says(status: u16, body: Value) -> Says {
+    Says { status, headers: Vec::new(), body }
+}
+
+impl Says {
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Says {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+type Answers = Arc<dyn Fn(&Seen) -> Says + Send + Sync>;
+
+/// An HTTP server.
+pub struct OtherSide {
+    pub url: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl OtherSide {
+    pub async fn start(answers: impl Fn(&Seen) -> Says + Send + Sync + 'static) -> OtherSide {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let state: (Answers, _) = (Arc::new(answers), seen.clone());
+        let router = Router::new().fallback(answer).with_state(state);
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        OtherSide { url, seen }
+    }
+
+    /// The last request.
+    pub fn seen(&self) -> Seen {
+        self.seen.lock().unwrap().last().unwrap().clone()
+    }
+
+    pub fn count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+}
+
+async fn answer(
+    State((answers, log)): State<(Answers, Arc<Mutex<Vec<Seen>>>)>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let seen = Seen {
+        method: method.to_string(),
+        path: uri.path().to_owned(),
+        query: uri.query().unwrap_or_default().to_owned(),
+        headers: headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
+            .collect(),
+        body: text(&body),
+    };
+    log.lock().unwrap().push(seen.clone());
+    let Says { status, headers, body } = answers(&seen);
+    let mut response = (StatusCode::from_u16(status).unwrap(), axum::Json(body)).into_response();
+    for (name, value) in headers {
+        response.headers_mut().insert(name, value.parse().unwrap());
+    }
+    response
+}
+
+/// A mail server that takes mail of one user, without encryption.
+pub struct MailServer {
+    pub port: u16,
+    heard: Arc<Mutex<String>>,
+}
+
+impl MailServer {
+    pub async fn start(user: &str, password: &str) -> MailServer {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heard = Arc::new(Mutex::new(String::new()));
+        let (log, good) = (heard.clone(), BASE64.encode(format!("\0{user}\0{password}")));
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(converse(stream, good.clone(), log.clone()));
+            }
+        });
+        MailServer { port, heard }
+    }
+
+    /// All that was ever said to it.
+    pub fn heard(&self) -> String {
+        self.heard.lock().unwrap().clone()
+    }
+}
+
+/// RFC 5321, as far as a client needs it, with AUTH PLAIN (RFC 4954).
+async fn converse(stream: TcpStream, good: String, log: Arc<Mutex<String>>) {
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = BufReader::new(reader).lines();
+    let mut is_mail = false;
+    let mut answer = "220 mail.example.com ESMTP\r\n".to_owned();
+    loop {
+        if writer.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
+        let Ok(Some(line)) = lines.next_line().await else { return };
+        log.lock().unwrap().push_str(&format!("{line}\n"));
+        let verb = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
+        answer = match verb.as_str() {
+            _ if is_mail && line != "." => String::new(),
+            _ if is_mail => {
+                is_mail = false;
+                "250 2.0.0 queued as 4711\r\n".to_owned()
+            }
+            "EHLO" => "250-mail.example.com\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 AUTH PLAIN\r\n"
+                .to_owned(),
+            "AUTH" if line.ends_with(&good) => "235 2.7.0 welcome\r\n".to_owned(),
+            "AUTH" => "535 5.7.8 authentication credentials invalid\r\n".to_owned(),
+            "MAIL" | "RCPT" | "NOOP" | "RSET" => "250 2.0.0 fine\r\n".to_owned(),
+            "DATA" => {
+                is_mail = true;
+                "354 go on\r\n".to_owned()
+            }
+            "QUIT" => "221 2.0.0 bye\r\n".to_owned(),
+            _ => "502 5.5.1 what?\r\n".to_owned(),
+        };
+    }
+}
