@@ -21,7 +21,7 @@ use secrecy::SecretString;
 use crate::config::Config;
 use crate::config::arguments::{Arguments, CommonArguments, ServingArguments};
 use crate::serve::{DataDir, open_log, open_vault, serve};
-use crate::{blobs, demo, export, healthcheck, import, logs};
+use crate::{blobs, demo, export, healthcheck, import, keys, logs};
 
 /// How many events one read of the log brings.
 const BATCH: usize = 1_000;
@@ -87,6 +87,9 @@ enum Command {
     /// Files and what was made of them, beside the log.
     #[command(subcommand)]
     Blobs(BlobsCommand),
+    /// The keys that seal what is not to be read by others.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Ask the server at --listen whether it lives: exit code 0 if so. For health checks.
     Healthcheck(ServingArguments),
     /// Print the OpenAPI document.
@@ -166,6 +169,13 @@ enum BlobsCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Put every data key under a new master key: one that is made now, or that of PRODGY_NEW_MASTER_KEY.
+    /// Not while a server runs, on any node; run again, it goes on where it was cut off.
+    RotateMaster(CommonArguments),
+}
+
 /// Runs the command line.
 pub async fn run() -> ExitCode {
     let command = Cli::parse().command;
@@ -205,6 +215,7 @@ impl Command {
             | Command::Export { common: CommonArguments(arguments), .. }
             | Command::Import { common: CommonArguments(arguments), .. }
             | Command::Blobs(BlobsCommand::Gc { common: CommonArguments(arguments), .. })
+            | Command::Keys(KeysCommand::RotateMaster(CommonArguments(arguments)))
             | Command::Openapi(CommonArguments(arguments)) => arguments,
         }
     }
@@ -245,6 +256,9 @@ async fn carry_out(command: Command, config: Config) -> anyhow::Result<ExitCode>
         }
         Command::Blobs(BlobsCommand::Gc { dry_run, older_than, .. }) => {
             blobs::collect(&config, Collection { older_than, dry_run }).await?
+        }
+        Command::Keys(KeysCommand::RotateMaster(_)) => {
+            print_line(&keys::rotate_master(&config).await?)?;
         }
         Command::Healthcheck(_) => healthcheck::check(config.listen).await?,
         Command::Openapi(_) => {

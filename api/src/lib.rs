@@ -27,6 +27,7 @@ mod healthcheck;
 pub mod http;
 mod import;
 mod integration;
+mod keys;
 mod knowledge;
 mod knowledge_base;
 mod known_tokens;

@@ -79,6 +79,11 @@ impl DataDir {
         self.0.join("master.key")
     }
 
+    /// Where the master key is that is about to take over.
+    pub fn new_master_key(&self) -> PathBuf {
+        self.0.join("master.key.new")
+    }
+
     /// Makes the directory, where there is none, and keeps other processes from writing in it: a
     /// log on a server is open to many, the read models beside it are not. The lock is the operating
     /// system's, and ends with whoever holds it.
@@ -181,7 +186,11 @@ pub fn master_key(config: &Config) -> anyhow::Result<Option<MasterKey>> {
     }
 }
 
-fn given_master_key(config: &Config) -> Result<Option<MasterKey>, vault::Error> {
+/// The master key of the environment, where there is one.
+///
+/// # Errors
+/// What is there is none.
+pub fn given_master_key(config: &Config) -> Result<Option<MasterKey>, vault::Error> {
     config.master_key.as_ref().map(|key| MasterKey::parse(key.expose_secret())).transpose()
 }
 

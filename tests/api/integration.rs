@@ -512,8 +512,10 @@ async fn executed(
     with: Value,
     bound: Option<&str>,
 ) -> Value {
+    // A name and version mean one manifest in a product.
+    let name = format!("acme.caller-{}", uuid::Uuid::now_v7().simple());
     let manifest = json!({
-        "manifest": "prodgy.agent/1", "name": "acme.caller", "version": "1.0.0", "title": "Caller",
+        "manifest": "prodgy.agent/1", "name": name, "version": "1.0.0", "title": "Caller",
         "requires": { "integrations": [{ "slot": "tool", "kinds": kinds }] },
         "steps": [{ "id": "call", "type": "integration.call", "with": with }],
     });

@@ -1,6 +1,7 @@
 //! The command line from outside: exit codes, what goes to stdout, what to stderr.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -46,6 +47,7 @@ fn help_names_every_command() {
         "projections",
         "events",
         "blobs",
+        "keys",
         "healthcheck",
         "openapi",
     ] {
@@ -329,5 +331,51 @@ async fn garbage_is_collected_beside_a_running_server() {
     let said = stdout(&output);
     assert!(said.contains("2 objects") && said.contains("named by the log, and kept"), "{said}");
     let path = format!("/api/knowledge-base/storage/file/{file}/download");
+    assert_eq!(app.get(&path).await.expect_status(200).text(), "kept");
+}
+
+#[tokio::test]
+async fn another_master_key_takes_over_while_no_server_runs() {
+    let mut app = TestApp::spawn().await;
+    let product = app.product().await;
+    let file = app.text_file(&product, "kept.txt", "kept").await;
+    app.wait_ready(&file).await;
+    let path = format!("/api/knowledge-base/storage/file/{file}/download");
+    let key_file = app.data_dir().join("master.key");
+    let old = fs::read_to_string(&key_file).unwrap();
+
+    let busy = run(&folder_of(&app), &["keys", "rotate-master"]);
+    assert_eq!(busy.status.code(), Some(1), "{busy:?}");
+    assert!(stderr(&busy).contains("in use by another prodgy"), "{busy:?}");
+    assert_eq!(fs::read_to_string(&key_file).unwrap(), old);
+
+    assert!(app.stop().success(), "{}", app.stderr());
+    let rotated = run(&folder_of(&app), &["keys", "rotate-master"]);
+    assert_eq!(rotated.status.code(), Some(0), "{rotated:?}");
+    assert!(stdout(&rotated).contains("under the new master key"), "{rotated:?}");
+    let new = fs::read_to_string(&key_file).unwrap();
+    assert_ne!(new, old);
+    assert!(!app.data_dir().join("master.key.new").exists());
+    app.start();
+    assert_eq!(app.get(&path).await.expect_status(200).text(), "kept");
+
+    // Where the key comes from the environment, so does the new one.
+    assert!(app.stop().success(), "{}", app.stderr());
+    fs::remove_file(&key_file).unwrap();
+    let rotate = |next: Option<&str>| {
+        let mut command = prodgy(&folder_of(&app), &["keys", "rotate-master"]);
+        command.env("PRODGY_MASTER_KEY", new.trim());
+        next.into_iter().for_each(|next| {
+            command.env("PRODGY_NEW_MASTER_KEY", next);
+        });
+        command.output().unwrap()
+    };
+    let missing = rotate(None);
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    assert!(stderr(&missing).contains("PRODGY_NEW_MASTER_KEY"), "{missing:?}");
+    let rotated = rotate(Some(old.trim()));
+    assert_eq!(rotated.status.code(), Some(0), "{rotated:?}");
+    fs::write(&key_file, &old).unwrap();
+    app.start();
     assert_eq!(app.get(&path).await.expect_status(200).text(), "kept");
 }

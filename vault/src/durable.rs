@@ -86,6 +86,12 @@ pub(crate) fn create_file(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     unfinished.create_as(path)
 }
 
+/// Gives a file the name of another one in its folder, in whose place it comes.
+pub(crate) fn rename_file(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_folder(parent(to))
+}
+
 /// A store of files below one folder, named by relative paths with `/`.
 pub(crate) struct Folder {
     root: PathBuf,

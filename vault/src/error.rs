@@ -104,6 +104,11 @@ pub enum Error {
         "the master key does not fit these data: they were sealed with another one. Start with the key that was used before (its file, or PRODGY_MASTER_KEY), or choose another data directory; nothing was changed"
     )]
     WrongMasterKey,
+    /// Another master key is about to take over.
+    #[error(
+        "the master key is being replaced, and that was cut off: run `prodgy keys rotate-master` again to finish it, with the same keys; nothing is lost"
+    )]
+    MasterKeyChanging,
 
     /// A key id is not of the allowed form.
     #[error("{0:?} is no key id: it takes 1 to 128 of a-z, 0-9 and '-', and begins with a letter")]

@@ -27,16 +27,41 @@ const CACHED_KEYS: usize = 16_384;
 /// How many keys are read at once when all are.
 const WARMING_UP: usize = 16;
 /// The id under which a random value lies that only the right master key unwraps.
-const MASTER_CHECK: &str = "master";
+pub(crate) const MASTER_CHECK: &str = "master";
 const FORMAT: u64 = 1;
 /// How often a key is looked for that somebody else creates at the same time.
 const ATTEMPTS: usize = 10;
 
 /// The stored form of a key.
 #[derive(Serialize, Deserialize)]
-struct Wrapped {
+pub(crate) struct Wrapped {
     v: u64,
     wrapped: String,
+    /// Of the check value, while another master key takes over: what `wrapped` is to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    becoming: Option<String>,
+}
+
+impl Wrapped {
+    fn new(wrapped: String) -> Wrapped {
+        Wrapped { v: FORMAT, wrapped, becoming: None }
+    }
+
+    /// The same, in the place of what no master key unwraps any more.
+    pub(crate) fn to_come(&self) -> Wrapped {
+        Wrapped { becoming: Some(self.wrapped.clone()), ..Wrapped::new(String::new()) }
+    }
+
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        Bytes::from(serde_json::to_vec(self).expect("a number and texts are always JSON"))
+    }
+}
+
+/// What a stored check value is to be, where another master key takes over.
+pub(crate) fn becoming(stored: &[u8]) -> Result<Option<Wrapped>, Error> {
+    let corrupt = |_| Error::KeyCorrupt { id: MASTER_CHECK.to_owned() };
+    let stored: Wrapped = serde_json::from_slice(stored).map_err(corrupt)?;
+    Ok(stored.becoming.map(Wrapped::new))
 }
 
 /// What is known of a key without asking the store.
@@ -212,15 +237,8 @@ impl Keys {
     }
 
     fn new_key(&self, id: &str) -> Result<(Secret, Bytes), Error> {
-        let key = cipher::random_secret()?;
-        let wrapped = cipher::encrypt(
-            self.master.secret(),
-            &wrapping_associated_data(id),
-            key.expose_secret(),
-        )?;
-        let stored = Wrapped { v: FORMAT, wrapped: URL_SAFE_NO_PAD.encode(wrapped) };
-        let stored = serde_json::to_vec(&stored).expect("a number and a text are always JSON");
-        Ok((key, Bytes::from(stored)))
+        let (key, wrapped) = new_key(&self.master, id)?;
+        Ok((key, wrapped.to_bytes()))
     }
 
     fn unwrap(&self, id: &str, stored: &[u8]) -> Result<Secret, Error> {
@@ -228,11 +246,27 @@ impl Keys {
     }
 }
 
-fn unwrap(master: &MasterKey, id: &str, stored: &[u8]) -> Result<Secret, Error> {
+/// A new key, and its stored form.
+pub(crate) fn new_key(master: &MasterKey, id: &str) -> Result<(Secret, Wrapped), Error> {
+    let key = cipher::random_secret()?;
+    let wrapped = wrap(master, id, key.expose_secret())?;
+    Ok((key, wrapped))
+}
+
+/// The stored form of a key.
+pub(crate) fn wrap(master: &MasterKey, id: &str, key: &[u8]) -> Result<Wrapped, Error> {
+    let wrapped = cipher::encrypt(master.secret(), &wrapping_associated_data(id), key)?;
+    Ok(Wrapped::new(URL_SAFE_NO_PAD.encode(wrapped)))
+}
+
+pub(crate) fn unwrap(master: &MasterKey, id: &str, stored: &[u8]) -> Result<Secret, Error> {
     let corrupt = || Error::KeyCorrupt { id: id.to_owned() };
     let stored: Wrapped = serde_json::from_slice(stored).map_err(|_| corrupt())?;
     if stored.v != FORMAT {
         return Err(Error::KeyNewer { id: id.to_owned(), found: stored.v });
+    }
+    if stored.becoming.is_some() {
+        return Err(Error::MasterKeyChanging);
     }
     let wrapped = URL_SAFE_NO_PAD.decode(&stored.wrapped).map_err(|_| corrupt())?;
     let clear = cipher::decrypt(master.secret(), &wrapping_associated_data(id), &wrapped)
@@ -254,7 +288,7 @@ impl MasterKey {
 }
 
 /// A key that does not open what it should is taken for another key.
-fn only_wrong(error: Error) -> Error {
+pub(crate) fn only_wrong(error: Error) -> Error {
     match error {
         Error::KeyCorrupt { .. } => Error::WrongMasterKey,
         other => other,
@@ -329,7 +363,7 @@ pub(crate) fn check_id(id: &str) -> Result<(), Error> {
     if valid { Ok(()) } else { Err(Error::InvalidKeyId(id.to_owned())) }
 }
 
-fn key_name(id: &str) -> String {
+pub(crate) fn key_name(id: &str) -> String {
     format!("keys/{id}.json")
 }
 

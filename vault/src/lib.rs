@@ -23,6 +23,7 @@ mod keys;
 mod master_key;
 mod objects;
 mod remote;
+mod rotation;
 mod s3;
 mod seal;
 mod transfer;

@@ -65,14 +65,24 @@ impl MasterKey {
             return Ok((key, false));
         }
         let key = MasterKey::generate()?;
-        let text = Zeroizing::new(format!("{}\n", *key.to_hex()));
-        if durable::create_file(path, text.as_bytes()).map_err(|error| Error::io(path, error))? {
+        if key.save(path)? {
             return Ok((key, true));
         }
         // Another process was faster: its key is the key.
         let key = MasterKey::load(path)?
             .ok_or_else(|| Error::MasterKeyMissing { path: path.display().to_string() })?;
         Ok((key, false))
+    }
+
+    /// Writes the key to a file that is not there yet (mode 0600, synced); says whether it did.
+    pub fn save(&self, path: &Path) -> Result<bool, Error> {
+        let text = Zeroizing::new(format!("{}\n", *self.to_hex()));
+        durable::create_file(path, text.as_bytes()).map_err(|error| Error::io(path, error))
+    }
+
+    /// Puts the file of a key in the place of another one's.
+    pub fn take_over(file: &Path, of: &Path) -> Result<(), Error> {
+        durable::rename_file(file, of).map_err(|error| Error::io(file, error))
     }
 
     pub(crate) fn secret(&self) -> &Secret {
