@@ -180,7 +180,7 @@ impl Commands {
     }
 
     /// Carries out a command on an execution whose steps go on meanwhile: each may come first.
-    async fn execute_while_it_runs(
+    pub(crate) async fn execute_while_it_runs(
         &self,
         execution: Uuid,
         command: ExecutionCommand,

@@ -294,10 +294,16 @@ impl Follower {
                 self.runner.add(event.product, id);
             }
             "product.created.v1" => self.completion.add_product(id),
-            "agent.installed.v1" | "agent.version_published.v1" | "agent.uninstalled.v1" => {
+            "agent.installed.v1" | "agent.version_published.v1" => {
                 self.completion.add_agent(id);
                 self.schedules.add_agent(id);
             }
+            "agent.uninstalled.v1" => {
+                self.completion.add_agent(id);
+                self.schedules.add_agent(id);
+                self.runner.agent_gone(event.product, id);
+            }
+            "lane.entered.v1" | "lane.left.v1" => self.runner.lane_moved(id, event),
             "agent.enabled.v1" | "agent.disabled.v1" | "agent.version_activated.v1" => {
                 self.schedules.add_agent(id);
             }
@@ -309,9 +315,14 @@ impl Follower {
             | "trigger.enabled.v1"
             | "trigger.disabled.v1"
             | "trigger.deleted.v1" => self.schedules.add(event.product, id),
-            "execution.succeeded.v1" | "execution.failed.v1" => self.schedules.execution_ended(id),
+            "execution.paused.v1" => self.runner.paused(event.product, id),
+            "execution.succeeded.v1" | "execution.failed.v1" => {
+                self.runner.execution_ended(id);
+                self.schedules.execution_ended(id);
+            }
             "execution.cancelled.v1" | "execution.timed_out.v1" => {
                 self.runner.interrupt(id);
+                self.runner.execution_ended(id);
                 self.schedules.execution_ended(id);
             }
             "user.password_changed.v1" | "user.deleted.v1" => self.erasure.add_user(id),

@@ -322,6 +322,8 @@ pub enum CancelReason {
     ProductDeleted,
     /// A newer one of the same sort takes its place.
     Superseded,
+    /// As many ran as may run at once.
+    ConcurrencyLimit,
 }
 
 /// How long an execution may take.

@@ -18,6 +18,7 @@ pub mod instance;
 pub mod integration;
 pub mod integration_use;
 pub mod knowledge_base;
+pub mod lane;
 pub mod lease;
 pub mod listening;
 pub mod manifest;

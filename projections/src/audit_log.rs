@@ -202,6 +202,8 @@ fn change(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     let category = match event.stream.category() {
         // What becomes of its instants, or of events, is the trigger's, under whose id they stand.
         "schedule" | "reaction" => "trigger",
+        // Which of its executions may run is the agent's.
+        "lane" => "agent",
         category => category,
     };
     let action = action(event);

@@ -9,6 +9,7 @@ mod audit;
 mod authorization;
 mod bad_input;
 mod catalogue;
+mod concurrency;
 mod control;
 mod erasure;
 mod etags;

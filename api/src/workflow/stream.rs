@@ -67,7 +67,8 @@ struct ExecutionNews {
     /// Why the attempt at the step failed, or the whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ExecutionError>,
-    /// Why it was cancelled: `stopped`, `agent_uninstalled` or `product_deleted`.
+    /// Why it was cancelled: `stopped`, `agent_uninstalled`, `product_deleted`, `superseded` (a newer one
+    /// ran in its place) or `concurrency_limit` (as many ran as may run at once).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     reason: Option<CancelReason>,

@@ -279,8 +279,8 @@ impl Reactions {
                 listeners.look_at(&self.commands, news).await?;
             }
             match event.stream.category() {
-                // What is written here is for people, and starts nothing.
-                "reaction" => continue,
+                // What is written here is for people, and starts nothing; nor does who waits for whom.
+                "reaction" | "lane" => continue,
                 "listening" => {
                     self.passed.store(0, Ordering::Relaxed);
                     passed = 0;

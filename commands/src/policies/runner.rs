@@ -10,10 +10,12 @@
 //! - `course` is what the log knows of a run, and what it is about to hear.
 //! - `steps` decides what becomes of a step: whether it runs, how often, and what if it fails.
 //! - `tools` is what a step does.
+//! - `lanes` is how many run at once, for agents that say so.
 //! - `interruption` is what can come in between.
 
 mod course;
 mod interruption;
+mod lanes;
 mod steps;
 mod tools;
 
@@ -41,6 +43,7 @@ use zeroize::Zeroizing;
 
 use self::course::Course;
 use self::interruption::{Interruption, failed};
+use self::lanes::Lanes;
 use super::queue::{Outcome, Queue};
 use super::{Knowledge, ToolError};
 use crate::execute::decode_event;
@@ -70,6 +73,7 @@ pub(super) struct Runner {
     tools: Arc<Tools>,
     worker: Uuid,
     queue: Arc<Queue>,
+    lanes: Arc<Lanes>,
     /// Ends the step that an execution is at, for those that run here.
     stops: Mutex<HashMap<Uuid, CancellationToken>>,
     /// Take up executions that wait.
@@ -88,6 +92,8 @@ struct Run {
     /// It is over then, whatever it is at.
     deadline: DateTime<Utc>,
     stop: CancellationToken,
+    /// Why it cannot be told which others it must not run beside: it fails for that.
+    unplaced: Option<ToolError>,
     course: tokio::sync::Mutex<Course>,
 }
 
@@ -114,6 +120,7 @@ impl Runner {
         worker: Uuid,
     ) -> Arc<Runner> {
         Arc::new(Runner {
+            lanes: Arc::new(Lanes::new(commands.clone())),
             commands,
             knowledge,
             tools,
@@ -131,6 +138,11 @@ impl Runner {
             let runner = runner.clone();
             async move { runner.run(product, execution).await }
         });
+    }
+
+    /// Lets others have the place of an execution that has ended.
+    pub(super) fn execution_ended(&self, execution: Uuid) {
+        self.lanes.ended(execution);
     }
 
     /// Ends the step that an execution is at, because the execution has ended.
@@ -158,7 +170,7 @@ impl Runner {
     /// Lets running steps finish, and leaves the rest to the next start.
     pub(super) async fn stop(&self) {
         self.timers.lock().drain().for_each(|(_, timer)| timer.abort());
-        self.queue.stop().await;
+        tokio::join!(self.queue.stop(), self.lanes.stop());
     }
 
     async fn run(self: &Arc<Self>, product: Option<Uuid>, execution: Uuid) -> Outcome {
@@ -222,21 +234,29 @@ impl Runner {
             }
             Execution::Missing | Execution::Ended { .. } => return Err(Interruption::NotOurs),
         };
+        // One that is no longer understood fails when it is prepared.
+        let manifest = match self.manifest(&request).await {
+            Ok(manifest) => Some(manifest),
+            Err(Interruption::Failed { .. }) => None,
+            Err(other) => return Err(other),
+        };
+        let limits = manifest.as_ref().map_or_else(Limits::default, |it| it.limits.clone());
+        if limits.concurrency.is_some() {
+            self.lanes.note(id, request.agent);
+        }
         // Whoever lets it go on lets it be taken up, too.
         if is_paused {
+            if limits.concurrency.is_some() && started.is_none() {
+                self.stand_aside(&requested, id, request.agent).await?;
+            }
             return Err(Interruption::NotOurs);
         }
         let product = requested.product.ok_or(Interruption::NotOurs)?;
         self.check_wanted(product, request.agent).await?;
 
         let now = Utc::now();
-        // One that is no longer understood fails when it is prepared.
-        let limits = match self.manifest(&request).await {
-            Ok(manifest) => manifest.limits.clone(),
-            Err(Interruption::Failed { .. }) => Limits::default(),
-            Err(other) => return Err(other),
-        };
-        if started.is_none() && requested.time + limits.queue_timeout < now {
+        let start_by = requested.time + limits.queue_timeout;
+        if started.is_none() && start_by < now {
             return Err(Interruption::TooLong(TimeLimit::Queue));
         }
         let deadline = started.unwrap_or(now) + limits.timeout;
@@ -246,16 +266,36 @@ impl Runner {
         if let Some(until) = wait.map(DateTime::from).filter(|until| *until > now) {
             return Err(Interruption::NotBefore(until.min(deadline)));
         }
-        let mut course = Course::new(state);
+        let organization = requested.organization;
+        let course = tokio::sync::Mutex::new(Course::new(state));
+        let unplaced = None;
+        let mut run = Run {
+            id,
+            stream,
+            organization,
+            product,
+            request,
+            requested,
+            deadline,
+            stop,
+            unplaced,
+            course,
+        };
+        if let (None, Some(manifest), Some(concurrency)) = (started, &manifest, &limits.concurrency)
+        {
+            match self.take_place(&run, manifest, concurrency, start_by).await {
+                Err(Interruption::Failed { error, .. }) => run.unplaced = Some(error),
+                placed => placed?,
+            }
+        }
+        let course = run.course.get_mut();
         let lease = self.lease(LEASE);
         if lease.exclusive {
             course.claim_later(lease)?;
         } else {
-            course.claimed(self.claim(id, &requested, lease).await?)?;
+            course.claimed(self.claim(id, &run.requested, lease).await?)?;
         }
-        let organization = requested.organization;
-        let course = tokio::sync::Mutex::new(course);
-        Ok(Run { id, stream, organization, product, request, requested, deadline, stop, course })
+        Ok(run)
     }
 
     fn lease(&self, length: TimeDelta) -> LeaseClaim {
@@ -313,10 +353,20 @@ impl Runner {
     }
 
     async fn prepare(&self, run: &Run) -> Result<Work, Interruption> {
+        if let Some(error) = run.unplaced.clone() {
+            return Err(Interruption::Failed { step: None, error });
+        }
         let manifest = self.manifest(&run.request).await?;
-        let scope = Scope {
+        let scope = self.scope(run, &manifest).await?;
+        let bindings = self.commands.bindings_of(run.request.agent).await?;
+        Ok(Work { manifest, bindings, scope })
+    }
+
+    /// What expressions see before the first step.
+    async fn scope(&self, run: &Run, manifest: &Manifest) -> Result<Scope, Interruption> {
+        Ok(Scope {
             input: self.open_json(run, REQUESTED, INPUT, &run.request.input).await?,
-            config: self.config(run, &manifest).await?,
+            config: self.config(run, manifest).await?,
             trigger: json!({ "id": run.request.trigger }),
             execution: json!({
                 "id": run.id,
@@ -325,9 +375,7 @@ impl Runner {
                 "created_at": Timestamp::from(run.requested.time),
             }),
             ..Scope::default()
-        };
-        let bindings = self.commands.bindings_of(run.request.agent).await?;
-        Ok(Work { manifest, bindings, scope })
+        })
     }
 
     /// The configuration of the agent as the version sees that is to run: it may have changed since.

@@ -30,7 +30,7 @@ const TRIGGERS: &[TriggerKind] = &[TriggerKind::Manual, TriggerKind::Schedule, T
 const STEP_FIELDS: &[&str] = &["when", "foreach", "retry", "timeout", "on_error"];
 
 /// Of what `limits` can say, what is obeyed.
-const LIMITS: &[&str] = &["timeout", "queue_timeout"];
+const LIMITS: &[&str] = &["timeout", "queue_timeout", "concurrency"];
 
 /// Of the newer parts of `requires` (`model`), what is obeyed.
 const REQUIREMENTS: &[&str] = &["model"];

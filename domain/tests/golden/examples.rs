@@ -13,6 +13,7 @@ use domain::instance::{Instance, InstanceEvent, KeyAlgorithm, KeyPurpose};
 use domain::integration::{Integration, IntegrationEvent, IntegrationKind};
 use domain::integration_use::{IntegrationUse, IntegrationUseEvent};
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseEvent};
+use domain::lane::{Lane, LaneEvent};
 use domain::listening::{Listening, ListeningEvent};
 use domain::organization::{Organization, OrganizationEvent};
 use domain::product::{Product, ProductEvent};
@@ -43,6 +44,7 @@ pub fn for_every_aggregate(visit: &mut impl Visit) {
     visit.visit::<Integration>(&integration());
     visit.visit::<IntegrationUse>(&integration_use());
     visit.visit::<KnowledgeBase>(&knowledge_base());
+    visit.visit::<Lane>(&lane());
     visit.visit::<Listening>(&[("", ListeningEvent::Advanced { position: 12_345 })]);
     visit.visit::<Organization>(&organization());
     visit.visit::<Product>(&product());
@@ -270,6 +272,7 @@ fn execution() -> Vec<(&'static str, ExecutionEvent)> {
         ("agent_uninstalled", cancelled(CancelReason::AgentUninstalled)),
         ("product_deleted", cancelled(CancelReason::ProductDeleted)),
         ("superseded", cancelled(CancelReason::Superseded)),
+        ("concurrency_limit", cancelled(CancelReason::ConcurrencyLimit)),
     ]
 }
 
@@ -284,6 +287,19 @@ fn firings() -> Vec<(&'static str, FiringEvent)> {
         ("outdated", skipped(SkipReason::Outdated)),
         ("", FiringEvent::PassedOver { up_to: at(3) }),
         ("", FiringEvent::Failed { instant: at(0), code: "input_invalid".to_owned(), error }),
+    ]
+}
+
+fn lane() -> Vec<(&'static str, LaneEvent)> {
+    let key = || Some(Digest::sha256("key"));
+    let (execution, requested_at) = (id(8), at(1));
+    vec![
+        ("", LaneEvent::Queued { execution, key: key(), requested_at }),
+        ("bare", LaneEvent::Queued { execution, key: None, requested_at }),
+        ("", LaneEvent::Entered { execution, key: key(), requested_at }),
+        ("bare", LaneEvent::Entered { execution, key: None, requested_at }),
+        ("", LaneEvent::Left { execution, key: key() }),
+        ("bare", LaneEvent::Left { execution, key: None }),
     ]
 }
 

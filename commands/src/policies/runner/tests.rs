@@ -1,6 +1,7 @@
 //! Executions, from the request to their end, with everything that can come in between.
 
 mod control;
+mod lanes;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
