@@ -4,6 +4,7 @@
 //! The rule of this file: what a route asks is read from the OpenAPI document, so that what clients
 //! are told and what is enforced are one thing, and no handler can forget it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -63,10 +64,13 @@ impl Gate {
 
     /// The rules of a request; none where no route answers its method.
     fn rules(&self, parts: &Parts) -> Option<&Rules> {
-        let path = parts.extensions.get::<MatchedPath>()?;
+        let path = parts.extensions.get::<MatchedPath>()?.as_str();
+        // As the document writes it.
+        let path =
+            if path.contains("{*") { path.replace("{*", "{").into() } else { Cow::Borrowed(path) };
         // axum answers HEAD by the handler of GET.
         let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
-        self.0.get(path.as_str())?.iter().find(|rules| rules.method == *method)
+        self.0.get(path.as_ref())?.iter().find(|rules| rules.method == *method)
     }
 }
 

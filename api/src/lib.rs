@@ -45,4 +45,5 @@ mod service;
 mod session;
 mod trigger;
 mod user;
+mod webhook;
 mod workflow;

@@ -8,6 +8,7 @@ use axum::http::header::USER_AGENT;
 use axum::middleware::Next;
 use axum::response::Response;
 use commands::{Actor, Rejection, Usage};
+use uuid::Uuid;
 
 use crate::app::App;
 use crate::caller::{Seen, Witness};
@@ -15,6 +16,15 @@ use crate::http::{ClientAddress, RequestContext, problem};
 
 /// The longest path and user agent that are kept.
 const LENGTH: usize = 512;
+
+/// What a request without a credential was aimed at, as its handler found: it goes with the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Aim {
+    /// The product.
+    pub product: Uuid,
+    /// The kind of resource, and its id.
+    pub resource: (&'static str, Uuid),
+}
 
 /// Remembers what is worth remembering of a request.
 pub async fn remember(State(app): State<App>, mut request: Request, next: Next) -> Response {
@@ -62,12 +72,14 @@ pub async fn remember(State(app): State<App>, mut request: Request, next: Next) 
             .extensions()
             .get::<problem::Rejection>()
             .map_or("rejected", |rejection| rejection.code);
+        let aim = response.extensions().get::<Aim>();
+        let aimed_at = aim.map(|aim| (aim.resource.0.to_owned(), aim.resource.1.to_string()));
         let rejection = Rejection {
             organization: seen.map_or(app.organization, |seen| seen.organization),
             actor: seen.map_or(Actor::Anonymous, |seen| seen.actor),
-            product: seen.and_then(|seen| seen.product),
+            product: seen.and_then(|seen| seen.product).or(aim.map(|aim| aim.product)),
             method: method.to_string(),
-            resource: resource(&path, route.as_deref(), seen),
+            resource: aimed_at.or_else(|| resource(&path, route.as_deref(), seen)),
             path: cut(&path),
             route,
             status: status.as_u16(),
@@ -100,6 +112,7 @@ fn resource(path: &str, route: Option<&str>, seen: Option<Seen>) -> Option<(Stri
         "productId" => "product",
         "triggerId" => "trigger",
         "versionId" => "version",
+        "deliveryId" => "delivery",
         "knowledgeBaseId" => "knowledge_base",
         "executionId" => "execution",
         _ if route.contains("/api-tokens/") => "api_token",

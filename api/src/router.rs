@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::record::remember;
 use crate::{
     admin, agent, api_token, audit_log, event, execution, file, integration, knowledge_base,
-    product, search, service, session, trigger, user, workflow,
+    product, search, service, session, trigger, user, webhook, workflow,
 };
 
 /// How the routes are dressed.
@@ -90,9 +90,14 @@ pub fn document() -> utoipa::openapi::OpenApi {
     let routes = OpenApiRouter::with_openapi(Document::openapi())
         .merge(ordinary())
         .merge(session::sign_in_router())
+        .merge(webhook::router())
         .merge(long(0))
         .merge(service::router());
     let (_, mut document) = routes.split_for_parts();
+    // In the document a parameter that holds slashes looks like any other.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths =
+        paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     document.info.version = env!("CARGO_PKG_VERSION").to_owned();
     document
 }
@@ -122,8 +127,11 @@ pub fn build(app: App, dress: Dress) -> Result<Router, Unbuildable> {
     let ready = |router: OpenApiRouter<App>| {
         gated(router).layer(from_fn_with_state(app.clone(), wait_for_position))
     };
+    let webhooks = ready(webhook::router())
+        .layer(from_fn_with_state(time_limit.clone(), within))
+        .layer(body_limit(commands::MAX_DELIVERY_BYTES, dress.timeout));
     let long = ready(long(app.upload_limit)).layer(body_limit(dress.body_limit, dress.timeout));
-    let api = limited(quick(ready(ordinary())).merge(long), &dress.limit)
+    let api = limited(quick(ready(ordinary())).merge(long).merge(webhooks), &dress.limit)
         .merge(limited(quick(ready(session::sign_in_router())), &dress.sign_in_limit))
         .layer(from_fn_with_state(app.clone(), remember));
     let metrics = dress.metrics.clone();

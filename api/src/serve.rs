@@ -393,6 +393,7 @@ async fn start_policies(app: App, stop: CancellationToken) -> Option<Policies> {
         deleted_products: unfinished.deleted_products,
         deleted_knowledge_bases: unfinished.deleted_knowledge_bases,
         integrations: unfinished.integrations,
+        deliveries: unfinished.deliveries,
         schedules: unfinished
             .schedules
             .into_iter()

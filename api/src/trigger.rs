@@ -5,14 +5,17 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use commands::{Done, NewExecution, NewTrigger, TriggerReplacement};
 use domain::Timestamp;
+use domain::delivery::DeliveryError;
 use domain::trigger::{Setting, TriggerKind};
 use eventlog::StreamId;
-use projections::agent;
+use projections::execution::SealedPayload;
 use projections::trigger::{self, Trigger};
-use serde::{Deserialize, Serialize};
+use projections::{agent, delivery};
+use secrecy::SecretString;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -44,11 +47,13 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list_manual_triggers))
         .routes(routes!(create_trigger))
         .routes(routes!(get_trigger, replace_trigger, delete_trigger))
+        .routes(routes!(rotate_secret))
+        .routes(routes!(list_deliveries))
 }
 
 /// The routes of triggers that may wait for an execution.
 pub fn long_router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(execute_trigger))
+    OpenApiRouter::new().routes(routes!(execute_trigger)).routes(routes!(replay_delivery))
 }
 
 /// What starts an execution of an agent's version.
@@ -58,7 +63,7 @@ struct TriggerDetails {
     id: Uuid,
     /// Its id in the manifest, or one like it where it was made later.
     key: String,
-    /// What it listens to: `manual`, `schedule` or `event`.
+    /// What it listens to: `manual`, `schedule`, `event` or `webhook`.
     #[serde(rename = "type")]
     kind: String,
     /// It may fire.
@@ -76,6 +81,8 @@ struct TriggerDetails {
     version_id: Uuid,
     /// The product.
     product_id: Uuid,
+    /// Of a webhook: where deliveries come in, and whether they can be verified.
+    webhook: Option<WebhookDoor>,
     /// When it fires next; a manual trigger never does by itself, nor does one that does not listen.
     #[schema(format = DateTime)]
     next_firing_at: Option<String>,
@@ -93,6 +100,24 @@ struct TriggerDetails {
     /// When it was last changed.
     #[schema(format = DateTime)]
     updated_at: String,
+}
+
+/// Where deliveries come in.
+#[derive(Debug, Serialize, ToSchema)]
+struct WebhookDoor {
+    /// What stands behind `/api/webhook/`.
+    path: String,
+    /// The whole path.
+    #[schema(example = "/api/webhook/acme/push")]
+    url: String,
+    /// The secret, masked but for its end; none where there is none of its own.
+    #[schema(example = "••••1234")]
+    secret: Option<String>,
+    /// Until then the secret before this one is good, too.
+    #[schema(format = DateTime)]
+    previous_secret_until: Option<String>,
+    /// Why deliveries are refused, for people; none where they are not.
+    problem: Option<String>,
 }
 
 /// What became of an instant of a schedule, or of an event.
@@ -147,17 +172,36 @@ struct TriggerSettings {
     /// Of a schedule: nothing fires from then on.
     #[schema(format = DateTime)]
     end: Option<String>,
-    /// Of an event trigger: which events of the product start the agent, in CEL. It sees `event` and
-    /// `trigger`.
+    /// Of an event trigger: which events of the product start the agent, in CEL, which sees `event` and
+    /// `trigger`. Of a webhook: which deliveries do, in CEL, which sees `config` and `trigger` (with
+    /// `headers`, `body`, `delivery_id`).
     #[schema(rename = "match", example = "event.type == 'file.indexed.v1'", max_length = 4096)]
     filter: Option<String>,
     /// Of an event trigger: an event at the end of this many executions that events started, one because
     /// of the other, starts none.
     #[schema(minimum = 1, maximum = 16, default = 4)]
     max_depth: Option<u32>,
-    /// Of a schedule or an event trigger: the input of its executions, in which `{"cel": …}` and
-    /// `{"template": …}` see `config`, `trigger` and, of an event trigger, `event`. Without it a schedule
-    /// gives `{}`, and an event trigger `{"event": …}` where the agent's inputs know an `event`.
+    /// Of a webhook: where deliveries come in, below `/api/webhook/`; a path that nobody can guess without
+    /// it. A path is exact, and there once in the instance.
+    #[schema(example = "acme/push", max_length = 200)]
+    path: Option<String>,
+    /// Of a webhook: how deliveries are verified.
+    #[schema(inline)]
+    verify: Option<Verify>,
+    /// Of a webhook: the secret that they are verified by. It is shown masked only, and stays as it is
+    /// where it is left out of a replacement.
+    #[schema(write_only, max_length = 1024)]
+    secret: Option<String>,
+    /// Of `hmac-sha256` and `token`: the header that is looked at.
+    #[schema(example = "X-Signature")]
+    header: Option<String>,
+    /// Of a webhook: where the id of a delivery stands, if its sender has no custom of its own: a header, or a
+    /// JSON pointer into the body.
+    #[schema(example = "/id")]
+    delivery_id: Option<String>,
+    /// The input of its executions, in which `{"cel": …}` and `{"template": …}` see `config`, `trigger` and, of
+    /// an event trigger, `event`. Without it a schedule gives `{}`, an event trigger `{"event": …}` where the
+    /// agent's inputs know an `event`, and a webhook the body that was delivered.
     #[schema(value_type = Option<Object>)]
     input: Option<Value>,
 }
@@ -169,6 +213,21 @@ enum TriggerType {
     Manual,
     Schedule,
     Event,
+    Webhook,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "only documents what a configuration may hold")]
+enum Verify {
+    None,
+    Github,
+    Gitlab,
+    Bitbucket,
+    StandardWebhooks,
+    HmacSha256,
+    Basic,
+    Token,
 }
 
 #[derive(ToSchema)]
@@ -196,8 +255,15 @@ struct SentTrigger {
     #[serde(rename = "type")]
     kind: String,
     enabled: Option<bool>,
+    #[serde(default, deserialize_with = "secret")]
+    secret: Option<SecretString>,
     #[serde(flatten)]
     configuration: Map<String, Value>,
+}
+
+/// A secret, kept out of whatever prints.
+fn secret<'de, D: Deserializer<'de>>(input: D) -> Result<Option<SecretString>, D::Error> {
+    Ok(Option::<String>::deserialize(input)?.map(SecretString::from))
 }
 
 impl SentTrigger {
@@ -213,19 +279,82 @@ impl SentTrigger {
             Some(kind) => refuse(
                 "trigger_type_not_available",
                 format!(
-                    "triggers of type `{}` are not available in this version: use manual, schedule or event",
+                    "triggers of type `{}` are not available in this version: use manual, schedule, event or webhook",
                     kind.as_str()
                 ),
             ),
             None => refuse(
                 "trigger_type_unknown",
                 format!(
-                    "there is no trigger of type `{}`: use manual, schedule or event",
+                    "there is no trigger of type `{}`: use manual, schedule, event or webhook",
                     self.kind
                 ),
             ),
         }
     }
+}
+
+/// The most seconds that a secret stays good which was exchanged: a week.
+const MAX_GRACE_SECONDS: u32 = 604_800;
+
+/// By what deliveries are to be verified.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Rotation {
+    /// The new secret; one is made without it.
+    #[serde(default, deserialize_with = "secret")]
+    #[schema(value_type = Option<String>, write_only, max_length = 1024)]
+    secret: Option<SecretString>,
+    /// For so long the one before is good, too: a week at most.
+    #[schema(maximum = 604800, default = 0)]
+    grace_seconds: Option<u32>,
+}
+
+/// A trigger with another secret.
+#[derive(Debug, Serialize, ToSchema)]
+struct RotatedTrigger {
+    /// The new secret where it was made here: it is shown this once.
+    secret: Option<String>,
+    /// The trigger.
+    trigger: TriggerDetails,
+}
+
+/// How a delivery is to be worked on again.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Replay {
+    /// The version that is to run; the one that the trigger starts without it.
+    version_id: Option<Uuid>,
+}
+
+/// What was delivered to a webhook.
+#[derive(Debug, Serialize, ToSchema)]
+struct DeliveryDetails {
+    /// Its id.
+    id: Uuid,
+    /// The id that its sender gave it.
+    delivery_id: Option<String>,
+    /// The headers that matter; none when they were erased.
+    #[schema(value_type = Option<Object>)]
+    headers: Value,
+    /// How it was verified.
+    verify: String,
+    /// How long its body is, in bytes.
+    size: u64,
+    /// `received` (it is worked on next), `started`, `filtered` (the trigger does not want it) or `failed`.
+    status: String,
+    /// The execution that it started.
+    execution_id: Option<Uuid>,
+    /// Why it failed, for programs.
+    code: Option<String>,
+    /// Why it failed, for people; none when it was erased.
+    message: Option<String>,
+    /// When it came in.
+    #[schema(format = DateTime)]
+    received_at: String,
+    /// When it was worked on.
+    #[schema(format = DateTime)]
+    settled_at: Option<String>,
 }
 
 /// What is to be executed.
@@ -265,6 +394,7 @@ async fn details(app: &App, trigger: Trigger) -> Result<TriggerDetails, Problem>
     };
     let listening = trigger.enabled && active == Some((version_id, true));
     let next_firings = if listening { next_firings(&trigger) } else { Vec::new() };
+    let webhook = webhook_door(app, &trigger).await?;
     let Trigger { id, organization, product, .. } = trigger;
     let mut last_outcome = None;
     if let Some(outcome) = trigger.last_outcome {
@@ -295,6 +425,7 @@ async fn details(app: &App, trigger: Trigger) -> Result<TriggerDetails, Problem>
         agent_id: trigger.agent,
         version_id,
         product_id: product,
+        webhook,
         next_firing_at: next_firings.first().cloned(),
         next_firings,
         last_firing_at: trigger.last_firing_at,
@@ -302,6 +433,30 @@ async fn details(app: &App, trigger: Trigger) -> Result<TriggerDetails, Problem>
         created_at: trigger.created_at,
         updated_at: trigger.updated_at,
     })
+}
+
+/// Where the deliveries of a trigger come in, if it is a webhook.
+async fn webhook_door(app: &App, trigger: &Trigger) -> Result<Option<WebhookDoor>, Problem> {
+    let Ok(Setting::Webhook(webhook)) = Setting::parse(trigger.kind, &trigger.configuration) else {
+        return Ok(None);
+    };
+    let path = app.commands.webhook_path(trigger.id, &webhook);
+    let (mut secret, mut previous_secret_until) = (None, None);
+    if let Some(known) = &trigger.secret {
+        secret =
+            app.commands.masked_secret(trigger.organization, trigger.id, &known.current).await?;
+        let now = Timestamp::from(Utc::now());
+        let previous = known.previous.as_ref().map(|(_, until)| *until);
+        previous_secret_until =
+            previous.filter(|until| now < *until).map(|until| until.to_string());
+    }
+    let needs_one = webhook.verify.needs_secret() && secret.is_none();
+    let problem = (needs_one && !app.commands.inherits_secret(trigger.id).await?).then(|| {
+        "deliveries are refused: there is no secret to verify them with; set one with PUT on this trigger"
+            .to_owned()
+    });
+    let url = format!("/api/webhook/{path}");
+    Ok(Some(WebhookDoor { path, url, secret, previous_secret_until, problem }))
 }
 
 /// The firings to come of a trigger, if it listens to the clock.
@@ -331,8 +486,8 @@ async fn details_after(
 
 /// Make a trigger of an agent
 ///
-/// Beside those of its manifests: it starts the agent by hand, by the clock, or because of an event,
-/// whatever version is the active one.
+/// Beside those of its manifests: it starts the agent by hand, by the clock, because of an event, or when
+/// something is delivered, whatever version is the active one.
 #[utoipa::path(post, path = "/api/agent-base/{id}/triggers", tag = "Triggers",
     extensions(("x-access" = json!(Right::WriteAgents))),
     params(("id" = Uuid, Path), IdempotencyKeyParam), request_body = TriggerSettings,
@@ -351,9 +506,9 @@ async fn create_trigger(
     let is_manual = |kind| kind == TriggerKind::Manual;
     let others = app.read(|db| trigger::of_version(db, agent, found.version_id))?;
     let siblings = others.iter().filter(|other| is_manual(other.kind) == is_manual(kind)).count();
-    let SentTrigger { enabled, configuration, .. } = sent;
+    let SentTrigger { enabled, configuration, secret, .. } = sent;
     let enabled = enabled.unwrap_or(true);
-    let new = NewTrigger { agent, kind, enabled, configuration, siblings };
+    let new = NewTrigger { agent, kind, enabled, configuration, secret, siblings };
     let done = app.commands.create_trigger(new, &ask).await?;
     let position = app.applied(&done).await?;
     let id = done.stream_id().unwrap_or_default();
@@ -385,8 +540,8 @@ async fn replace_trigger(
     let (sent, bytes) = (body.read()?, body.bytes);
     let kind = sent.kind()?;
     let ask = circumstances.ask(&app, &caller, Some(found.product), &[&bytes]).await?;
-    let SentTrigger { enabled, configuration, .. } = sent;
-    let new = TriggerReplacement { kind, enabled, configuration };
+    let SentTrigger { enabled, configuration, secret, .. } = sent;
+    let new = TriggerReplacement { kind, enabled, configuration, secret };
     let done = app.commands.replace_trigger(id, new, &ask).await?;
     let position = app.applied(&done).await?;
     let (trigger, etag) = details_after(&app, &done, id).await?;
@@ -394,6 +549,138 @@ async fn replace_trigger(
         .etag(&etag)
         .position(position)
         .replayed(done.replayed))
+}
+
+/// Exchange the secret of a webhook
+///
+/// From now on deliveries are verified by the new secret; for `grace_seconds` those by the one before are
+/// accepted, too. Without a `secret` one is made, and answered this once.
+#[utoipa::path(post, path = "/api/agent-base/triggers/{triggerId}/rotate-secret", tag = "Triggers",
+    extensions(("x-access" = json!(Right::WriteAgents))),
+    params(("triggerId" = Uuid, Path), IdempotencyKeyParam, IfMatchParam),
+    request_body = Option<Rotation>,
+    responses((status = 200, description = "The trigger as it is now", body = Envelope<RotatedTrigger>), WriteFailures))]
+async fn rotate_secret(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path(id): Path<Uuid>,
+    body: OptionalJson<Rotation>,
+) -> Result<Reply<RotatedTrigger>, Problem> {
+    let found = find_active(&app, &caller, id)?;
+    let Rotation { secret, grace_seconds } = body.read()?;
+    let grace = grace_seconds.unwrap_or(0);
+    if grace > MAX_GRACE_SECONDS {
+        let message = format!("`grace_seconds` is at most {MAX_GRACE_SECONDS}: a week");
+        let fault = FieldError::new("/grace_seconds", "out_of_range", message.clone());
+        return Err(Problem::invalid("invalid_body", message).with_error(fault));
+    }
+    let ask = circumstances.ask(&app, &caller, Some(found.product), &[body.bytes()]).await?;
+    let grace = TimeDelta::seconds(i64::from(grace));
+    let rotated = app.commands.rotate_secret(id, secret, grace, &ask).await?;
+    let position = app.applied(&rotated.done).await?;
+    let (trigger, etag) = details_after(&app, &rotated.done, id).await?;
+    let shown = RotatedTrigger { secret: rotated.made, trigger };
+    Ok(Reply::ok("Secret exchanged", shown)
+        .etag(&etag)
+        .position(position)
+        .replayed(rotated.done.replayed)
+        .secret())
+}
+
+/// List what was delivered to a webhook
+///
+/// Newest first, each with what became of it.
+#[utoipa::path(get, path = "/api/agent-base/triggers/{triggerId}/deliveries", tag = "Triggers",
+    extensions(("x-access" = json!(Right::ReadExecutions))),
+    params(("triggerId" = Uuid, Path), PageParams, MinPositionParam),
+    responses((status = 200, description = "The deliveries", body = ListEnvelope<DeliveryDetails>), ReadFailures))]
+async fn list_deliveries(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    query: ListQuery<NoFilters>,
+) -> Result<ListReply<DeliveryDetails>, Problem> {
+    find_active(&app, &caller, id)?;
+    let window = window(&query)?;
+    let listing = app.read(|db| delivery::of_trigger(db, id, window))?;
+    let total = total(&query, &listing);
+    let mut shown = Vec::with_capacity(listing.items.len());
+    for item in listing.items {
+        shown.push(delivery_details(&app, item).await?);
+    }
+    Ok(query.reply("Deliveries", shown, total))
+}
+
+/// A delivery as it is answered: with what its sender called it, and why it failed.
+async fn delivery_details(
+    app: &App,
+    delivery: delivery::Delivery,
+) -> Result<DeliveryDetails, Problem> {
+    let stream = StreamId::new("delivery", delivery.id);
+    let open = async |sealed: &Option<SealedPayload>, field: &str| {
+        let Some(sealed) = sealed else { return Ok(None) };
+        let (organization, product) = (delivery.organization, delivery.product);
+        let opened = app
+            .commands
+            .open_payload(
+                organization,
+                product,
+                &stream,
+                &sealed.event_type,
+                field,
+                &sealed.payload,
+            )
+            .await;
+        opened.map(|text| text.map(|text| String::from_utf8_lossy(&text).into_owned()))
+    };
+    let content = open(&delivery.content, "content").await?;
+    let mut content: Value =
+        content.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let message = open(&delivery.error, "error").await?;
+    Ok(DeliveryDetails {
+        id: delivery.id,
+        delivery_id: content["id"].as_str().map(str::to_owned),
+        headers: content["headers"].take(),
+        verify: delivery.verify,
+        size: delivery.size,
+        status: delivery.status,
+        execution_id: delivery.execution,
+        code: delivery.code,
+        message,
+        received_at: delivery.received_at,
+        settled_at: delivery.settled_at,
+    })
+}
+
+/// Deliver once more
+///
+/// Starts an execution with what was delivered, as the trigger says now: of the version that it starts, or of the
+/// one that is named. What became of the delivery before stays as it was. The body may be left out.
+#[utoipa::path(post, path = "/api/agent-base/triggers/{triggerId}/deliveries/{deliveryId}/replay", tag = "Triggers",
+    extensions(("x-access" = json!(Right::Execute))),
+    params(("triggerId" = Uuid, Path), ("deliveryId" = Uuid, Path), Wait, IdempotencyKeyParam),
+    request_body = Option<Replay>,
+    responses((status = 202, description = "It will be run", body = Envelope<AcceptedExecution>),
+              (status = 200, description = "It has ended", body = Envelope<Execution>), WriteFailures))]
+async fn replay_delivery(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path((id, delivery)): Path<(Uuid, Uuid)>,
+    Query(wait): Query<Wait>,
+    body: OptionalJson<Replay>,
+) -> Result<Response, Problem> {
+    let found = find_active(&app, &caller, id)?;
+    let known = app.read(|db| delivery::get(db, delivery))?;
+    if known.is_none_or(|known| known.trigger != id) {
+        return Err(commands::Error::refused(&DeliveryError::NotFound).into());
+    }
+    let wait = wait.time()?;
+    let Replay { version_id } = body.read()?;
+    let ask = circumstances.ask(&app, &caller, Some(found.product), &[body.bytes()]).await?;
+    let done = app.commands.replay_delivery(id, delivery, version_id, &ask).await?;
+    accepted::answer(&app, &done, wait).await
 }
 
 /// Delete a trigger

@@ -96,6 +96,7 @@ impl Commands {
         // What would be refused claims nothing either.
         Agent::Missing.decide(install.clone()).map_err(|refusal| Error::refused(&refusal))?;
         self.take_manifest(ask.metadata.product.unwrap_or_default(), &manifest, ask).await?;
+        self.take_webhook_paths(agent, &manifest, ask).await?;
         let done = self.execute::<Agent>(agent, install, ask).await?;
         self.complete_agent(done.stream_id().unwrap_or(agent)).await?;
         Ok(done)
@@ -141,6 +142,7 @@ impl Commands {
             };
             self.take_manifest(ask.metadata.product.unwrap_or_default(), &new.manifest, ask)
                 .await?;
+            self.take_webhook_paths(agent, &new.manifest, ask).await?;
             match self.decide::<Agent>(&stream, (state, sequence), publish(config), ask).await {
                 Err(Error::Conflict) if races < MOST_RACES => races += 1,
                 outcome => break outcome?,
@@ -289,6 +291,7 @@ impl Commands {
                         kind: trigger.kind,
                         enabled: trigger.enabled,
                         configuration: trigger.configuration,
+                        secret: None,
                     }),
                     (Trigger::Active(_), true) => TriggerCommand::Delete,
                     _ => continue,

@@ -17,7 +17,7 @@ use crate::execute::decode_event;
 use crate::{Ask, Commands, Error};
 
 /// How long a claim waits for its holder.
-const PATIENCE: TimeDelta = TimeDelta::seconds(60);
+pub(crate) const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 
 impl Commands {
     /// Takes an e-mail address for a user. Taking one's own again changes nothing.

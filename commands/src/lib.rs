@@ -26,6 +26,7 @@ mod token_usage;
 pub mod tools;
 mod trigger;
 mod user;
+mod webhook;
 
 pub use access_log::{PendingRejections, Rejection};
 pub use actor::{Actor, Ask};
@@ -40,5 +41,6 @@ pub use instance::{Boot, FirstAdmin};
 pub use integration::{IntegrationChange, NewIntegration, OpenIntegration, secret_field};
 pub use session::{Claims, Grant, Refreshed, SessionKeys};
 pub use token_usage::{PendingUses, Usage};
-pub use trigger::{NewTrigger, TriggerReplacement};
+pub use trigger::{NewTrigger, Rotated, TriggerReplacement};
 pub use user::{NewUser, PASSWORD_MAX, PASSWORD_MIN, UserChange};
+pub use webhook::{BadDelivery, GoodDelivery, Hook, MAX_DELIVERY_BYTES};

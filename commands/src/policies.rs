@@ -6,6 +6,7 @@
 //! is read off the read models at the start, and the log is followed from there.
 
 mod completion;
+mod delivery;
 mod erasure;
 mod ingestion;
 mod listening;
@@ -31,6 +32,7 @@ use uuid::Uuid;
 use crate::tools::Tools;
 use crate::{Actor, Commands, Error};
 use completion::Completion;
+use delivery::Deliveries;
 use erasure::Erasure;
 use ingestion::Ingestion;
 use reaction::Reactions;
@@ -67,6 +69,8 @@ pub struct Pending {
     pub deleted_knowledge_bases: Vec<Uuid>,
     /// Integrations with data keys that they have given up.
     pub integrations: Vec<Uuid>,
+    /// Deliveries that were not worked on, with their products.
+    pub deliveries: Vec<(Uuid, Uuid)>,
     /// Triggers that listen to the clock, or would if they were enabled.
     pub schedules: Vec<PendingSchedule>,
     /// Triggers that listen to events, or would if they were enabled.
@@ -164,6 +168,7 @@ pub struct Policies {
     stop: watch::Sender<bool>,
     follower: tokio::task::JoinHandle<()>,
     completion: Arc<Completion>,
+    deliveries: Arc<Deliveries>,
     erasure: Arc<Erasure>,
     ingestion: Arc<Ingestion>,
     runner: Arc<Runner>,
@@ -183,6 +188,7 @@ impl Policies {
     ) -> Policies {
         let worker = Uuid::now_v7();
         let completion = Completion::start(commands.clone(), contents.clone());
+        let deliveries = Deliveries::start(commands.clone());
         let erasure = Erasure::start(commands.clone(), contents.clone());
         let ingestion = Ingestion::start(commands.clone(), embedder, worker);
         let runner = Runner::start(commands.clone(), knowledge, tools, worker);
@@ -192,6 +198,7 @@ impl Policies {
         let follower = Follower {
             commands,
             completion: completion.clone(),
+            deliveries: deliveries.clone(),
             erasure: erasure.clone(),
             ingestion: ingestion.clone(),
             runner: runner.clone(),
@@ -200,7 +207,17 @@ impl Policies {
             position: pending.position,
         };
         let follower = tokio::spawn(follower.run(pending, stopped));
-        Policies { stop, follower, completion, erasure, ingestion, runner, schedules, reactions }
+        Policies {
+            stop,
+            follower,
+            completion,
+            deliveries,
+            erasure,
+            ingestion,
+            runner,
+            schedules,
+            reactions,
+        }
     }
 
     /// Takes nothing new on and lets running steps finish, each for a bounded time. What was not
@@ -212,6 +229,7 @@ impl Policies {
             self.schedules.stop(),
             self.reactions.stop(),
             self.completion.stop(),
+            self.deliveries.stop(),
             self.erasure.stop(),
             self.ingestion.stop(),
             self.runner.stop()
@@ -223,6 +241,7 @@ impl Policies {
 struct Follower {
     commands: Commands,
     completion: Arc<Completion>,
+    deliveries: Arc<Deliveries>,
     erasure: Arc<Erasure>,
     ingestion: Arc<Ingestion>,
     runner: Arc<Runner>,
@@ -237,6 +256,9 @@ impl Follower {
         pending.executions.into_iter().for_each(|execution| self.runner.add(None, execution));
         pending.products.into_iter().for_each(|product| self.completion.add_product(product));
         pending.agents.into_iter().for_each(|agent| self.completion.add_agent(agent));
+        for (delivery, product) in pending.deliveries {
+            self.deliveries.add(Some(product), delivery);
+        }
         pending.users.into_iter().for_each(|user| self.erasure.add_user(user));
         for product in pending.deleted_products {
             self.erasure.add_product(product);
@@ -293,6 +315,7 @@ impl Follower {
             "execution.requested.v1" | "execution.continued.v1" | "execution.waiting.v1" => {
                 self.runner.add(event.product, id);
             }
+            "delivery.received.v1" => self.deliveries.add(event.product, id),
             "product.created.v1" => self.completion.add_product(id),
             "agent.installed.v1" | "agent.version_published.v1" => {
                 self.completion.add_agent(id);

@@ -3,16 +3,23 @@
 //! The rule of this file: what a trigger listens to is read by [`Setting::parse`] before it is
 //! stored, and an input that nobody computes must fit the manifest of the version that it starts.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::{TimeDelta, Utc};
 use domain::agent::{Agent, AgentError, Installation};
 use domain::expression::holds_expression;
 use domain::manifest::MAX_TRIGGERS;
+use domain::trigger::webhook::Verify;
 use domain::trigger::{
-    Setting, Trigger, TriggerCommand, TriggerDetails, TriggerError, TriggerKind,
+    Setting, Trigger, TriggerCommand, TriggerDetails, TriggerError, TriggerKind, TriggerSecret,
 };
-use domain::{InvalidDocument, Object};
+use domain::{Fault, InvalidDocument, Object, Sealed, Timestamp};
 use eventlog::StreamId;
+use secrecy::{ExposeSecret, SecretString};
 use uuid::Uuid;
 
+use crate::seal::product_key;
+use crate::webhook::{SECRET, SECRET_SET, check_secret, webhook_of};
 use crate::{Ask, Commands, Done, Error};
 
 /// A trigger that is to be made.
@@ -25,6 +32,8 @@ pub struct NewTrigger {
     pub enabled: bool,
     /// What its kind needs to know.
     pub configuration: Object,
+    /// Of a webhook: by what deliveries are verified.
+    pub secret: Option<SecretString>,
     /// How many of the same sort, manual or listening, start the agent's active version.
     pub siblings: usize,
 }
@@ -37,13 +46,37 @@ pub struct TriggerReplacement {
     pub enabled: Option<bool>,
     /// What its kind needs to know, whole.
     pub configuration: Object,
+    /// Of a webhook: by what deliveries are verified; as before without it.
+    pub secret: Option<SecretString>,
+}
+
+/// A secret that was replaced.
+pub struct Rotated {
+    /// What was stored.
+    pub done: Done,
+    /// The new secret, where it was made here: it is shown this once.
+    pub made: Option<String>,
+}
+
+/// How long a secret that was replaced stays good at most.
+const MAX_GRACE: TimeDelta = TimeDelta::days(7);
+
+/// A secret that nobody can guess, in the form that its scheme has.
+fn new_secret(how: &Verify) -> Result<String, Error> {
+    let mut bytes = zeroize::Zeroizing::new([0_u8; 32]);
+    crate::secrets::fill_random(bytes.as_mut_slice())?;
+    Ok(match how {
+        Verify::StandardWebhooks => format!("whsec_{}", STANDARD.encode(*bytes)),
+        _ => hex::encode(*bytes),
+    })
 }
 
 impl Commands {
     /// Makes a trigger of an installed agent.
     ///
     /// # Errors
-    /// The agent is gone, has enough triggers, or the configuration is not valid.
+    /// The agent is gone, has enough triggers, the configuration is not valid, a secret that it needs is
+    /// missing, or its path is taken.
     pub async fn create_trigger(&self, new: NewTrigger, ask: &Ask) -> Result<Done, Error> {
         let trigger = ask.new_id("trigger");
         if let Some(done) = self.done_before(&StreamId::new("trigger", trigger), ask).await? {
@@ -54,7 +87,9 @@ impl Commands {
             return Err(Error::refused(&TriggerError::TooMany));
         }
         let (agent, version) = (new.agent, installation.version_id);
-        self.check_setting(agent, version, new.kind, &new.configuration).await?;
+        let setting = self.check_setting(agent, version, new.kind, &new.configuration).await?;
+        check_secret_of(&setting, new.secret.as_ref(), false)?;
+        let secret = self.seal_secret(trigger, new.secret.as_ref(), ask).await?;
         let tail = trigger.simple().to_string();
         let details = TriggerDetails {
             agent: new.agent,
@@ -64,20 +99,30 @@ impl Commands {
             kind: new.kind,
             enabled: new.enabled,
             configuration: new.configuration,
+            secret: secret.map(TriggerSecret::first),
         };
+        if let Setting::Webhook(webhook) = &setting
+            && let Some(path) = &webhook.path
+        {
+            self.take_path_of(trigger, &details, path, ask).await?;
+        }
         self.execute::<Trigger>(trigger, TriggerCommand::Create(details), ask).await
     }
 
     /// Replaces what a trigger listens to, and switches it on or off.
     ///
     /// # Errors
-    /// There is none of that id, it is of another type, or the configuration is not valid.
+    /// There is none of that id, it is of another type, the configuration is not valid, a secret that it
+    /// needs is missing, or its path is taken.
     pub async fn replace_trigger(
         &self,
         trigger: Uuid,
         new: TriggerReplacement,
         ask: &Ask,
     ) -> Result<Done, Error> {
+        if let Some(done) = self.done_before(&StreamId::new("trigger", trigger), ask).await? {
+            return Ok(done);
+        }
         let known = self.active_trigger(trigger).await?;
         // What was accepted before is not judged again: it may be switched off, at least.
         if known.kind == new.kind && known.configuration != new.configuration {
@@ -85,11 +130,74 @@ impl Commands {
                 Some(version) => version,
                 None => self.installation_of(known.agent).await?.version_id,
             };
-            self.check_setting(known.agent, version, new.kind, &new.configuration).await?;
+            let setting =
+                self.check_setting(known.agent, version, new.kind, &new.configuration).await?;
+            check_secret_of(&setting, new.secret.as_ref(), known.secret.is_some())?;
+            if let Setting::Webhook(webhook) = &setting
+                && let Some(path) = &webhook.path
+            {
+                self.take_path_of(trigger, &known, path, ask).await?;
+            }
+        } else if let Some(webhook) = webhook_of(&known).filter(|_| known.kind == new.kind) {
+            let setting = Setting::Webhook(Box::new(webhook));
+            // A trigger that waits for its secret may be switched off, at least.
+            check_secret_of(&setting, new.secret.as_ref(), true)?;
+        } else if new.secret.is_some() && known.kind == new.kind {
+            check_secret_of(&Setting::Manual, new.secret.as_ref(), false)?;
         }
-        let TriggerReplacement { kind, enabled, configuration } = new;
-        let replace = TriggerCommand::Replace { kind, enabled, configuration };
-        self.execute::<Trigger>(trigger, replace, ask).await
+        let secret = match self.is_secret_of(trigger, &known, new.secret.as_ref(), ask).await? {
+            true => None,
+            false => self.seal_secret(trigger, new.secret.as_ref(), ask).await?,
+        };
+        let TriggerReplacement { kind, enabled, configuration, .. } = new;
+        let replace = TriggerCommand::Replace { kind, enabled, configuration, secret };
+        let done = self.execute::<Trigger>(trigger, replace, ask).await?;
+        let old = webhook_of(&known).and_then(|webhook| webhook.path);
+        if let (Some(old), Trigger::Active(now)) =
+            (old, self.load::<Trigger>(&done.stream).await?.0)
+            && webhook_of(&now).and_then(|webhook| webhook.path).as_ref() != Some(&old)
+        {
+            self.release_path_of(trigger, &old, ask).await?;
+        }
+        Ok(done)
+    }
+
+    /// Lets deliveries of a webhook be verified by another secret. For so long, at most a week, the one
+    /// before is good, too. Without a secret one is made.
+    ///
+    /// # Errors
+    /// There is none of that id, it is no webhook that verifies, or the secret does not fit it.
+    pub async fn rotate_secret(
+        &self,
+        trigger: Uuid,
+        secret: Option<SecretString>,
+        grace: TimeDelta,
+        ask: &Ask,
+    ) -> Result<Rotated, Error> {
+        let known = self.active_trigger(trigger).await?;
+        let webhook = webhook_of(&known).filter(|webhook| webhook.verify.needs_secret());
+        let webhook = webhook.ok_or_else(|| Error::refused(&TriggerError::NoSecret))?;
+        let made = match &secret {
+            Some(_) => None,
+            None if webhook.verify == Verify::Basic => {
+                let setting = Setting::Webhook(Box::new(webhook.clone()));
+                return Err(check_secret_of(&setting, None, false)
+                    .err()
+                    .unwrap_or_else(|| Error::refused(&TriggerError::NoSecret)));
+            }
+            None => Some(new_secret(&webhook.verify)?),
+        };
+        let secret = secret.or_else(|| made.clone().map(SecretString::from));
+        check_secret_of(&Setting::Webhook(Box::new(webhook)), secret.as_ref(), false)?;
+        let grace = grace.clamp(TimeDelta::zero(), MAX_GRACE);
+        let until = (!grace.is_zero()).then(|| Timestamp::from(Utc::now() + grace));
+        let previous_until = known.secret.as_ref().and(until);
+        let Some(secret) = self.seal_secret(trigger, secret.as_ref(), ask).await? else {
+            return Err(Error::refused(&TriggerError::NoSecret));
+        };
+        let rotate = TriggerCommand::SetSecret { secret, previous_until };
+        let done = self.execute::<Trigger>(trigger, rotate, ask).await?;
+        Ok(Rotated { made: made.filter(|_| !done.replayed), done })
     }
 
     /// Removes a trigger.
@@ -123,7 +231,7 @@ impl Commands {
         version: Uuid,
         kind: TriggerKind,
         configuration: &Object,
-    ) -> Result<(), Error> {
+    ) -> Result<Setting, Error> {
         let setting = Setting::parse(kind, configuration).map_err(|faults| {
             Error::refused(&InvalidDocument {
                 code: "trigger_invalid",
@@ -133,16 +241,76 @@ impl Commands {
             })
         })?;
         let computed = setting.input().is_some_and(holds_expression);
-        if setting != Setting::Manual && !computed {
+        // Without an input, a webhook hands on what comes in.
+        let is_known = match &setting {
+            Setting::Manual => false,
+            Setting::Webhook(webhook) => webhook.input.is_some(),
+            _ => true,
+        };
+        if is_known && !computed {
             let manifest = self.manifest_of(agent, version).await?;
             let is_event = matches!(setting, Setting::Event { input: None, .. });
             if is_event && manifest.takes_event() {
-                return Ok(());
+                return Ok(setting);
             }
             manifest
                 .check_input(setting.input().cloned())
                 .map_err(|invalid| Error::refused(&invalid).within("/input"))?;
         }
-        Ok(())
+        Ok(setting)
     }
+
+    async fn seal_secret(
+        &self,
+        trigger: Uuid,
+        secret: Option<&SecretString>,
+        ask: &Ask,
+    ) -> Result<Option<Sealed>, Error> {
+        let Some(secret) = secret else { return Ok(None) };
+        let stream = StreamId::new("trigger", trigger);
+        let key = product_key(ask.metadata.product.unwrap_or_default());
+        let text = secret.expose_secret().as_bytes();
+        self.seal(&key, ask.organization(), &stream, SECRET_SET, SECRET, text).await.map(Some)
+    }
+
+    /// Whether a secret is the one that the trigger has.
+    async fn is_secret_of(
+        &self,
+        trigger: Uuid,
+        known: &TriggerDetails,
+        secret: Option<&SecretString>,
+        ask: &Ask,
+    ) -> Result<bool, Error> {
+        let (Some(known), Some(secret)) = (&known.secret, secret) else { return Ok(false) };
+        let known = self.open_secret(ask.organization(), trigger, &known.current).await?;
+        Ok(known.is_some_and(|known| *known == secret.expose_secret().as_bytes()))
+    }
+}
+
+/// Whether a secret fits what a trigger listens to.
+fn check_secret_of(
+    setting: &Setting,
+    secret: Option<&SecretString>,
+    has_one: bool,
+) -> Result<(), Error> {
+    let fault = |code, message: &str| Err(Fault::new("/secret", code, message));
+    let checked = match (setting, secret) {
+        (Setting::Webhook(webhook), Some(secret)) => {
+            check_secret(&webhook.verify, secret.expose_secret())
+        }
+        (Setting::Webhook(webhook), None) if webhook.verify.needs_secret() && !has_one => fault(
+            "secret_missing",
+            "`secret` is missing: deliveries are verified by it; `verify: none` accepts them from anybody",
+        ),
+        (Setting::Webhook(_), None) | (_, None) => Ok(()),
+        (_, Some(_)) => fault("field_unknown", "only a webhook has a `secret`: leave it out"),
+    };
+    checked.map_err(|fault| {
+        Error::refused(&InvalidDocument {
+            code: "trigger_invalid",
+            message: "the trigger is not valid: mend what `errors` lists, and send it again"
+                .to_owned(),
+            faults: vec![fault],
+        })
+    })
 }

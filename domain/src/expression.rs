@@ -59,6 +59,8 @@ pub enum Place {
     ScheduleInput,
     /// In the input that an event trigger gives.
     EventInput,
+    /// In the filter of a webhook trigger, and in the input that it gives.
+    Webhook,
 }
 
 impl Place {
@@ -71,7 +73,7 @@ impl Place {
             }
             Place::Key => &["input", "config", "trigger"],
             Place::Match => &["event", "trigger"],
-            Place::ScheduleInput => &["config", "trigger"],
+            Place::ScheduleInput | Place::Webhook => &["config", "trigger"],
             Place::EventInput => &["config", "trigger", "event"],
         }
     }

@@ -13,11 +13,13 @@ use crate::agent::{Installation, trigger_id};
 use crate::event;
 use crate::manifest::MAX_TRIGGERS;
 use crate::refusal::{Fault, Refusal, RefusalKind};
-use crate::values::Object;
+use crate::values::{Object, Sealed, Timestamp};
 
 pub mod setting;
+pub mod webhook;
 
 pub use setting::Setting;
+pub use webhook::Webhook;
 
 /// What has happened to a trigger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,15 @@ pub enum TriggerEvent {
         /// What its kind needs to know, whole.
         configuration: Object,
     },
+    /// Deliveries are verified by another secret.
+    #[serde(rename = "trigger.secret_set.v1")]
+    SecretSet {
+        /// The secret.
+        secret: Sealed,
+        /// Until then the one before is good, too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        previous_until: Option<Timestamp>,
+    },
     /// It listens again.
     #[serde(rename = "trigger.enabled.v1")]
     Enabled {},
@@ -69,6 +80,15 @@ pub enum TriggerCommand {
         enabled: Option<bool>,
         /// What its kind needs to know, whole.
         configuration: Object,
+        /// By which secret deliveries are verified; as before without it.
+        secret: Option<Sealed>,
+    },
+    /// Verify deliveries by another secret.
+    SetSecret {
+        /// The secret.
+        secret: Sealed,
+        /// Until then the one before is good, too.
+        previous_until: Option<Timestamp>,
     },
     /// Remove it because somebody says so.
     Remove {
@@ -117,6 +137,31 @@ pub struct TriggerDetails {
     pub enabled: bool,
     /// What its kind needs to know.
     pub configuration: Object,
+    /// By what deliveries are verified.
+    #[serde(default)]
+    pub secret: Option<TriggerSecret>,
+}
+
+/// By what deliveries are verified, sealed as field `secret` of `trigger.secret_set.v1`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TriggerSecret {
+    /// The secret.
+    pub current: Sealed,
+    /// The one before, and until when it is good.
+    pub previous: Option<(Sealed, Timestamp)>,
+}
+
+impl TriggerSecret {
+    /// A secret that is the first one.
+    pub fn first(current: Sealed) -> TriggerSecret {
+        TriggerSecret { current, previous: None }
+    }
+
+    /// The secrets that are good at a time, the newest one first.
+    pub fn good_at(&self, now: Timestamp) -> impl Iterator<Item = &Sealed> {
+        let previous = self.previous.iter().filter(move |(_, until)| now < *until);
+        std::iter::once(&self.current).chain(previous.map(|(secret, _)| secret))
+    }
 }
 
 impl TriggerDetails {
@@ -167,9 +212,12 @@ impl Trigger {
         use {TriggerCommand as Do, TriggerEvent as Did};
         match (self, command) {
             (Trigger::Missing, Do::Create(details)) => {
-                let TriggerDetails { agent, version_id, key, kind, enabled, configuration } =
+                let TriggerDetails { agent, version_id, key, kind, enabled, configuration, secret } =
                     details;
-                Ok(vec![Did::Created { agent, version_id, key, kind, enabled, configuration }])
+                let created = Did::Created { agent, version_id, key, kind, enabled, configuration };
+                let secret = secret
+                    .map(|secret| Did::SecretSet { secret: secret.current, previous_until: None });
+                Ok([Some(created), secret].into_iter().flatten().collect())
             }
             (Trigger::Active(known), Do::Create(details)) if *known == details => Ok(vec![]),
             (Trigger::Active(_) | Trigger::Deleted, Do::Create(_)) => {
@@ -177,12 +225,12 @@ impl Trigger {
             }
             (
                 Trigger::Missing | Trigger::Deleted,
-                Do::Replace { .. } | Do::Remove { .. } | Do::Delete,
+                Do::Replace { .. } | Do::SetSecret { .. } | Do::Remove { .. } | Do::Delete,
             ) => Err(TriggerError::NotFound),
             (Trigger::Active(known), Do::Replace { kind, .. }) if kind != known.kind => {
                 Err(TriggerError::OtherKind(known.kind))
             }
-            (Trigger::Active(known), Do::Replace { enabled, configuration, .. }) => {
+            (Trigger::Active(known), Do::Replace { enabled, configuration, secret, .. }) => {
                 let changed = (configuration != known.configuration)
                     .then_some(Did::Changed { configuration });
                 let switched = match (known.enabled, enabled) {
@@ -190,7 +238,16 @@ impl Trigger {
                     (true, Some(false)) => Some(Did::Disabled {}),
                     _ => None,
                 };
-                Ok([changed, switched].into_iter().flatten().collect())
+                let secret = secret.map(|secret| Did::SecretSet { secret, previous_until: None });
+                Ok([changed, secret, switched].into_iter().flatten().collect())
+            }
+            (Trigger::Active(known), Do::SetSecret { .. })
+                if known.kind != TriggerKind::Webhook =>
+            {
+                Err(TriggerError::NoSecret)
+            }
+            (Trigger::Active(_), Do::SetSecret { secret, previous_until }) => {
+                Ok(vec![Did::SecretSet { secret, previous_until }])
             }
             (Trigger::Active(known), Do::Remove { is_of_manifest: true })
                 if known.kind == TriggerKind::Manual =>
@@ -223,6 +280,9 @@ pub enum TriggerError {
         .0.as_str()
     )]
     OtherKind(TriggerKind),
+    /// It verifies nothing.
+    #[error("the trigger has no secret: only those of type `webhook` verify what comes in")]
+    NoSecret,
     /// Its agent could not be started by hand without it.
     #[error("every agent has this manual trigger: disable it instead")]
     Needed,
@@ -241,6 +301,7 @@ impl Refusal for TriggerError {
             TriggerError::NotManual => (RefusalKind::Conflict, "trigger_not_manual"),
             TriggerError::Disabled => (RefusalKind::Conflict, "trigger_disabled"),
             TriggerError::OtherKind(_) => (RefusalKind::Invalid, "trigger_type_fixed"),
+            TriggerError::NoSecret => (RefusalKind::Conflict, "trigger_without_secret"),
             TriggerError::Needed => (RefusalKind::Conflict, "trigger_needed"),
             TriggerError::TooMany => (RefusalKind::Conflict, "triggers_count"),
         }
@@ -285,11 +346,17 @@ impl Aggregate for Trigger {
                     kind,
                     enabled,
                     configuration,
+                    secret: None,
                 });
             }
             (_, TriggerEvent::Deleted {}) => *self = Trigger::Deleted,
             (Trigger::Active(details), TriggerEvent::Changed { configuration }) => {
                 details.configuration = configuration;
+            }
+            (Trigger::Active(details), TriggerEvent::SecretSet { secret, previous_until }) => {
+                let before = details.secret.take().map(|known| known.current);
+                details.secret =
+                    Some(TriggerSecret { current: secret, previous: before.zip(previous_until) });
             }
             (Trigger::Active(details), TriggerEvent::Enabled {}) => details.enabled = true,
             (Trigger::Active(details), TriggerEvent::Disabled {}) => details.enabled = false,

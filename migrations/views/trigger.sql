@@ -11,6 +11,8 @@ CREATE TABLE agent_trigger (
     type          TEXT NOT NULL,
     enabled       INTEGER NOT NULL,
     configuration TEXT NOT NULL,
+    -- Of a webhook: by what deliveries are verified, sealed.
+    secret        TEXT,
     last_firing_at TEXT,
     -- Of a schedule: which of its instants are settled, up to this sequence of its own stream; and what
     -- became of the newest one. Of an event trigger: what became of the newest event that it matched.

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod api_token;
 pub mod audit_log;
 mod columns;
+pub mod delivery;
 mod engine;
 mod error;
 pub mod execution;
@@ -44,6 +45,7 @@ pub fn read_models() -> Vec<Box<dyn ReadModel>> {
         Box::new(agent::Agents),
         Box::new(trigger::Triggers),
         Box::new(integration::Integrations),
+        Box::new(delivery::Deliveries),
         Box::new(execution::Executions),
         Box::new(audit_log::AuditLog),
     ]

@@ -3,8 +3,8 @@
 use domain::agent::trigger_id;
 use domain::reaction::ReactionEvent;
 use domain::schedule::firings::{FiringEvent, Firings};
-use domain::trigger::{TriggerEvent, TriggerKind};
-use domain::{Object, Timestamp};
+use domain::trigger::{TriggerEvent, TriggerKind, TriggerSecret};
+use domain::{Object, Sealed, Timestamp};
 use eventlog::RecordedEvent;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -41,6 +41,8 @@ pub struct Trigger {
     pub enabled: bool,
     /// What its kind needs to know.
     pub configuration: Object,
+    /// Of a webhook: by what deliveries are verified, as its stream sealed it.
+    pub secret: Option<TriggerSecret>,
     /// When it last fired.
     pub last_firing_at: Option<String>,
     /// Of a schedule: which of its instants are settled.
@@ -139,6 +141,9 @@ impl ReadModel for Triggers {
                 db.prepare_cached("UPDATE agent_trigger SET configuration = ?2 WHERE id = ?1")?
                     .execute([trigger, &serde_json::to_string(&configuration)?])?;
             }
+            TriggerEvent::SecretSet { secret, previous_until } => {
+                set_secret(db, trigger, secret, previous_until)?;
+            }
             TriggerEvent::Enabled {} => set_enabled(db, trigger, true)?,
             TriggerEvent::Disabled {} => set_enabled(db, trigger, false)?,
             TriggerEvent::Deleted {} => {
@@ -155,6 +160,24 @@ impl ReadModel for Triggers {
 fn set_enabled(db: &Connection, trigger: &str, enabled: bool) -> Result<(), Error> {
     db.prepare_cached("UPDATE agent_trigger SET enabled = ?2 WHERE id = ?1")?
         .execute(params![trigger, enabled])?;
+    Ok(())
+}
+
+/// Notes the secret, and the one before as long as it is good.
+fn set_secret(
+    db: &Connection,
+    trigger: &str,
+    current: Sealed,
+    previous_until: Option<Timestamp>,
+) -> Result<(), Error> {
+    let known: Option<TriggerSecret> = db
+        .prepare_cached("SELECT secret FROM agent_trigger WHERE id = ?1")?
+        .query_row([trigger], |row| optional_json(row, 0))
+        .optional()?
+        .flatten();
+    let previous = known.map(|known| known.current).zip(previous_until);
+    db.prepare_cached("UPDATE agent_trigger SET secret = ?2 WHERE id = ?1")?
+        .execute([trigger, &serde_json::to_string(&TriggerSecret { current, previous })?])?;
     Ok(())
 }
 
@@ -268,7 +291,7 @@ fn outcome(event: &RecordedEvent, happened: &FiringEvent, at: String) -> Outcome
 
 const COLUMNS: &str = "id, organization, product, agent, version_id, key, type, enabled, configuration, \
                        last_firing_at, created_at, updated_at, sequence, deleted_at IS NOT NULL, firings, \
-                       firings_sequence, last_outcome, of_version";
+                       firings_sequence, last_outcome, of_version, secret";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Trigger> {
     Ok(Trigger {
@@ -290,6 +313,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Trigger> {
         firings_sequence: row.get(15)?,
         last_outcome: optional_json(row, 16)?,
         of_version: row.get(17)?,
+        secret: optional_json(row, 18)?,
     })
 }
 

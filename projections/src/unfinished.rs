@@ -4,9 +4,9 @@ use eventlog::Position;
 use rusqlite::Connection;
 use uuid::Uuid;
 
-use crate::Error;
 use crate::columns::id;
 use crate::trigger::{self, KnownSchedule};
+use crate::{Error, delivery};
 
 /// What is unfinished at a position.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,6 +31,8 @@ pub struct Unfinished {
     pub deleted_knowledge_bases: Vec<Uuid>,
     /// Integrations whose data keys were rotated, or that are deleted and not erased yet.
     pub integrations: Vec<Uuid>,
+    /// Deliveries that were not worked on, with their products.
+    pub deliveries: Vec<(Uuid, Uuid)>,
     /// Triggers that listen to the clock, and where each stands.
     pub schedules: Vec<KnownSchedule>,
     /// Triggers that listen to events.
@@ -82,6 +84,7 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
             "SELECT id FROM deleted_integration UNION ALL
              SELECT id FROM integration WHERE key_rotated_at IS NOT NULL",
         )?,
+        deliveries: delivery::unsettled(&snapshot)?,
         schedules: trigger::schedules(&snapshot)?,
         listeners: ids(
             "SELECT id FROM agent_trigger WHERE type = 'event' AND deleted_at IS NULL ORDER BY position",

@@ -77,6 +77,14 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("DELETE", "/api/agent-base/triggers/{triggerId}", Has(Right::WriteAgents)),
     ("GET", "/api/agent-base/triggers/manual/version/{versionId}", Has(Right::ReadAgents)),
     ("POST", "/api/agent-base/triggers/{triggerId}/execute", Has(Right::Execute)),
+    ("POST", "/api/agent-base/triggers/{triggerId}/rotate-secret", Has(Right::WriteAgents)),
+    ("GET", "/api/agent-base/triggers/{triggerId}/deliveries", Has(Right::ReadExecutions)),
+    (
+        "POST",
+        "/api/agent-base/triggers/{triggerId}/deliveries/{deliveryId}/replay",
+        Has(Right::Execute),
+    ),
+    ("POST", "/api/webhook/{path}", Everybody),
     ("POST", "/api/workflow/execute", Has(Right::Execute)),
     ("GET", "/api/workflow/{executionId}/status", Has(Right::ReadExecutions)),
     ("GET", "/api/workflow/{executionId}/events", Has(Right::ReadExecutions)),
@@ -316,6 +324,8 @@ async fn what_is_of_another_product_is_not_found() {
         let status = call(&stranger, method, &fill(path, &fixture.ids)).await;
         let expected = match needs {
             Has(right) if right.rule().scope.is_some() => 404,
+            // A webhook is found by its path, whoever delivers.
+            Everybody => 404,
             _ => 403,
         };
         assert_eq!(status, expected, "{method} {path} by a stranger");
@@ -431,6 +441,9 @@ impl Fixture {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let ids = BTreeMap::from([
             ("productId".to_owned(), product.id.clone()),
+            // Of a webhook: nothing listens there.
+            ("path".to_owned(), "nothing".to_owned()),
+            ("deliveryId".to_owned(), NOTHING.to_owned()),
             ("knowledgeBaseId".to_owned(), product.knowledge_base.clone()),
             ("triggerId".to_owned(), text(&agent["triggers"][0]["id"])),
             ("versionId".to_owned(), text(&agent["version_id"])),

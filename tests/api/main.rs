@@ -32,4 +32,5 @@ mod stream;
 mod trigger;
 mod user;
 mod versions;
+mod webhook;
 mod workflow;

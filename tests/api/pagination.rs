@@ -102,6 +102,7 @@ async fn bad_paging_is_refused_on_every_list_and_so_is_an_unknown_parameter() {
             .replace("{productId}", &product.id)
             .replace("{knowledgeBaseId}", &product.knowledge_base)
             .replace("{versionId}", &text(&agent["version_id"]))
+            .replace("{triggerId}", &text(&agent["triggers"][0]["id"]))
             .replace("{id}", &id);
         app.get(&path).await.expect_status(200);
         for query in [

@@ -120,7 +120,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-async fn take<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+pub(crate) async fn take<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     let limit = BodyLimit::of(&request);
     limit.check_announced(request.headers())?;
     let taken = limit.wait(Bytes::from_request(request, state)).await?;

@@ -61,6 +61,8 @@ pub struct SearchFailures;
 pub struct DownloadFailures;
 /// What a route without a credential and without a body may answer instead.
 pub struct PublicFailures;
+/// What a delivery to a webhook may answer instead.
+pub struct WebhookFailures;
 /// What signing in, refreshing and signing out may answer instead.
 pub struct SignInFailures;
 
@@ -91,6 +93,19 @@ impl IntoResponses for DownloadFailures {
 impl IntoResponses for PublicFailures {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         failures(&[Documented::Malformed, Documented::TooManyRequests, Documented::Unavailable])
+    }
+}
+
+impl IntoResponses for WebhookFailures {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        failures(&[
+            Documented::Malformed,
+            Documented::Unauthenticated,
+            Documented::NotFound,
+            Documented::TooLarge,
+            Documented::TooManyRequests,
+            Documented::Unavailable,
+        ])
     }
 }
 

@@ -217,6 +217,7 @@ fn triggers_of_a_manifest_listen_while_their_version_is_active() {
         kind: TriggerKind::Schedule,
         enabled: true,
         configuration: Object::new(),
+        secret: None,
     };
     let first = after(vec![installed()]);
     let published = first.decide(publish(&second(), true, &[])).unwrap();

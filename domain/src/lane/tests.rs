@@ -99,7 +99,7 @@ proptest! {
     fn no_key_has_more_inside_than_it_may(
         wishes in prop::collection::vec((0..4_u8, 1..9_u8, any::<bool>()), 0..60),
     ) {
-        let key = |number: u8| (number % 2 == 0).then_some("even");
+        let key = |number: u8| (number.is_multiple_of(2)).then_some("even");
         let commands = wishes.into_iter().map(|(what, number, waits)| match what {
             0 => LaneCommand::Leave { execution: id(number) },
             1 => LaneCommand::GiveUp { execution: id(number) },

@@ -24,7 +24,8 @@ const STEPS: &[StepKind] = &[
 ];
 
 /// The triggers that fire.
-const TRIGGERS: &[TriggerKind] = &[TriggerKind::Manual, TriggerKind::Schedule, TriggerKind::Event];
+const TRIGGERS: &[TriggerKind] =
+    &[TriggerKind::Manual, TriggerKind::Schedule, TriggerKind::Event, TriggerKind::Webhook];
 
 /// Of what can be said of any step (`when`, `foreach`, `retry`, `timeout`, `on_error`), what is obeyed.
 const STEP_FIELDS: &[&str] = &["when", "foreach", "retry", "timeout", "on_error"];

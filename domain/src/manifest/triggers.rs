@@ -67,7 +67,9 @@ pub(super) fn read_triggers(read: &mut Reader<'_>, inputs: Option<&Value>) -> Ve
     }
     let listening = triggers.iter().filter(|trigger| trigger.kind != TriggerKind::Manual).count();
     read.require(listening <= MAX_TRIGGERS, "/triggers", "triggers_count", || {
-        format!("an agent has at most {MAX_TRIGGERS} schedules and events: leave some out")
+        format!(
+            "an agent has at most {MAX_TRIGGERS} schedules, events and webhooks: leave some out"
+        )
     });
     if triggers.is_empty() || !is_manual {
         let place = triggers.iter().position(|trigger| trigger.key == MANUAL_TRIGGER);
@@ -87,11 +89,12 @@ fn read_kind(trigger: &mut Reader<'_>, kind: &str) -> Option<TriggerKind> {
         "manual" => Some(TriggerKind::Manual),
         "schedule" => Some(TriggerKind::Schedule),
         "event" => Some(TriggerKind::Event),
+        "webhook" => Some(TriggerKind::Webhook),
         // Said by `available`.
-        "webhook" | "message" => None,
+        "message" => None,
         _ => {
             let message = format!(
-                "there is no trigger of type `{kind}`: use one of manual, schedule and event"
+                "there is no trigger of type `{kind}`: use one of manual, schedule, event and webhook"
             );
             trigger.fault("/type", "trigger_type_unknown", message);
             None

@@ -1,4 +1,5 @@
-//! What a trigger's kind needs to know: a schedule's pattern, or an event's filter.
+//! What a trigger's kind needs to know: a schedule's pattern, an event's filter, how a
+//! webhook is verified.
 //!
 //! The rule of this file: a configuration is read here, wherever it comes from: a manifest, a
 //! request, or the log.
@@ -10,6 +11,7 @@ use chrono::DateTime;
 use serde_json::Value;
 
 use super::TriggerKind;
+use super::webhook::{self, Webhook};
 use crate::expression::{self, Cel, Place};
 use crate::reader::Reader;
 use crate::refusal::Fault;
@@ -45,6 +47,8 @@ pub enum Setting {
         /// agent's inputs know an event, otherwise `{}`.
         input: Option<Value>,
     },
+    /// A delivery from outside.
+    Webhook(Box<Webhook>),
 }
 
 impl Setting {
@@ -61,7 +65,10 @@ impl Setting {
             }
             TriggerKind::Schedule => read_schedule(&mut read),
             TriggerKind::Event => read_event(&mut read),
-            TriggerKind::Webhook | TriggerKind::Message => {
+            TriggerKind::Webhook => {
+                webhook::read(&mut read).map(|webhook| Setting::Webhook(Box::new(webhook)))
+            }
+            TriggerKind::Message => {
                 let message =
                     format!("triggers of type `{}` do not run in this version", kind.as_str());
                 read.fault("", "trigger_type_not_available", message);
@@ -79,6 +86,7 @@ impl Setting {
         match self {
             Setting::Manual => None,
             Setting::Schedule { input, .. } | Setting::Event { input, .. } => input.as_ref(),
+            Setting::Webhook(webhook) => webhook.input.as_ref(),
         }
     }
 }
@@ -137,7 +145,7 @@ fn read_event(read: &mut Reader<'_>) -> Option<Setting> {
     Some(Setting::Event { filter: filter?, max_depth, input })
 }
 
-fn read_input(read: &mut Reader<'_>, place: Place) -> Option<Value> {
+pub(super) fn read_input(read: &mut Reader<'_>, place: Place) -> Option<Value> {
     let input = read.document.get("input")?;
     let faults = expression::check(input, place, &BTreeSet::new());
     read.add(faults.into_iter().map(|fault| fault.within("/input")));

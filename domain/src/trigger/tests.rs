@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::{given, id, walk};
+use crate::history::{at, given, id, sealed, walk};
 
 #[test]
 fn a_trigger_is_made_and_may_be_completed_by_several() {
@@ -57,6 +57,62 @@ fn what_a_trigger_listens_to_is_replaced_and_it_is_switched_on_and_off() {
 }
 
 #[test]
+fn a_webhook_is_made_with_its_secret_and_keeps_the_one_before_for_a_while() {
+    let (kind, key) = (TriggerKind::Webhook, "push");
+    let first = Some(TriggerSecret::first(sealed("one")));
+    let made = TriggerDetails { kind, secret: first, ..details(key) };
+    let webhook = TriggerEvent::Created {
+        agent: id(1),
+        version_id: id(2),
+        key: key.to_owned(),
+        kind,
+        enabled: true,
+        configuration: Object::new(),
+    };
+    given::<Trigger>(vec![])
+        .when(TriggerCommand::Create(made))
+        .then_expect_events(vec![webhook.clone(), secret_set("one", None)]);
+
+    let past = vec![webhook.clone(), secret_set("one", None)];
+    let rotate = set_secret("two", Some(at(10)));
+    given::<Trigger>(past.clone())
+        .when(rotate)
+        .then_expect_events(vec![secret_set("two", Some(at(10)))]);
+    let replaced = TriggerCommand::Replace {
+        kind,
+        enabled: Some(false),
+        configuration: cron_of("x"),
+        secret: Some(sealed("two")),
+    };
+    given::<Trigger>(past.clone()).when(replaced).then_expect_events(vec![
+        TriggerEvent::Changed { configuration: cron_of("x") },
+        secret_set("two", None),
+        TriggerEvent::Disabled {},
+    ]);
+
+    let good = |events: Vec<TriggerEvent>, second| {
+        let Trigger::Active(details) = after(events) else { panic!() };
+        let secret = details.secret.unwrap();
+        secret.good_at(at(second)).cloned().collect::<Vec<_>>()
+    };
+    let rotated = [past.clone(), vec![secret_set("two", Some(at(10)))]].concat();
+    assert_eq!(good(rotated.clone(), 9), [sealed("two"), sealed("one")]);
+    assert_eq!(good(rotated, 10), [sealed("two")]);
+    let replaced = [past, vec![secret_set("two", None)]].concat();
+    assert_eq!(good(replaced, 0), [sealed("two")]);
+}
+
+#[test]
+fn only_a_webhook_has_a_secret() {
+    given::<Trigger>(vec![created("manual")])
+        .when(set_secret("one", None))
+        .then_expect_error(TriggerError::NoSecret);
+    given::<Trigger>(vec![])
+        .when(set_secret("one", None))
+        .then_expect_error(TriggerError::NotFound);
+}
+
+#[test]
 fn a_trigger_stays_of_its_type() {
     given::<Trigger>(vec![created("manual")])
         .when(replace(None, "0 3 * * *"))
@@ -106,6 +162,7 @@ fn every_refusal_has_its_code() {
         (TriggerError::NotManual, RefusalKind::Conflict, "trigger_not_manual"),
         (TriggerError::Disabled, RefusalKind::Conflict, "trigger_disabled"),
         (TriggerError::OtherKind(TriggerKind::Manual), RefusalKind::Invalid, "trigger_type_fixed"),
+        (TriggerError::NoSecret, RefusalKind::Conflict, "trigger_without_secret"),
         (TriggerError::Needed, RefusalKind::Conflict, "trigger_needed"),
         (TriggerError::TooMany, RefusalKind::Conflict, "triggers_count"),
     ];
@@ -117,7 +174,7 @@ fn every_refusal_has_its_code() {
 proptest! {
     #[test]
     fn the_log_tells_everything(
-        asked in prop::collection::vec((0..6_u8, "[ab]"), 0..20),
+        asked in prop::collection::vec((0..9_u8, "[ab]"), 0..20),
     ) {
         let commands = asked.iter().map(|(what, word)| match what {
             0 => create(word),
@@ -128,6 +185,13 @@ proptest! {
             }),
             2 => replace(None, word),
             3 => replace(Some(word == "a"), word),
+            6 => TriggerCommand::Create(TriggerDetails {
+                kind: TriggerKind::Webhook,
+                secret: Some(TriggerSecret::first(sealed(word))),
+                ..details(word)
+            }),
+            7 => set_secret(word, None),
+            8 => set_secret(word, Some(at(9))),
             4 => TriggerCommand::Remove { is_of_manifest: word == "a" },
             _ => TriggerCommand::Delete,
         });
@@ -149,6 +213,7 @@ fn details(key: &str) -> TriggerDetails {
         kind: TriggerKind::Manual,
         enabled: true,
         configuration: Object::new(),
+        secret: None,
     }
 }
 
@@ -157,7 +222,7 @@ fn create(key: &str) -> TriggerCommand {
 }
 
 fn created(key: &str) -> TriggerEvent {
-    let TriggerDetails { agent, version_id, key, kind, enabled, configuration } = details(key);
+    let TriggerDetails { agent, version_id, key, kind, enabled, configuration, .. } = details(key);
     TriggerEvent::Created { agent, version_id, key, kind, enabled, configuration }
 }
 
@@ -178,5 +243,13 @@ fn scheduled(cron: &str) -> TriggerEvent {
 
 fn replace(enabled: Option<bool>, cron: &str) -> TriggerCommand {
     let (kind, configuration) = (TriggerKind::Schedule, cron_of(cron));
-    TriggerCommand::Replace { kind, enabled, configuration }
+    TriggerCommand::Replace { kind, enabled, configuration, secret: None }
+}
+
+fn set_secret(secret: &str, previous_until: Option<Timestamp>) -> TriggerCommand {
+    TriggerCommand::SetSecret { secret: sealed(secret), previous_until }
+}
+
+fn secret_set(secret: &str, previous_until: Option<Timestamp>) -> TriggerEvent {
+    TriggerEvent::SecretSet { secret: sealed(secret), previous_until }
 }

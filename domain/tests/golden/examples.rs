@@ -7,6 +7,7 @@ use domain::access_log::{AccessLog, AccessLogEvent, Attempt};
 use domain::agent::{Agent, AgentEvent, AgentTrigger};
 use domain::api_token::{ApiToken, ApiTokenEvent};
 use domain::claim::{Claim, ClaimEvent, ClaimKind};
+use domain::delivery::{Delivery, DeliveryEvent, Receipt};
 use domain::execution::{CancelReason, Execution, ExecutionEvent, TimeLimit};
 use domain::file::{File, FileEvent};
 use domain::instance::{Instance, InstanceEvent, KeyAlgorithm, KeyPurpose};
@@ -37,6 +38,7 @@ pub fn for_every_aggregate(visit: &mut impl Visit) {
     visit.visit::<Agent>(&agent());
     visit.visit::<ApiToken>(&api_token());
     visit.visit::<Claim>(&claim());
+    visit.visit::<Delivery>(&delivery());
     visit.visit::<Execution>(&execution());
     visit.visit::<Firings>(&firings());
     visit.visit::<File>(&file());
@@ -316,6 +318,24 @@ fn reaction() -> Vec<(&'static str, ReactionEvent)> {
     vec![("", failed), ("", too_deep)]
 }
 
+fn delivery() -> Vec<(&'static str, DeliveryEvent)> {
+    let error = payload("error");
+    let received = Receipt {
+        trigger: id(1),
+        agent: id(2),
+        verify: "github".to_owned(),
+        size: 12,
+        content_hash: Digest::new([0xab; 32]),
+        content: payload("content"),
+    };
+    vec![
+        ("", DeliveryEvent::Received(received)),
+        ("", DeliveryEvent::Started { execution: id(3) }),
+        ("", DeliveryEvent::Filtered {}),
+        ("", DeliveryEvent::Failed { code: "input_invalid".to_owned(), error }),
+    ]
+}
+
 fn file() -> Vec<(&'static str, FileEvent)> {
     let uploaded = |text: Option<&str>, tags: &[&str]| FileEvent::Uploaded {
         knowledge_base: id(7),
@@ -548,6 +568,8 @@ fn trigger() -> Vec<(&'static str, TriggerEvent)> {
                         .unwrap(),
             },
         ),
+        ("", TriggerEvent::SecretSet { secret: sealed("secret"), previous_until: Some(at(60)) }),
+        ("first", TriggerEvent::SecretSet { secret: sealed("secret"), previous_until: None }),
         ("", TriggerEvent::Enabled {}),
         ("", TriggerEvent::Disabled {}),
         ("", TriggerEvent::Deleted {}),

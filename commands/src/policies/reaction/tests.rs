@@ -74,6 +74,7 @@ impl World {
             kind: TriggerKind::Event,
             enabled: true,
             configuration: configuration.as_object().cloned().expect("an object"),
+            secret: None,
             siblings: 1,
         };
         let done = self.commands.create_trigger(new, &self.ask()).await.expect("a trigger");
@@ -85,6 +86,7 @@ impl World {
             kind: TriggerKind::Event,
             enabled: Some(enabled),
             configuration: configuration.as_object().cloned().expect("an object"),
+            secret: None,
         };
         self.commands.replace_trigger(trigger, new, &self.ask()).await.expect("replaced");
     }

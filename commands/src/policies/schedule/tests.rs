@@ -542,7 +542,7 @@ async fn what_is_disabled_fires_nothing_and_nothing_of_that_time_afterwards() {
             } else {
                 let configuration = every_minute().as_object().cloned().expect("an object");
                 let (kind, enabled) = (TriggerKind::Schedule, Some(enabled));
-                let new = TriggerReplacement { kind, enabled, configuration };
+                let new = TriggerReplacement { kind, enabled, configuration, secret: None };
                 world
                     .commands
                     .replace_trigger(world.trigger, new, &world.ask())

@@ -21,7 +21,9 @@ fn everything_is_read() {
     assert_eq!(concurrency.key.as_ref().unwrap().source(), "input.urls[0]");
 
     let kinds: Vec<_> = manifest.triggers.iter().map(|trigger| trigger.kind).collect();
-    assert_eq!(kinds, [TriggerKind::Schedule, TriggerKind::Event, TriggerKind::Manual]);
+    let expected =
+        [TriggerKind::Schedule, TriggerKind::Event, TriggerKind::Webhook, TriggerKind::Manual];
+    assert_eq!(kinds, expected);
     let Setting::Schedule { schedule, input } = &manifest.triggers[0].setting else { panic!() };
     assert_eq!((schedule.cron(), schedule.zone()), ("0 3 * * *", "Europe/Madrid"));
     assert_eq!((schedule.missed, schedule.overlap), (Missed::All, Overlap::Queue));
@@ -29,7 +31,9 @@ fn everything_is_read() {
     assert_eq!(*input, Some(json!({ "urls": ["https://example.com"] })));
     let Setting::Event { filter, max_depth, .. } = &manifest.triggers[1].setting else { panic!() };
     assert_eq!((filter.source(), *max_depth), ("event.type == 'file.indexed.v1'", 2));
-    assert_eq!(manifest.triggers[2].key, "manual");
+    let Setting::Webhook(webhook) = &manifest.triggers[2].setting else { panic!() };
+    assert_eq!(webhook.path.as_deref(), Some("acme/push.1"));
+    assert_eq!(manifest.triggers[3].key, "manual");
 
     let control = |id: &str| {
         let step = manifest.steps.iter().find(|step| step.id == id).unwrap();
@@ -75,11 +79,9 @@ fn what_comes_with_integrations_is_told_apart_from_what_is_unknown() {
         document["steps"][0]["type"] = json!(kind);
         assert_eq!(super::faults(document), ["/steps/0/type step_type_not_available"]);
     }
-    for kind in ["webhook", "message"] {
-        let mut document = super::small();
-        document["triggers"] = json!([{ "id": "x", "type": kind, "path": "a" }]);
-        assert_eq!(super::faults(document), ["/triggers/0/type trigger_type_not_available"]);
-    }
+    let mut document = super::small();
+    document["triggers"] = json!([{ "id": "x", "type": "message", "path": "a" }]);
+    assert_eq!(super::faults(document), ["/triggers/0/type trigger_type_not_available"]);
 }
 
 #[test]
@@ -328,6 +330,12 @@ pub(super) fn full() -> Value {
             {
                 "id": "ready", "type": "event", "match": "event.type == 'file.indexed.v1'",
                 "max_depth": 2, "input": { "urls": { "cel": "[event.data.url]" } },
+            },
+            {
+                "id": "push", "type": "webhook", "path": "acme/push.1", "verify": "hmac-sha256",
+                "header": "X-Acme-Signature", "delivery_id": "/id",
+                "match": "trigger.headers['x-acme-event'] == 'push'",
+                "input": { "urls": { "cel": "[trigger.body.url]" } },
             },
         ],
         "steps": [

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::trigger::webhook::{DeliveryIdPlace, Verify};
 
 #[test]
 fn a_schedule_needs_nothing_but_a_pattern() {
@@ -27,6 +28,28 @@ fn an_event_needs_nothing_but_a_filter() {
 }
 
 #[test]
+fn a_webhook_says_how_deliveries_are_verified_and_which_ones_it_wants() {
+    let configuration = json!({
+        "path": "acme/push", "verify": "hmac-sha256", "header": "X-Acme-Signature",
+        "delivery_id": "/id", "match": "trigger.headers['x-acme-event'] == 'push'",
+        "input": { "commit": { "cel": "trigger.body.commit" } },
+    });
+    let Setting::Webhook(webhook) = parse(TriggerKind::Webhook, configuration).unwrap() else {
+        panic!()
+    };
+    assert_eq!(webhook.path.as_deref(), Some("acme/push"));
+    assert_eq!(webhook.verify, Verify::HmacSha256 { header: "x-acme-signature".to_owned() });
+    assert_eq!(webhook.delivery_id, Some(DeliveryIdPlace::Pointer("/id".to_owned())));
+    assert!(webhook.filter.is_some() && webhook.input.is_some());
+    for verify in ["none", "github", "gitlab", "bitbucket", "standard-webhooks", "basic"] {
+        let setting = parse(TriggerKind::Webhook, json!({ "verify": verify })).unwrap();
+        let Setting::Webhook(webhook) = setting else { panic!() };
+        assert_eq!((webhook.verify.as_str(), webhook.path), (verify, None));
+        assert_eq!(webhook.verify.needs_secret(), verify != "none");
+    }
+}
+
+#[test]
 fn every_fault_is_told_with_its_place() {
     let faults = |kind, configuration| {
         let faults = parse(kind, configuration).unwrap_err();
@@ -47,7 +70,32 @@ fn every_fault_is_told_with_its_place() {
         faults(TriggerKind::Event, json!({ "match": "1 +", "input": { "cel": "steps" } })),
         ["/match cel_invalid", "/input/cel name_unknown"]
     );
-    assert_eq!(faults(TriggerKind::Webhook, json!({})), [" trigger_type_not_available"]);
+    assert_eq!(faults(TriggerKind::Message, json!({})), [" trigger_type_not_available"]);
+    let webhook = |configuration| faults(TriggerKind::Webhook, configuration);
+    assert_eq!(webhook(json!({})), ["/verify field_missing"]);
+    assert_eq!(
+        webhook(
+            json!({ "verify": "magic", "path": "/a", "secret": "x", "input": { "cel": "event" } })
+        ),
+        [
+            "/secret secret_misplaced",
+            "/path path_invalid",
+            "/verify choice_unknown",
+            "/input/cel name_unknown"
+        ]
+    );
+    assert_eq!(webhook(json!({ "verify": "token" })), ["/header field_missing"]);
+    assert_eq!(
+        webhook(json!({ "verify": "hmac-sha256", "header": "a b", "match": "1 +" })),
+        ["/header header_invalid", "/match cel_invalid"]
+    );
+    assert_eq!(
+        webhook(json!({ "verify": "github", "header": "X-A", "delivery_id": "a:b" })),
+        ["/header field_unused", "/delivery_id header_invalid"]
+    );
+    for path in ["", "a//b", "a/", "../a", "a/./b", "a b", "a?b", "ä", &"a".repeat(201)] {
+        assert_eq!(webhook(json!({ "verify": "none", "path": path })), ["/path path_invalid"]);
+    }
 }
 
 fn parse(kind: TriggerKind, configuration: Value) -> Result<Setting, Vec<Fault>> {

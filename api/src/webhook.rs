@@ -1,0 +1,104 @@
+//! Deliveries from outside: `POST /api/webhook/{path}`.
+//!
+//! The rule of this file: a delivery is in the log before it is answered, and nothing is looked at
+//! that was not verified.
+
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use commands::{Actor, BadDelivery, Hook};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::access::Access;
+use crate::app::App;
+use crate::caller::Circumstances;
+use crate::http::openapi::WebhookFailures;
+use crate::http::reply::Envelope;
+use crate::http::{Path, Problem, Reply, json};
+use crate::record::Aim;
+
+/// The routes of deliveries.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(deliver))
+}
+
+/// What a delivery led to so far.
+#[derive(Debug, Serialize, ToSchema)]
+struct Delivered {
+    /// Always empty: what a delivery starts is decided after the answer. The deliveries of the trigger
+    /// say what it was.
+    execution_ids: Vec<Uuid>,
+}
+
+fn no_such_path() -> Problem {
+    Problem::not_found(
+        "webhook_not_found",
+        "nothing listens at this path: look at the trigger for the right one, and whether it is listening",
+    )
+}
+
+/// Deliver to a webhook
+///
+/// The path is that of a webhook trigger, and may hold slashes. The body is JSON of at most 1 MiB,
+/// verified as the trigger says. It is answered when the delivery is stored; the execution follows. A delivery
+/// whose id was seen before is answered as the first one was, and starts nothing.
+#[utoipa::path(post, path = "/api/webhook/{*path}", tag = "Webhooks", security(()),
+    extensions(("x-access" = json!(Access::Everybody))),
+    params(("path" = String, Path, description = "The path of the trigger, with its slashes")),
+    request_body(content = Object, description = "Whatever is delivered"),
+    responses((status = 200, description = "The delivery is stored", body = Envelope<Delivered>), WebhookFailures))]
+async fn deliver(
+    State(app): State<App>,
+    Path(path): Path<String>,
+    circumstances: Circumstances,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
+    let hook = match app.commands.webhook_at(&path).await {
+        Ok(Some(hook)) => hook,
+        Ok(None) => return no_such_path().into_response(),
+        Err(error) => return Problem::from(error).into_response(),
+    };
+    match deliver_to(&app, &hook, &circumstances, &headers, request).await {
+        Ok(reply) => reply.into_response(),
+        Err(problem) => {
+            let mut response = problem.into_response();
+            let aim = Aim { product: hook.product, resource: ("trigger", hook.trigger) };
+            response.extensions_mut().insert(aim);
+            response
+        }
+    }
+}
+
+async fn deliver_to(
+    app: &App,
+    hook: &Hook,
+    circumstances: &Circumstances,
+    headers: &HeaderMap,
+    request: Request,
+) -> Result<Reply<Delivered>, Problem> {
+    let body = json::take(request, app).await?;
+    let good = app.commands.verify_delivery(hook, headers, &body).await?.map_err(refused)?;
+    let (organization, product) = (hook.organization, Some(hook.product));
+    let ask = circumstances.ask_as(app, Actor::Anonymous, organization, product, &[]).await?;
+    app.commands.receive_delivery(hook, good, &ask).await?;
+    let delivered = Delivered { execution_ids: Vec::new() };
+    Ok(Reply::ok("Webhook processed successfully", delivered))
+}
+
+fn refused(bad: BadDelivery) -> Problem {
+    let detail = bad.to_string();
+    match bad {
+        // Who delivers need not know which trigger it is.
+        BadDelivery::NoSecret(_) => Problem::unauthenticated(
+            "webhook_without_secret",
+            "this webhook has no secret yet, and can verify nothing: set one at its trigger",
+        ),
+        BadDelivery::NotVerified(_) => Problem::unauthenticated("signature_invalid", detail),
+        BadDelivery::Malformed(_) => Problem::malformed("body_malformed", detail),
+    }
+}
