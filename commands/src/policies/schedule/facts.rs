@@ -41,17 +41,19 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// What is so now; nothing of what listens to no clock, or is gone. `known` is what was so before.
+    /// What is so now; nothing of what listens to no clock, or is gone. `known` is what was so before. It
+    /// is read from the log alone: an event is seen before the command that it is of has told the memory
+    /// of aggregates.
     pub(super) async fn of(
         commands: &Commands,
         trigger: Uuid,
         known: Option<Facts>,
     ) -> Result<Option<Facts>, Error> {
         let stream = StreamId::new("trigger", trigger);
-        let (state, sequence) = commands.load::<Trigger>(&stream).await?;
+        let (state, sequence) = commands.replay::<Trigger>(&stream).await?;
         let Trigger::Active(details) = state else { return Ok(None) };
         let agent_stream = StreamId::new("agent", details.agent);
-        let (agent, agent_sequence) = commands.load::<Agent>(&agent_stream).await?;
+        let (agent, agent_sequence) = commands.replay::<Agent>(&agent_stream).await?;
         let Agent::Installed(installation) = agent else { return Ok(None) };
         let facts = match known {
             Some(known) if known.sequences == (sequence, agent_sequence) => known,
@@ -65,7 +67,7 @@ impl Facts {
             }
         };
         let (product, _) =
-            commands.load::<Product>(&StreamId::new("product", facts.product)).await?;
+            commands.replay::<Product>(&StreamId::new("product", facts.product)).await?;
         Ok(matches!(product, Product::Active { .. }).then_some(facts))
     }
 
