@@ -22,6 +22,8 @@ mod product;
 mod seal;
 mod secrets;
 mod session;
+#[cfg(test)]
+mod testing;
 mod token_usage;
 pub mod tools;
 mod trigger;

@@ -20,24 +20,6 @@ async fn install(app: &TestApp, concurrency: Value) -> Value {
     app.post("/api/agent-base/install", body).await.expect_status(201).data().clone()
 }
 
-async fn execute(app: &TestApp, agent: &Value, input: Value) -> String {
-    let body = json!({ "agent_id": agent["id"], "input": input });
-    let reply = app.post("/api/workflow/execute", body).await.expect_status(202);
-    reply.data()["execution_id"].as_str().unwrap().to_owned()
-}
-
-async fn status(app: &TestApp, execution: &str) -> Value {
-    let path = format!("/api/workflow/{execution}/status");
-    app.get(&path).await.expect_status(200).data().clone()
-}
-
-async fn until(app: &TestApp, execution: &str, wanted: &str) -> Value {
-    eventually(&format!("the execution is not {wanted}"), async || {
-        Some(status(app, execution).await).filter(|shown| shown["status"] == wanted)
-    })
-    .await
-}
-
 async fn stop(app: &TestApp, execution: &str) {
     app.post_empty(&format!("/api/workflow/{execution}/stop")).await.expect_status(200);
 }
@@ -47,30 +29,30 @@ async fn the_rest_waits_through_a_kill_and_comes_in_turn() {
     let mut app = TestApp::spawn().await;
     let agent = install(&app, json!({ "max": 1, "key": "input.who" })).await;
     let ask = async |app: &TestApp, long: bool, who: &str| {
-        execute(app, &agent, json!({ "long": long, "who": who })).await
+        app.execute(&agent, json!({ "long": long, "who": who })).await
     };
     let first = ask(&app, true, "ann").await;
-    until(&app, &first, "waiting").await;
+    app.execution_until(&first, "waiting").await;
     let second = ask(&app, false, "ann").await;
     let third = ask(&app, false, "ann").await;
     // Another key has a place of its own, and was asked for after them.
     let other = ask(&app, false, "bob").await;
-    until(&app, &other, "succeeded").await;
+    app.execution_until(&other, "succeeded").await;
     for id in [&second, &third] {
-        assert_eq!(status(&app, id).await["status"], "queued");
+        assert_eq!(app.execution(id).await["status"], "queued");
     }
 
     app.kill();
     app.start();
     let other = ask(&app, false, "bob").await;
-    until(&app, &other, "succeeded").await;
-    assert_eq!(status(&app, &first).await["status"], "waiting");
+    app.execution_until(&other, "succeeded").await;
+    assert_eq!(app.execution(&first).await["status"], "waiting");
     for id in [&second, &third] {
-        assert_eq!(status(&app, id).await["status"], "queued");
+        assert_eq!(app.execution(id).await["status"], "queued");
     }
     stop(&app, &first).await;
-    let second = until(&app, &second, "succeeded").await;
-    let third = until(&app, &third, "succeeded").await;
+    let second = app.execution_until(&second, "succeeded").await;
+    let third = app.execution_until(&third, "succeeded").await;
     let time = |shown: &Value, field: &str| shown[field].as_str().unwrap().to_owned();
     assert!(time(&second, "ended_at") <= time(&third, "started_at"), "{second} {third}");
 
@@ -86,18 +68,18 @@ async fn one_too_many_or_the_oldest_is_cancelled() {
     let app = TestApp::spawn().await;
     for (strategy, cancelled, runs) in [("cancel_new", 1, 0), ("cancel_running", 0, 1)] {
         let agent = install(&app, json!({ "max": 1, "strategy": strategy })).await;
-        let first = execute(&app, &agent, json!({ "long": true })).await;
-        until(&app, &first, "waiting").await;
-        let second = execute(&app, &agent, json!({ "long": true })).await;
+        let first = app.execute(&agent, json!({ "long": true })).await;
+        app.execution_until(&first, "waiting").await;
+        let second = app.execute(&agent, json!({ "long": true })).await;
         let both = [first, second];
-        until(&app, &both[cancelled], "cancelled").await;
-        until(&app, &both[runs], "waiting").await;
+        app.execution_until(&both[cancelled], "cancelled").await;
+        app.execution_until(&both[runs], "waiting").await;
         stop(&app, &both[runs]).await;
         // Once its place is free, a new one takes it.
         let third = eventually("no place was freed", async || {
-            let third = execute(&app, &agent, json!({ "long": false })).await;
+            let third = app.execute(&agent, json!({ "long": false })).await;
             let ended = eventually("it does not end", async || {
-                let shown = status(&app, &third).await;
+                let shown = app.execution(&third).await;
                 let is_over = shown["status"] == "succeeded" || shown["status"] == "cancelled";
                 is_over.then_some(shown)
             });

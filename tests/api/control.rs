@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Product, TestApp, eventually, workspace};
+use crate::support::{Product, TestApp, workspace};
 
 /// The manifest of the guide, as it stands there.
 fn guide() -> Value {
@@ -17,24 +17,6 @@ fn guide() -> Value {
 async fn install(app: &TestApp, product: &Product, manifest: Value) -> Value {
     let body = json!({ "product_id": product.id, "manifest": manifest });
     app.post("/api/agent-base/install", body).await.expect_status(201).data().clone()
-}
-
-async fn execute(app: &TestApp, agent: &Value, input: Value) -> String {
-    let body = json!({ "agent_id": agent["id"], "input": input });
-    let reply = app.post("/api/workflow/execute", body).await.expect_status(202);
-    reply.data()["execution_id"].as_str().unwrap().to_owned()
-}
-
-async fn status(app: &TestApp, execution: &str) -> Value {
-    let path = format!("/api/workflow/{execution}/status");
-    app.get(&path).await.expect_status(200).data().clone()
-}
-
-async fn until(app: &TestApp, execution: &str, wanted: &str) -> Value {
-    eventually(&format!("the execution is not {wanted}"), async || {
-        Some(status(app, execution).await).filter(|shown| shown["status"] == wanted)
-    })
-    .await
 }
 
 /// An agent with these steps.
@@ -65,11 +47,11 @@ async fn the_agent_of_the_guide_is_mended_installed_cut_off_and_comes_to_its_end
 
     let agent = install(&app, &product, guide()).await;
     let input = json!({ "topics": ["how insects find food", "how insects talk"] });
-    let execution = execute(&app, &agent, input).await;
-    until(&app, &execution, "waiting").await;
+    let execution = app.execute(&agent, input).await;
+    app.execution_until(&execution, "waiting").await;
     app.kill();
     app.start();
-    let done = until(&app, &execution, "succeeded").await;
+    let done = app.execution_until(&execution, "succeeded").await;
     let page = done["output"].as_str().unwrap();
     assert_eq!(page.matches(text).count(), 2, "{page}");
     assert!(page.contains("## how insects talk"), "{page}");
@@ -80,8 +62,8 @@ async fn the_agent_of_the_guide_is_mended_installed_cut_off_and_comes_to_its_end
     }
 
     // Nothing to wait for.
-    let execution = execute(&app, &agent, json!({ "topics": [] })).await;
-    let done = until(&app, &execution, "succeeded").await;
+    let execution = app.execute(&agent, json!({ "topics": [] })).await;
+    let done = app.execution_until(&execution, "succeeded").await;
     let skipped = &done["steps"][1];
     assert_eq!((&skipped["step_id"], &skipped["status"]), (&json!("pause"), &json!("skipped")));
     assert_eq!(skipped["attempts"], json!([]));
@@ -101,9 +83,9 @@ async fn an_execution_is_paused_continued_stopped_and_repeated() {
         ])),
     )
     .await;
-    let id = execute(&app, &agent, json!({ "n": 1 })).await;
+    let id = app.execute(&agent, json!({ "n": 1 })).await;
     let path = |verb: &str| format!("/api/workflow/{id}/{verb}");
-    let waiting = until(&app, &id, "waiting").await;
+    let waiting = app.execution_until(&id, "waiting").await;
     assert!(waiting["waiting_until"].is_string(), "{waiting}");
     app.post_empty(&path("continue")).await.expect_problem(409, "execution_not_paused");
     app.post_empty(&path("retry")).await.expect_problem(409, "execution_not_ended");
@@ -126,8 +108,8 @@ async fn an_execution_is_paused_continued_stopped_and_repeated() {
     app.post(&path("retry"), body).await.expect_problem(409, "nothing_failed");
 
     // Fails at its last step, again and again: from there, and from the start.
-    let failed = execute(&app, &agent, json!({ "n": 2 })).await;
-    let shown = until(&app, &failed, "failed").await;
+    let failed = app.execute(&agent, json!({ "n": 2 })).await;
+    let shown = app.execution_until(&failed, "failed").await;
     assert_eq!(shown["error"]["step_id"], "last", "{shown}");
     let path = format!("/api/workflow/{failed}/retry?wait_seconds=60");
     for (body, first, second) in [
@@ -167,11 +149,11 @@ async fn an_execution_that_takes_too_long_is_timed_out_and_says_so() {
     ]));
     limited["limits"] = json!({ "timeout": "1s" });
     let agent = install(&app, &product, limited).await;
-    let id = execute(&app, &agent, json!({})).await;
-    let shown = until(&app, &id, "timed_out").await;
+    let id = app.execute(&agent, json!({})).await;
+    let shown = app.execution_until(&id, "timed_out").await;
     assert_eq!(shown["error"]["code"], "execution_timed_out", "{shown}");
     assert!(shown["error"]["message"].as_str().unwrap().contains("limits.timeout"), "{shown}");
     let again = app.post_empty(&format!("/api/workflow/{id}/retry")).await.expect_status(202);
     let again = again.data()["execution_id"].as_str().unwrap().to_owned();
-    until(&app, &again, "timed_out").await;
+    app.execution_until(&again, "timed_out").await;
 }

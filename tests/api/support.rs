@@ -201,6 +201,27 @@ impl TestApp {
         .await
     }
 
+    /// Asks for an execution of an agent. Answers its id.
+    pub async fn execute(&self, agent: &Value, input: Value) -> String {
+        let body = json!({ "agent_id": agent["id"], "input": input });
+        let reply = self.post("/api/workflow/execute", body).await.expect_status(202);
+        reply.data()["execution_id"].as_str().unwrap().to_owned()
+    }
+
+    /// The whole of an execution, as it is now.
+    pub async fn execution(&self, execution: &str) -> Value {
+        let path = format!("/api/workflow/{execution}/status");
+        self.get(&path).await.expect_status(200).data().clone()
+    }
+
+    /// Waits until an execution has come to a status.
+    pub async fn execution_until(&self, execution: &str, wanted: &str) -> Value {
+        eventually(&format!("the execution is not {wanted}"), async || {
+            Some(self.execution(execution).await).filter(|shown| shown["status"] == wanted)
+        })
+        .await
+    }
+
     /// The position of the newest event.
     pub async fn head(&self) -> u64 {
         let reply = self.get("/api/projections").await.expect_status(200);

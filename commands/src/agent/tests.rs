@@ -2,18 +2,15 @@
 
 use domain::Digest;
 use domain::event::decode;
-use eventlog::{Append, EventStore, Expected, NewEvent, SqliteOptions, SqliteStore};
+use eventlog::{Append, Expected, NewEvent};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
-use std::sync::Arc;
 use tempfile::TempDir;
-use vault::{MasterKey, Vault};
 
 use super::*;
 use crate::NewExecution;
-
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+use crate::testing::{open_commands, open_log};
 
 /// An agent as it was written before there were versions, and before names and versions were claimed.
 const OLD: &str = include_str!("../../../domain/golden/agent/agent.installed.v1.bare.json");
@@ -34,12 +31,7 @@ struct World {
 impl World {
     async fn new() -> World {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("events.db");
-        let log = SqliteStore::open(&path, SqliteOptions::default()).expect("a log");
-        let log: Arc<dyn EventStore> = Arc::new(log);
-        let master = MasterKey::parse(KEY).expect("a key");
-        let vault = Vault::local(&folder.path().join("vault"), master).await.expect("a vault");
-        let commands = Commands::open(log, vault).await.expect("a command side");
+        let commands = open_commands(folder.path(), open_log(folder.path())).await;
         let ask = Ask::once("test", Uuid::nil(), None);
         let name = Name::parse("Product").expect("a name");
         let done = commands.create_product(name, None, &ask).await.expect("a product");

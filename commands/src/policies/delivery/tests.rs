@@ -1,23 +1,20 @@
 //! Deliveries cut off at every append, and worked on by two nodes at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use domain::Name;
 use domain::manifest::Manifest;
 use domain::trigger::TriggerKind;
-use eventlog::{EventStore, Position, SqliteOptions, SqliteStore};
+use eventlog::{EventStore, Position};
 use reqwest::header::HeaderMap;
 use tempfile::TempDir;
-use vault::{MasterKey, Vault};
 
 use super::*;
 use crate::policies::mortal::Mortal;
+use crate::testing::{open_commands, open_log};
 use crate::{NewAgent, NewTrigger};
-
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// A product with an agent that has a webhook.
 struct World {
@@ -27,18 +24,10 @@ struct World {
     product: Uuid,
 }
 
-async fn open_commands(folder: &Path, log: Arc<dyn EventStore>) -> Commands {
-    let master = MasterKey::parse(KEY).expect("a key");
-    let vault = Vault::local(&folder.join("vault"), master).await.expect("a vault");
-    Commands::open(log, vault).await.expect("a command side")
-}
-
 impl World {
     async fn new(mut webhook: Value) -> World {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("events.db");
-        let log = SqliteStore::open(&path, SqliteOptions::default()).expect("a log");
-        let log: Arc<dyn EventStore> = Arc::new(log);
+        let log = open_log(folder.path());
         let commands = open_commands(folder.path(), log.clone()).await;
         let ask = || Ask::once("test", Uuid::nil(), None);
         let name = Name::parse("Product").expect("a name");

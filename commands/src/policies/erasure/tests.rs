@@ -1,7 +1,6 @@
 //! Deletions that are followed up, wherever they are cut off.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -13,18 +12,17 @@ use domain::session::SessionEvent;
 use domain::trigger::TriggerEvent;
 use domain::user::Asker;
 use domain::{BlobRef, Email, FileName, Name, Role, Scope, Timestamp};
-use eventlog::{EventStore, SqliteOptions, SqliteStore};
+use eventlog::EventStore;
 use secrecy::SecretString;
 use serde_json::json;
 use tempfile::TempDir;
-use vault::{MasterKey, Vault};
 
 use super::*;
 use crate::execute::decode_event;
 use crate::policies::mortal::Mortal;
+use crate::testing::{open_commands, open_log};
 use crate::{FileFacts, NewAgent, NewApiToken, NewExecution, NewFile, NewUser, UserChange};
 
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const ADDRESS: &str = "ada@example.com";
 
 /// What is inside, as the log itself tells.
@@ -167,12 +165,6 @@ struct World {
     commands: Commands,
 }
 
-async fn open_commands(folder: &Path, log: Arc<dyn EventStore>) -> Commands {
-    let master = MasterKey::parse(KEY).expect("a key");
-    let vault = Vault::local(&folder.join("vault"), master).await.expect("a vault");
-    Commands::open(log, vault).await.expect("a command side")
-}
-
 fn name(text: &str) -> Name {
     Name::parse(text).expect("a name")
 }
@@ -184,9 +176,7 @@ fn ask() -> Ask {
 impl World {
     async fn new() -> World {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("events.db");
-        let log: Arc<dyn EventStore> =
-            Arc::new(SqliteStore::open(&path, SqliteOptions::default()).expect("a log"));
+        let log = open_log(folder.path());
         let commands = open_commands(folder.path(), log.clone()).await;
         World { folder, log, commands }
     }

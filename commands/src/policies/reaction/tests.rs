@@ -1,7 +1,6 @@
 //! Event triggers on a log that the tests write, cut off at every append, and on two nodes at once.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 
 use domain::Name;
@@ -9,15 +8,14 @@ use domain::execution::{CancelReason, Execution, ExecutionCommand};
 use domain::manifest::Manifest;
 use domain::reaction::ReactionEvent;
 use domain::trigger::TriggerKind;
-use eventlog::{EventStore, SqliteOptions, SqliteStore};
+use eventlog::EventStore;
 use tempfile::TempDir;
-use vault::{MasterKey, Vault};
 
 use super::*;
 use crate::policies::mortal::Mortal;
+use crate::testing::{open_commands, open_log};
 use crate::{NewAgent, NewTrigger, TriggerReplacement};
 
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const STOPPED: &str = "event.type == 'execution.cancelled.v1'";
 
 /// A product with an agent that is run and stopped, and one that reacts.
@@ -29,12 +27,6 @@ struct World {
     agent: Uuid,
 }
 
-async fn open_commands(folder: &Path, log: Arc<dyn EventStore>) -> Commands {
-    let master = MasterKey::parse(KEY).expect("a key");
-    let vault = Vault::local(&folder.join("vault"), master).await.expect("a vault");
-    Commands::open(log, vault).await.expect("a command side")
-}
-
 fn ask() -> Ask {
     Ask::once("test", Uuid::nil(), None)
 }
@@ -42,9 +34,7 @@ fn ask() -> Ask {
 impl World {
     async fn new() -> World {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("events.db");
-        let log = SqliteStore::open(&path, SqliteOptions::default()).expect("a log");
-        let log: Arc<dyn EventStore> = Arc::new(log);
+        let log = open_log(folder.path());
         let commands = open_commands(folder.path(), log.clone()).await;
         let name = Name::parse("Product").expect("a name");
         let done = commands.create_product(name, None, &ask()).await.expect("a product");

@@ -3,25 +3,22 @@
 mod control;
 mod lanes;
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use domain::Name;
 use domain::agent::trigger_id;
-use eventlog::{EventStore, Position, SqliteOptions, SqliteStore};
+use eventlog::{EventStore, Position};
 use tempfile::TempDir;
 use tokio::sync::watch;
-use vault::{MasterKey, Vault};
 
 use super::steps::MOST_ATTEMPTS;
 use super::*;
 use crate::policies::mortal::Mortal;
 use crate::policies::{Contents, Inside, KnowledgeQuery, NotNow, Pending, Policies};
+use crate::testing::{open_commands, open_log};
 use crate::tools::{ToolSettings, Tools};
 use crate::{AgentChange, NewAgent, NewExecution};
-
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// Knowledge bases that answer every question with one passage, unless they are told otherwise.
 #[derive(Default)]
@@ -105,17 +102,6 @@ struct World {
     product: Uuid,
     base: Uuid,
     agent: Uuid,
-}
-
-fn open_log(folder: &Path) -> Arc<dyn EventStore> {
-    let path = folder.join("events.db");
-    Arc::new(SqliteStore::open(&path, SqliteOptions::default()).expect("a log"))
-}
-
-async fn open_commands(folder: &Path, log: Arc<dyn EventStore>) -> Commands {
-    let master = MasterKey::parse(KEY).expect("a key");
-    let vault = Vault::local(&folder.join("vault"), master).await.expect("a vault");
-    Commands::open(log, vault).await.expect("a command side")
 }
 
 fn manifest() -> Value {

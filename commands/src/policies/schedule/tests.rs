@@ -1,7 +1,6 @@
 //! Schedules by a clock that the tests set, cut off at every append, and on two nodes at once.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -11,16 +10,14 @@ use domain::manifest::Manifest;
 use domain::schedule::firings::FiringEvent;
 use domain::trigger::TriggerKind;
 use domain::{Name, Payload};
-use eventlog::{EventStore, RecordedEvent, SqliteOptions, SqliteStore};
+use eventlog::{EventStore, RecordedEvent};
 use tempfile::TempDir;
-use vault::{MasterKey, Vault};
 
 use super::*;
 use crate::policies::Inside;
 use crate::policies::mortal::Mortal;
+use crate::testing::{open_commands, open_log};
 use crate::{AgentChange, NewAgent, NewVersion, TriggerReplacement};
-
-const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// A read side that reads the log.
 struct Reader(Arc<dyn EventStore>);
@@ -96,12 +93,6 @@ fn time(text: &str) -> DateTime<Utc> {
     text.parse().expect("a time")
 }
 
-async fn open_commands(folder: &Path, log: Arc<dyn EventStore>) -> Commands {
-    let master = MasterKey::parse(KEY).expect("a key");
-    let vault = Vault::local(&folder.join("vault"), master).await.expect("a vault");
-    Commands::open(log, vault).await.expect("a command side")
-}
-
 impl World {
     /// A world at its first moment, in which everything before is settled.
     async fn new(configuration: Value) -> World {
@@ -110,9 +101,7 @@ impl World {
 
     async fn beginning(configuration: Value, first: DateTime<Utc>) -> World {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("events.db");
-        let log = SqliteStore::open(&path, SqliteOptions::default()).expect("a log");
-        let log: Arc<dyn EventStore> = Arc::new(log);
+        let log = open_log(folder.path());
         let commands = open_commands(folder.path(), log.clone()).await;
         let ask = || Ask::once("test", Uuid::nil(), None);
         let name = Name::parse("Product").expect("a name");
