@@ -55,9 +55,9 @@ pub struct Manifest {
     /// What it does, in a sentence.
     pub summary: String,
     /// The JSON Schema of its configuration.
-    pub config: Option<Value>,
+    pub config: Option<Schema>,
     /// The JSON Schema of what an execution works on.
-    pub inputs: Option<Value>,
+    pub inputs: Option<Schema>,
     /// What it needs from its product.
     pub requires: Requires,
     /// What it may take.
@@ -235,7 +235,8 @@ impl Manifest {
 
     /// Whether the input has a place for the event that an execution reacts to.
     pub fn takes_event(&self) -> bool {
-        self.inputs.as_ref().is_none_or(|schema| schema["properties"].get("event").is_some())
+        let has_place = |schema: &Schema| schema.document()["properties"].get("event").is_some();
+        self.inputs.as_ref().is_none_or(has_place)
     }
 
     /// The configuration of an agent, with defaults filled in.
@@ -260,10 +261,10 @@ fn invalid(code: &'static str, what: &str, faults: Vec<Fault>) -> InvalidDocumen
 }
 
 /// What is not given is an empty object, so that defaults have a place.
-fn complete(schema: Option<&Value>, value: Option<Value>) -> Result<Value, Vec<Fault>> {
+fn complete(schema: Option<&Schema>, value: Option<Value>) -> Result<Value, Vec<Fault>> {
     let value = value.filter(|value| !value.is_null()).unwrap_or_else(|| json!({}));
     match schema {
-        Some(schema) => Schema::compile(schema).map_err(|fault| vec![fault])?.complete(value),
+        Some(schema) => schema.complete(value),
         None => Ok(value),
     }
 }
@@ -299,15 +300,9 @@ fn read_format(read: &mut Reader<'_>) {
     }
 }
 
-fn read_schema(read: &mut Reader<'_>, field: &str) -> Option<Value> {
-    let schema = read.document.get(field)?;
-    match Schema::compile(schema) {
-        Ok(_) => Some(schema.clone()),
-        Err(fault) => {
-            read.faults.push(fault.within(&format!("/{field}")));
-            None
-        }
-    }
+fn read_schema(read: &mut Reader<'_>, field: &str) -> Option<Schema> {
+    let compiled = Schema::compile(read.document.get(field)?);
+    compiled.map_err(|fault| read.faults.push(fault.within(&format!("/{field}")))).ok()
 }
 
 fn read_requires(read: &mut Reader<'_>) -> Requires {

@@ -3,25 +3,34 @@
 //! The rule of this file: a schema is checked as it stands. It fetches nothing, and its patterns run
 //! in linear time, so that nobody can hang the server with one.
 
+use std::sync::Arc;
+
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::{Map, Value};
 
 use crate::refusal::{Fault, pointer_segment};
 
-/// A schema that compiled.
-#[derive(Debug)]
-pub struct Schema<'a> {
-    document: &'a Value,
-    validator: Validator,
+/// A schema that compiled. Cheap to check with, and not to make.
+#[derive(Clone, Debug)]
+pub struct Schema {
+    document: Value,
+    validator: Arc<Validator>,
 }
 
-impl<'a> Schema<'a> {
+impl PartialEq for Schema {
+    /// The same document is compiled alike.
+    fn eq(&self, other: &Schema) -> bool {
+        self.document == other.document
+    }
+}
+
+impl Schema {
     /// Compiles a schema (draft 2020-12, unless it names another).
     ///
     /// # Errors
     /// Its fault, with a JSON pointer into the schema.
-    pub fn compile(document: &'a Value) -> Result<Self, Fault> {
+    pub fn compile(document: &Value) -> Result<Self, Fault> {
         let fault = |pointer: String, message: &str| {
             let message = format!("this is not a JSON Schema: {message}");
             Fault::new(pointer, "schema_invalid", message)
@@ -32,8 +41,13 @@ impl<'a> Schema<'a> {
         jsonschema::options()
             .with_pattern_options(PatternOptions::regex())
             .build(document)
-            .map(|validator| Schema { document, validator })
+            .map(|validator| Schema { document: document.clone(), validator: Arc::new(validator) })
             .map_err(|error| fault(error.instance_path().to_string(), &error.to_string()))
+    }
+
+    /// The schema as it was written.
+    pub fn document(&self) -> &Value {
+        &self.document
     }
 
     /// The value with the schema's `default`s filled in.
@@ -41,7 +55,7 @@ impl<'a> Schema<'a> {
     /// # Errors
     /// Every fault that it has then, with JSON pointers into the value.
     pub fn complete(&self, mut value: Value) -> Result<Value, Vec<Fault>> {
-        fill_in(self.document, &mut value);
+        fill_in(&self.document, &mut value);
         let faults: Vec<_> = self.validator.iter_errors(&value).map(fault).collect();
         if faults.is_empty() { Ok(value) } else { Err(faults) }
     }
@@ -49,7 +63,7 @@ impl<'a> Schema<'a> {
     /// JSON pointers of the properties that are marked `"x-secret": true`, `"secret": true` or
     /// `"writeOnly": true`.
     pub fn secret_paths(&self) -> Vec<String> {
-        secret_paths(self.document)
+        secret_paths(&self.document)
     }
 }
 

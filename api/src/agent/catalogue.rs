@@ -47,8 +47,8 @@ impl From<&Manifest> for CatalogueEntry {
             version: manifest.version.clone(),
             title: manifest.title.to_string(),
             summary: manifest.summary.clone(),
-            config: manifest.config.clone(),
-            inputs: manifest.inputs.clone(),
+            config: manifest.config.as_ref().map(|schema| schema.document().clone()),
+            inputs: manifest.inputs.as_ref().map(|schema| schema.document().clone()),
             requires: document.get("requires").cloned().unwrap_or_else(|| serde_json::json!({})),
             manifest: document,
         }

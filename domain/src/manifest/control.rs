@@ -172,9 +172,6 @@ impl Backoff {
     }
 }
 
-/// The fields of a step that are read here.
-pub(super) const FIELDS: [&str; 5] = ["when", "foreach", "retry", "timeout", "on_error"];
-
 pub(super) fn read_control(
     read: &mut Reader<'_>,
     kind: Option<StepKind>,

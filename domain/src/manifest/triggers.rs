@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::complete;
 use crate::expression::holds_expression;
 use crate::reader::Reader;
+use crate::schema::Schema;
 use crate::trigger::{Setting, TriggerKind};
 use crate::values::Object;
 
@@ -39,7 +40,7 @@ impl TriggerSpec {
 }
 
 /// `inputs` is the schema of what an execution works on.
-pub(super) fn read_triggers(read: &mut Reader<'_>, inputs: Option<&Value>) -> Vec<TriggerSpec> {
+pub(super) fn read_triggers(read: &mut Reader<'_>, inputs: Option<&Schema>) -> Vec<TriggerSpec> {
     let mut triggers = Vec::new();
     let mut taken = BTreeSet::new();
     let mut is_manual = false;
@@ -104,7 +105,7 @@ fn read_kind(trigger: &mut Reader<'_>, kind: &str) -> Option<TriggerKind> {
 
 /// An input that nobody computes is known to be wrong before the first firing. One that is missing
 /// is none to judge: the trigger may be replaced before it fires.
-fn check_input(trigger: &mut Reader<'_>, setting: &Setting, inputs: Option<&Value>) {
+fn check_input(trigger: &mut Reader<'_>, setting: &Setting, inputs: Option<&Schema>) {
     let Some(input) = setting.input().filter(|input| !holds_expression(input)) else { return };
     if let Err(faults) = complete(inputs, Some(input.clone())) {
         trigger.add(faults.into_iter().map(|mut fault| {
