@@ -97,7 +97,7 @@ impl Commands {
         Agent::Missing.decide(install.clone()).map_err(|refusal| Error::refused(&refusal))?;
         self.take_manifest(ask.metadata.product.unwrap_or_default(), &manifest, ask).await?;
         self.take_webhook_paths(agent, &manifest, ask).await?;
-        let done = self.execute::<Agent>(agent, install, ask).await?;
+        let done = self.execute_anew::<Agent>(stream, install, ask).await?;
         self.complete_agent(done.stream_id().unwrap_or(agent)).await?;
         Ok(done)
     }

@@ -149,19 +149,22 @@ impl Commands {
         A::Command: Clone,
         A::Error: Refusal,
     {
-        let done = self.attempt::<A>(&stream, command.clone(), ask).await;
+        let mut done = self.attempt::<A>(&stream, command.clone(), ask).await;
         let may_be_outdated = match &done {
             Err(Error::Conflict) => true,
-            Err(Error::Refused { .. } | Error::Invalid { .. } | Error::Stale { .. }) => {
-                self.hot.is_some()
-            }
-            _ => false,
+            refused => is_refused(refused) && self.hot.is_some(),
         };
-        if !may_be_outdated {
-            return done;
+        if may_be_outdated {
+            self.forget(&stream);
+            done = self.attempt::<A>(&stream, command, ask).await;
         }
-        self.forget(&stream);
-        self.attempt::<A>(&stream, command, ask).await
+        // It may be refused only because the very same command was carried out meanwhile.
+        if is_refused(&done)
+            && let Some(before) = self.done_before(&stream, ask).await?
+        {
+            return Ok(before);
+        }
+        done
     }
 
     /// The outcome of a command that was carried out before.
@@ -336,6 +339,10 @@ impl Commands {
             cache.invalidate(stream);
         }
     }
+}
+
+fn is_refused(done: &Result<Done, Error>) -> bool {
+    matches!(done, Err(Error::Refused { .. } | Error::Invalid { .. } | Error::Stale { .. }))
 }
 
 fn is_newer<A: Aggregate + 'static>(known: &(dyn Any + Send + Sync), sequence: u64) -> bool {

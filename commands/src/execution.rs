@@ -85,7 +85,7 @@ impl Commands {
 
     /// Asks for a run of an agent because a trigger of it that is no manual one fired, in the version
     /// that the trigger belongs to, if it belongs to one; its id is the one that `ask` gives an
-    /// execution. The run follows.
+    /// execution. `cause` is the event that it fired because of, if it listens to events. The run follows.
     ///
     /// # Errors
     /// The agent is disabled or gone, or the input does not fit its manifest.
@@ -93,32 +93,14 @@ impl Commands {
         &self,
         new: NewExecution,
         version: Option<Uuid>,
+        cause: Option<Cause>,
         ask: &Ask,
     ) -> Result<Done, Error> {
         let execution = ask.new_id("execution");
         let stream = StreamId::new("execution", execution);
         match self.done_before(&stream, ask).await? {
             Some(done) => Ok(done),
-            None => self.request(new, version, None, execution, ask).await,
-        }
-    }
-
-    /// As [`Commands::request_for_trigger`], because of an event.
-    ///
-    /// # Errors
-    /// As there.
-    pub(crate) async fn request_for_event(
-        &self,
-        new: NewExecution,
-        version: Option<Uuid>,
-        cause: Cause,
-        ask: &Ask,
-    ) -> Result<Done, Error> {
-        let execution = ask.new_id("execution");
-        let stream = StreamId::new("execution", execution);
-        match self.done_before(&stream, ask).await? {
-            Some(done) => Ok(done),
-            None => self.request(new, version, Some(cause), execution, ask).await,
+            None => self.request(new, version, cause, execution, ask).await,
         }
     }
 

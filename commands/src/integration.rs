@@ -224,7 +224,7 @@ impl Commands {
             enabled: change.enabled,
             key,
         };
-        self.execute::<Integration>(integration, command, ask).await
+        self.execute_anew::<Integration>(stream, command, ask).await
     }
 
     /// Seals everything that an integration was told under a new data key, and shreds the old one: what
@@ -251,7 +251,7 @@ impl Commands {
             secrets: self.seal_secrets(&key, ask, &stream, KEY_ROTATED, secrets).await?,
             key,
         };
-        let done = self.execute::<Integration>(integration, rotate, ask).await?;
+        let done = self.execute_anew::<Integration>(stream, rotate, ask).await?;
         self.settle_integration(integration).await?;
         Ok(done)
     }

@@ -8,6 +8,7 @@
 mod completion;
 mod delivery;
 mod erasure;
+mod firing;
 mod ingestion;
 mod listening;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use eventlog::{RecordedEvent, StreamId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::firing::Refused;
 use super::queue::{Outcome, Queue};
 use crate::execute::decode_event;
 use crate::webhook::{CONTENT, Content, RECEIVED, webhook_of};
@@ -43,12 +44,6 @@ enum Verdict {
     Filter,
     /// Nothing can be started.
     Fail(Refused),
-}
-
-/// Why an execution cannot be asked for, whoever tries.
-struct Refused {
-    code: String,
-    message: String,
 }
 
 impl Deliveries {
@@ -100,7 +95,7 @@ impl Commands {
         match verdict(self, received, &receipt, version).await? {
             Verdict::Start { version, input } => {
                 let new = NewExecution { agent: receipt.agent, trigger: Some(trigger), input };
-                self.request_for_trigger(new, version, ask).await
+                self.request_for_trigger(new, version, None, ask).await
             }
             Verdict::Filter => conflict(
                 "delivery_filtered",
@@ -124,14 +119,11 @@ async fn settle(commands: &Commands, delivery: Uuid) -> Result<(), Error> {
         Verdict::Start { version, input } => {
             let new = NewExecution { agent: receipt.agent, trigger: Some(receipt.trigger), input };
             let ask = Ask::because_of(received, NAME, &[b"execution"]);
-            match commands.request_for_trigger(new, version, &ask).await {
+            match commands.request_for_trigger(new, version, None, &ask).await {
                 Ok(done) => {
                     DeliveryCommand::Start { execution: done.stream_id().unwrap_or_default() }
                 }
-                Err(error @ (Error::Refused { .. } | Error::Invalid { .. })) => {
-                    fail(commands, received, refusal(error)?).await?
-                }
-                Err(error) => return Err(error),
+                Err(error) => fail(commands, received, refusal(error)?).await?,
             }
         }
     };
@@ -202,10 +194,7 @@ async fn verdict(
     let manifest = commands.manifest_of(receipt.agent, runs).await?;
     let config = match commands.config_for(received.organization, receipt.agent, &manifest).await {
         Ok(config) => config,
-        Err(error @ (Error::Refused { .. } | Error::Invalid { .. })) => {
-            return Ok(Verdict::Fail(refusal(error)?));
-        }
-        Err(error) => return Err(error),
+        Err(error) => return Ok(Verdict::Fail(refusal(error)?)),
     };
     let trigger = seen(receipt.trigger, &details, &content, &body);
     let scope = Scope { config, trigger, ..Scope::default() };
@@ -232,11 +221,7 @@ async fn verdict(
             );
             fail(&format!("{field}_invalid"), &message)
         }
-        Err(_) => fail(
-            "input_invalid",
-            "computing the input of the trigger crashed, which is a fault of this server: report it \
-             with the server's log",
-        ),
+        Err(_) => Ok(Verdict::Fail(Refused::by_crash())),
     }
 }
 
@@ -270,13 +255,9 @@ async fn fail(
     let Refused { code, message } = refused;
     tracing::warn!(delivery = %received.stream, code, "a delivery starts nothing");
     let (organization, product) = (received.organization, received.product.unwrap_or_default());
-    let sealed = commands
+    let error = commands
         .seal_payload(organization, product, &received.stream, FAILED, ERROR, message.as_bytes())
-        .await;
-    let error = match sealed {
-        Ok(error) => error,
-        Err(error) => return Err(error),
-    };
+        .await?;
     Ok(DeliveryCommand::Fail { code, error })
 }
 

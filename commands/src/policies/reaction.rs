@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use domain::derived_id;
 use domain::execution::{Cause, ExecutionEvent};
-use domain::expression::{self, Scope};
+use domain::expression::Scope;
 use domain::listening::{LISTENING_ID, Listening, ListeningCommand};
 use domain::product::Product;
 use domain::reaction::{Reaction, ReactionCommand};
@@ -32,6 +32,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use self::listeners::{Listener, Listeners, News};
+use super::firing::{Refused, computed_input};
 use super::queue::{Outcome, Queue};
 use crate::execute::decode_event;
 use crate::{Ask, Commands, Error, NewExecution};
@@ -89,13 +90,6 @@ struct Match {
     listener: Arc<Listener>,
     event: Arc<RecordedEvent>,
     outcome: Result<Arc<Value>, Refused>,
-}
-
-/// Why a trigger does not react, whoever tries.
-#[derive(Clone)]
-struct Refused {
-    code: String,
-    message: String,
 }
 
 /// Where the loop is in the log.
@@ -424,21 +418,13 @@ impl Reactions {
         let (agent, trigger) = (listener.agent, Some(listener.trigger));
         let new = NewExecution { agent, trigger, input };
         let cause = found.cause(depth);
-        match self.commands.request_for_event(new, listener.version, cause, &found.ask()).await {
+        match self
+            .commands
+            .request_for_trigger(new, listener.version, Some(cause), &found.ask())
+            .await
+        {
             Ok(_) => Ok(Ok(())),
-            Err(Error::Refused { code, message, .. }) => {
-                Ok(Err(Refused { code: code.to_owned(), message }))
-            }
-            Err(Error::Invalid { code, faults, .. }) => {
-                let faults = faults.iter().map(|it| format!("{}: {}", it.pointer, it.message));
-                let faults = faults.collect::<Vec<_>>().join("; ");
-                let message = format!(
-                    "the input of the trigger is not what the agent works on ({faults}): mend the \
-                     trigger's `input`"
-                );
-                Ok(Err(Refused { code: code.to_owned(), message }))
-            }
-            Err(error) => Err(error),
+            Err(error) => Ok(Err(Refused::by_request(error)?)),
         }
     }
 
@@ -456,10 +442,7 @@ impl Reactions {
         let (organization, agent) = (listener.organization, listener.agent);
         let config = match self.commands.config_for(organization, agent, &manifest).await {
             Ok(config) => config,
-            Err(error @ (Error::Refused { code, .. } | Error::Invalid { code, .. })) => {
-                return Ok(Err(Refused { code: code.to_owned(), message: error.in_a_line() }));
-            }
-            Err(error) => return Err(error),
+            Err(error) => return Ok(Err(Refused::by_configuration(error)?)),
         };
         let scope = Scope {
             config,
@@ -467,21 +450,7 @@ impl Reactions {
             event: Some((*seen).clone()),
             ..Scope::default()
         };
-        let computed =
-            tokio::task::spawn_blocking(move || expression::evaluate(&input, &scope)).await;
-        let refused = |message| Refused { code: "input_invalid".to_owned(), message };
-        Ok(match computed {
-            Ok(Ok(input)) => Ok(Some(input)),
-            Ok(Err(error)) => Err(refused(format!(
-                "the input of the trigger came to nothing ({}: {}): mend the trigger's `input`",
-                error.pointer, error.message
-            ))),
-            Err(_) => Err(refused(
-                "computing the input of the trigger crashed, which is a fault of this server: \
-                 report it with the server's log"
-                    .to_owned(),
-            )),
-        })
+        Ok(computed_input(input, scope).await.map(Some))
     }
 
     async fn tell_failed(&self, found: &Match, ask: &Ask, refused: &Refused) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::Timestamp;
 use domain::execution::{CancelReason, Execution, ExecutionCommand};
-use domain::expression::{self, Scope};
+use domain::expression::Scope;
 use domain::schedule::Overlap;
 use domain::schedule::firings::{FiringCommand, Firings, LastFiring, SkipReason};
 use eventlog::{Position, StreamId};
@@ -28,6 +28,7 @@ use self::facts::Facts;
 use self::plan::{Known, Plan};
 use super::PendingSchedule;
 use super::erasure::{Contents, NotNow};
+use super::firing::{Refused, computed_input};
 use super::queue::{Outcome, Queue};
 use crate::execute::decode_event;
 use crate::{Ask, Commands, Error, NewExecution};
@@ -92,12 +93,6 @@ enum Step {
     Settle(FiringCommand),
     /// Nothing, until then or until one of these executions ends.
     Rest { next: Option<Timestamp>, blocked_by: Vec<Uuid> },
-}
-
-/// Why an execution cannot be asked for, whoever tries.
-struct Refused {
-    code: String,
-    message: String,
 }
 
 impl Schedules {
@@ -421,21 +416,9 @@ impl Schedules {
         }
         let new = NewExecution { agent: facts.agent, trigger: Some(facts.trigger), input };
         let ask = facts.ask_execution(last.instant);
-        match self.commands.request_for_trigger(new, facts.version(), &ask).await {
+        match self.commands.request_for_trigger(new, facts.version(), None, &ask).await {
             Ok(done) => Ok(Ok(done.position())),
-            Err(Error::Refused { code, message, .. }) => {
-                Ok(Err(Refused { code: code.to_owned(), message }))
-            }
-            Err(Error::Invalid { code, faults, .. }) => {
-                let faults = faults.iter().map(|it| format!("{}: {}", it.pointer, it.message));
-                let faults = faults.collect::<Vec<_>>().join("; ");
-                let message = format!(
-                    "the input of the trigger is not what the agent works on ({faults}): mend the \
-                     trigger's `input`"
-                );
-                Ok(Err(Refused { code: code.to_owned(), message }))
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => Ok(Err(Refused::by_request(error)?)),
         }
     }
 
@@ -448,10 +431,7 @@ impl Schedules {
         let Some(input) = facts.input.clone() else { return Ok(Ok(None)) };
         let config = match self.config(facts).await {
             Ok(config) => config,
-            Err(error @ (Error::Refused { code, .. } | Error::Invalid { code, .. })) => {
-                return Ok(Err(Refused { code: code.to_owned(), message: error.in_a_line() }));
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Ok(Err(Refused::by_configuration(error)?)),
         };
         let scope = Scope {
             config,
@@ -460,21 +440,7 @@ impl Schedules {
             }),
             ..Scope::default()
         };
-        let computed =
-            tokio::task::spawn_blocking(move || expression::evaluate(&input, &scope)).await;
-        let refused = |message| Refused { code: "input_invalid".to_owned(), message };
-        Ok(match computed {
-            Ok(Ok(input)) => Ok(Some(input)),
-            Ok(Err(error)) => Err(refused(format!(
-                "the input of the trigger came to nothing ({}: {}): mend the trigger's `input`",
-                error.pointer, error.message
-            ))),
-            Err(_) => Err(refused(
-                "computing the input of the trigger crashed, which is a fault of this server: \
-                 report it with the server's log"
-                    .to_owned(),
-            )),
-        })
+        Ok(computed_input(input, scope).await.map(Some))
     }
 
     /// The configuration of the agent as the version sees it that is started.

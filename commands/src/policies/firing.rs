@@ -1,0 +1,78 @@
+//! What triggers that fire by themselves have in common: computing the input of an execution, and
+//! saying why none can be asked for.
+//!
+//! The rule of this file: what a person has to mend is told apart from what passes by itself.
+
+use domain::expression::{self, Scope};
+use serde_json::Value;
+
+use crate::Error;
+
+/// Why an execution cannot be asked for, whoever tries.
+#[derive(Clone)]
+pub(super) struct Refused {
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+impl Refused {
+    /// What stands in the way of the agent's configuration.
+    ///
+    /// # Errors
+    /// The error itself, where nobody has to mend anything.
+    pub(super) fn by_configuration(error: Error) -> Result<Refused, Error> {
+        match error {
+            Error::Refused { code, .. } | Error::Invalid { code, .. } => {
+                Ok(Refused { code: code.to_owned(), message: error.in_a_line() })
+            }
+            error => Err(error),
+        }
+    }
+
+    /// What stands in the way of an execution that was asked for.
+    ///
+    /// # Errors
+    /// As [`Refused::by_configuration`].
+    pub(super) fn by_request(error: Error) -> Result<Refused, Error> {
+        match error {
+            Error::Refused { code, message, .. } => Ok(Refused { code: code.to_owned(), message }),
+            Error::Invalid { code, faults, .. } => {
+                let faults = faults.iter().map(|it| format!("{}: {}", it.pointer, it.message));
+                let faults = faults.collect::<Vec<_>>().join("; ");
+                let message = format!(
+                    "the input of the trigger is not what the agent works on ({faults}): mend the \
+                     trigger's `input`"
+                );
+                Ok(Refused { code: code.to_owned(), message })
+            }
+            error => Err(error),
+        }
+    }
+
+    /// What computes an input crashed.
+    pub(super) fn by_crash() -> Refused {
+        Refused {
+            code: "input_invalid".to_owned(),
+            message:
+                "computing the input of the trigger crashed, which is a fault of this server: \
+                      report it with the server's log"
+                    .to_owned(),
+        }
+    }
+}
+
+/// The input of a trigger with its expressions computed, where it is in nobody's way.
+pub(super) async fn computed_input(input: Value, scope: Scope) -> Result<Value, Refused> {
+    let computed = tokio::task::spawn_blocking(move || expression::evaluate(&input, &scope)).await;
+    match computed {
+        Ok(Ok(input)) => Ok(input),
+        Ok(Err(error)) => Err(Refused {
+            code: "input_invalid".to_owned(),
+            message: format!(
+                "the input of the trigger came to nothing ({}: {}): mend the trigger's `input`",
+                error.pointer, error.message
+            ),
+        }),
+        Err(_) => Err(Refused::by_crash()),
+    }
+}
