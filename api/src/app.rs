@@ -4,10 +4,11 @@
 //! the write in.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use commands::policies::Executor;
 use commands::tools::Tools;
 use commands::{Commands, Done, PendingRejections, PendingUses, SessionKeys};
 use embeddings::Embedder;
@@ -25,6 +26,7 @@ use crate::execution::ends::Ends;
 use crate::http::Problem;
 use crate::known_tokens::KnownTokens;
 use crate::model::Trouble;
+use crate::webhook::Doors;
 
 /// How long the answer to a write, or a read with `X-Min-Position`, waits for the read models.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,6 +67,10 @@ pub struct Parts {
     pub bulk_stops: FirstAnswers<(StoppedExecutions, u64)>,
     /// Executions whose end somebody waits for.
     pub ends: Ends,
+    /// Where deliveries come in.
+    pub doors: Doors,
+    /// Carries out what somebody waits for, as soon as there are process managers.
+    pub executor: OnceLock<Executor>,
     /// Cancelled when the server stops.
     pub shutdown: CancellationToken,
     /// How long an access token is good.

@@ -62,6 +62,8 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// Requests a second for each credential, or address without one; 0 is no limit.
     pub rate_limit_per_second: u32,
+    /// Deliveries a second for each address at each webhook; 0 is no limit.
+    pub webhook_limit_per_second: u32,
     /// Sign-ins and refreshes a minute for each address; 0 is no limit.
     pub sign_in_limit_per_minute: u32,
     /// The longest body of an ordinary request.
@@ -76,6 +78,10 @@ pub struct Config {
     pub access_token_ttl: Duration,
     /// How long a refresh token is good.
     pub refresh_token_ttl: Duration,
+    /// Executions that run at once.
+    pub agent_workers: usize,
+    /// Executions of one product that run at once; `None` is half of them.
+    pub agent_workers_per_product: Option<usize>,
     /// Networks that agents may reach although they are not public.
     pub http_allow: Vec<IpNet>,
     /// The base address of the chat model; `None` is to do without.
@@ -200,6 +206,8 @@ impl Config {
             cors_origins: from.list("cors-origins", origin)?,
             trusted_proxies: TrustedProxies::new(networks, header),
             rate_limit_per_second: from.required("rate-limit-per-second", number(0..=1_000_000))?,
+            webhook_limit_per_second: from
+                .required("webhook-limit-per-second", number(0..=1_000_000))?,
             sign_in_limit_per_minute: from
                 .required("sign-in-limit-per-minute", number(0..=1_000_000))?,
             body_limit_bytes: from.required("body-limit-bytes", number(1_024..=1 << 30))?,
@@ -208,6 +216,9 @@ impl Config {
             shutdown_timeout: from.required("shutdown-timeout-seconds", seconds(0..=3_600))?,
             access_token_ttl: from.required("access-token-seconds", seconds(1..=86_400))?,
             refresh_token_ttl: from.required("refresh-token-seconds", seconds(1..=31_536_000))?,
+            agent_workers: from.required("agent-workers", number(1..=10_000))?,
+            agent_workers_per_product: from
+                .optional("agent-workers-per-product", number(1..=10_000))?,
             http_allow: from.list("http-allow", network)?,
             llm_url: from.optional("llm-url", llm_url)?,
             llm_model: from.optional("llm-model", llm_model)?,

@@ -131,7 +131,9 @@ pub fn build(app: App, dress: Dress) -> Result<Router, Unbuildable> {
         .layer(from_fn_with_state(time_limit.clone(), within))
         .layer(body_limit(commands::MAX_DELIVERY_BYTES, dress.timeout));
     let long = ready(long(app.upload_limit)).layer(body_limit(dress.body_limit, dress.timeout));
-    let api = limited(quick(ready(ordinary())).merge(long).merge(webhooks), &dress.limit)
+    let api = limited(quick(ready(ordinary())).merge(long), &dress.limit)
+        // Limited where it is known whom they are for.
+        .merge(webhooks)
         .merge(limited(quick(ready(session::sign_in_router())), &dress.sign_in_limit))
         .layer(from_fn_with_state(app.clone(), remember));
     let metrics = dress.metrics.clone();

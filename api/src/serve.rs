@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use axum::serve::ListenerExt;
 use chrono::TimeDelta;
 use commands::Commands;
-use commands::policies::{Pending, PendingSchedule, Policies};
+use commands::policies::{Pending, PendingSchedule, Policies, Workers};
 use commands::tools::answer::chat::ChatServer;
 use commands::tools::{ToolSettings, Tools};
 use eventlog::EventStore;
@@ -35,6 +35,7 @@ use crate::http::rate_limit::RateLimit;
 use crate::metrics::Metrics;
 use crate::model::Looking;
 use crate::router::{self, Dress};
+use crate::webhook::Doors;
 
 /// How often pending uses and refused attempts are written, and expired tokens noticed.
 const HOUSEKEEPING: Duration = Duration::from_secs(5);
@@ -240,6 +241,11 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         rebuilds: Default::default(),
         bulk_stops: Default::default(),
         ends: Default::default(),
+        doors: Doors::new(RateLimit::per_door(
+            config.webhook_limit_per_second,
+            Duration::from_secs(1),
+        )),
+        executor: Default::default(),
         shutdown: shutdown.clone(),
         access_ttl: TimeDelta::from_std(config.access_token_ttl)?,
         refresh_ttl: TimeDelta::from_std(config.refresh_token_ttl)?,
@@ -247,7 +253,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         spool: folders.spool(),
     });
     tokio::spawn(app.ends.clone().follow(log.clone(), views.clone(), shutdown.clone()));
-    let policies = tokio::spawn(start_policies(app.clone(), shutdown.clone()));
+    let policies = tokio::spawn(start_policies(app.clone(), workers(&config), shutdown.clone()));
     let housekeeping = tokio::spawn(keep_house(app.clone(), metrics.clone(), shutdown.clone()));
 
     let head = log.head().await?;
@@ -367,8 +373,13 @@ async fn warm_up(vault: Vault) {
     }
 }
 
+fn workers(config: &Config) -> Workers {
+    let all = config.agent_workers;
+    Workers { all, per_product: config.agent_workers_per_product.unwrap_or(all.div_ceil(2)) }
+}
+
 /// Starts the process managers as soon as the read models know what was left undone.
-async fn start_policies(app: App, stop: CancellationToken) -> Option<Policies> {
+async fn start_policies(app: App, workers: Workers, stop: CancellationToken) -> Option<Policies> {
     let mut applied = app.views.watch();
     let unfinished = loop {
         match app.views.read(projections::unfinished) {
@@ -406,14 +417,17 @@ async fn start_policies(app: App, stop: CancellationToken) -> Option<Policies> {
             .collect(),
         listeners: unfinished.listeners,
     };
-    Some(Policies::start(
+    let policies = Policies::start(
         app.commands.clone(),
         app.embedder.clone(),
         Arc::new(app.clone()),
         app.tools.clone(),
         Arc::new(app.clone()),
         pending,
-    ))
+        workers,
+    );
+    app.executor.get_or_init(|| policies.executor());
+    Some(policies)
 }
 
 /// Writes what is pending, and notices what has expired, now and then.

@@ -781,6 +781,6 @@ async fn execute_trigger(
     let ask = circumstances.ask(&app, &caller, Some(trigger.product), &[body.bytes()]).await?;
     // A trigger that is gone is refused there, unless this request was answered before.
     let new = NewExecution { agent: trigger.agent, trigger: Some(id), input };
-    let done = app.commands.request_execution(new, &ask).await?;
+    let done = accepted::request(&app, new, None, wait, &ask).await?;
     accepted::answer(&app, &done, wait).await
 }

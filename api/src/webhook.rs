@@ -3,6 +3,8 @@
 //! The rule of this file: a delivery is in the log before it is answered, and nothing is looked at
 //! that was not verified.
 
+mod door;
+
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
@@ -18,8 +20,10 @@ use crate::app::App;
 use crate::caller::Circumstances;
 use crate::http::openapi::WebhookFailures;
 use crate::http::reply::Envelope;
-use crate::http::{Path, Problem, Reply, json};
+use crate::http::{ClientAddress, Path, Problem, Reply, json};
 use crate::record::Aim;
+
+pub use door::Doors;
 
 /// The routes of deliveries.
 pub fn router() -> OpenApiRouter<App> {
@@ -44,7 +48,8 @@ fn no_such_path() -> Problem {
 /// Deliver to a webhook
 ///
 /// The path is that of a webhook trigger, and may hold slashes. The body is JSON of at most 1 MiB,
-/// verified as the trigger says. It is answered when the delivery is stored; the execution follows. A delivery
+/// verified as the trigger says. Too many in a second from one address are `429`, as are too many at once:
+/// other paths are not touched by that. It is answered when the delivery is stored; the execution follows. A delivery
 /// whose id was seen before is answered as the first one was, and starts nothing.
 #[utoipa::path(post, path = "/api/webhook/{*path}", tag = "Webhooks", security(()),
     extensions(("x-access" = json!(Access::Everybody))),
@@ -55,15 +60,23 @@ async fn deliver(
     State(app): State<App>,
     Path(path): Path<String>,
     circumstances: Circumstances,
+    ClientAddress(address): ClientAddress,
     headers: HeaderMap,
     request: Request,
 ) -> Response {
     let hook = match app.commands.webhook_at(&path).await {
         Ok(Some(hook)) => hook,
-        Ok(None) => return no_such_path().into_response(),
+        Ok(None) => {
+            let answer = app.doors.knock(address).err().unwrap_or_else(no_such_path);
+            return answer.into_response();
+        }
         Err(error) => return Problem::from(error).into_response(),
     };
-    match deliver_to(&app, &hook, &circumstances, &headers, request).await {
+    let inside = match app.doors.enter(hook.trigger, address) {
+        Ok(inside) => inside,
+        Err(problem) => return problem.into_response(),
+    };
+    let mut response = match deliver_to(&app, &hook, &circumstances, &headers, request).await {
         Ok(reply) => reply.into_response(),
         Err(problem) => {
             let mut response = problem.into_response();
@@ -71,7 +84,9 @@ async fn deliver(
             response.extensions_mut().insert(aim);
             response
         }
-    }
+    };
+    inside.write(response.headers_mut());
+    response
 }
 
 async fn deliver_to(

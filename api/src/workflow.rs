@@ -81,7 +81,7 @@ async fn execute_agent(
     let ask = circumstances.ask(&app, &caller, Some(agent.product), &[&body.bytes]).await?;
     // An agent that is gone is refused there, unless this request was answered before.
     let new = NewExecution { agent: agent_id, trigger: None, input };
-    let done = app.commands.request_execution_of(new, version_id, &ask).await?;
+    let done = accepted::request(&app, new, version_id, wait, &ask).await?;
     accepted::answer(&app, &done, wait).await
 }
 

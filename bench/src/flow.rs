@@ -21,9 +21,9 @@ use crate::server::{EMAIL, PASSWORD, Server};
 const STEPS: usize = 40;
 
 /// What a caller needs.
-struct Caller {
-    header: String,
-    product: String,
+pub struct Caller {
+    pub header: String,
+    pub product: String,
 }
 
 pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
@@ -33,6 +33,7 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     let caller = sign_in(&server)?;
     let chain = install(&server, &caller, STEPS)?;
     let short = install(&server, &caller, 1)?;
+    let claimed = install_claimed(&server, &caller)?;
 
     let inserts = tempfile::tempdir()?;
     let bare = Arc::new(BareInsert::open(&inserts.path().join("events.db"))?);
@@ -84,7 +85,7 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     }
     let mut waits = Vec::new();
     for _ in 0..scale.pick(500, 5) {
-        let execution = execute(&server, &caller, &short)?;
+        let execution = execute(&server, &caller, &claimed)?;
         let at = |field: &str| -> anyhow::Result<DateTime<Utc>> {
             Ok(execution[field].as_str().context("no time")?.parse()?)
         };
@@ -104,7 +105,7 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn sign_in(server: &Server) -> anyhow::Result<Caller> {
+pub fn sign_in(server: &Server) -> anyhow::Result<Caller> {
     let login = json!({ "email": EMAIL, "password": PASSWORD });
     let session = server.post("/api/auth/login", "", &login)?;
     let bearer = format!("Authorization: Bearer {}\r\n", text(&session["access_token"])?);
@@ -129,6 +130,19 @@ fn install(server: &Server, caller: &Caller, steps: usize) -> anyhow::Result<Str
         "manifest": "prodgy.agent/1", "name": format!("bench.chain{steps}"), "version": "1.0.0",
         "title": "Chain", "steps": (0..steps).map(step).collect::<Vec<_>>(),
     });
+    installed(server, caller, manifest)
+}
+
+/// An agent that a worker must claim: what it puts out is known only when it was asked for.
+fn install_claimed(server: &Server, caller: &Caller) -> anyhow::Result<String> {
+    let manifest = json!({
+        "manifest": "prodgy.agent/1", "name": "bench.claimed", "version": "1.0.0", "title": "Claimed",
+        "steps": [{ "id": "one", "type": "transform", "with": { "x": { "cel": "execution.created_at" } } }],
+    });
+    installed(server, caller, manifest)
+}
+
+fn installed(server: &Server, caller: &Caller, manifest: Value) -> anyhow::Result<String> {
     let body = json!({ "product_id": caller.product, "manifest": manifest });
     let agent = server.post("/api/agent-base/install", &format!("{}\r\n", caller.header), &body)?;
     let trigger = text(&agent["triggers"][0]["id"])?;

@@ -482,6 +482,6 @@ fn append<E: Serialize>(
         request_hash: None,
         metadata: metadata.clone(),
         keys: vec![],
-        events: vec![NewEvent { event_type, data }],
+        events: vec![NewEvent { event_type, data, metadata: None }],
     }
 }

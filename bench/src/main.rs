@@ -12,6 +12,7 @@ mod bare_list;
 mod cluster;
 mod commands;
 mod embed;
+mod executions;
 mod flow;
 mod history;
 mod list;
@@ -35,7 +36,7 @@ use report::{Clock, HEAD, Row, Scale};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Every measurement: those of the table in its order, and one that explains another.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "commands",
     "replay",
     "list",
@@ -44,6 +45,7 @@ const NAMES: [&str; 12] = [
     "start",
     "memory",
     "flow",
+    "executions",
     "postgres-commands",
     "postgres-lag",
     "postgres-replay",
@@ -75,7 +77,7 @@ fn run(arguments: Vec<String>) -> anyhow::Result<()> {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     if wanted.is_empty() || wanted.contains(&"all") {
-        wanted = NAMES[..11].to_vec();
+        wanted = NAMES[..12].to_vec();
     }
     let mut table = Vec::new();
     for wanted in wanted {
@@ -101,6 +103,7 @@ async fn measure(name: &str, scale: Scale) -> anyhow::Result<Vec<Row>> {
         "start" => start::measure_start(scale),
         "memory" => start::measure_memory(scale),
         "flow" => flow::measure(scale).await,
+        "executions" => executions::measure(scale).await,
         _ => postgres::measure(name, scale).await,
     }
 }

@@ -68,9 +68,14 @@ impl Server {
 
     /// Waits until `/readyz` says yes.
     pub fn ready(&self) -> anyhow::Result<()> {
+        self.ready_within(PATIENCE)
+    }
+
+    /// As [`Server::ready`], for one that has much to read first.
+    pub fn ready_within(&self, patience: Duration) -> anyhow::Result<()> {
         let started = Instant::now();
         while self.get("/readyz", "")?.0 != 200 {
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > patience {
                 bail!("the server is not ready: is the model there? (scripts/fetch-model)");
             }
             std::thread::sleep(Duration::from_millis(50));

@@ -14,8 +14,8 @@ use domain::Digest;
 use domain::manifest::Manifest;
 use domain::refusal::Refusal;
 use eventlog::{
-    Append, AppendError, Appended, EventStore, Expected, NewEvent, Position, RecordedEvent,
-    StreamId,
+    Append, AppendError, Appended, EventStore, Expected, Metadata, NewEvent, Position,
+    RecordedEvent, StreamId,
 };
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -211,8 +211,28 @@ impl Commands {
     pub(crate) async fn decide<A>(
         &self,
         stream: &StreamId,
+        loaded: (A, u64),
+        command: A::Command,
+        ask: &Ask,
+    ) -> Result<Done, Error>
+    where
+        A: Aggregate<Services = ()> + Clone + 'static,
+        A::Error: Refusal,
+    {
+        self.decide_with(stream, loaded, command, None, ask).await
+    }
+
+    /// As [`Commands::decide`], with what follows at once from the command's first event: it is stored
+    /// with that, in one piece, by whoever it is done by.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) async fn decide_with<A>(
+        &self,
+        stream: &StreamId,
         (mut state, sequence): (A, u64),
         command: A::Command,
+        follows: Option<(A::Command, Arc<Metadata>)>,
         ask: &Ask,
     ) -> Result<Done, Error>
     where
@@ -224,19 +244,13 @@ impl Commands {
         {
             return Err(Error::Stale { current: sequence });
         }
-        let sink = EventSink::default();
-        state.handle(command, &(), &sink).await.map_err(|refusal| Error::refused(&refusal))?;
-        let events = sink.collect().await;
+        let mut events = events_of(&mut state, command, None).await?;
+        if let Some((command, metadata)) = follows {
+            events.extend(events_of(&mut state, command, Some(metadata)).await?);
+        }
         if events.is_empty() {
             return Ok(Done { stream: stream.clone(), events: vec![], sequence, replayed: false });
         }
-        let events: Vec<NewEvent> = events
-            .iter()
-            .map(|event| {
-                let (event_type, data) = domain::event::encode(event);
-                NewEvent { event_type, data }
-            })
-            .collect();
         let append = Append {
             stream: stream.clone(),
             expected: Expected::Sequence(sequence),
@@ -339,6 +353,28 @@ impl Commands {
             cache.invalidate(stream);
         }
     }
+}
+
+/// What an aggregate decides on a command, which it has taken in then.
+async fn events_of<A>(
+    state: &mut A,
+    command: A::Command,
+    metadata: Option<Arc<Metadata>>,
+) -> Result<Vec<NewEvent>, Error>
+where
+    A: Aggregate<Services = ()>,
+    A::Error: Refusal,
+{
+    let sink = EventSink::default();
+    state.handle(command, &(), &sink).await.map_err(|refusal| Error::refused(&refusal))?;
+    let events = sink.collect().await;
+    Ok(events
+        .iter()
+        .map(|event| {
+            let (event_type, data) = domain::event::encode(event);
+            NewEvent { event_type, data, metadata: metadata.clone() }
+        })
+        .collect())
 }
 
 fn is_refused(done: &Result<Done, Error>) -> bool {

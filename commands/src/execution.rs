@@ -2,6 +2,8 @@
 
 mod control;
 
+use std::sync::Arc;
+
 use domain::agent::{Agent, AgentError};
 use domain::execution::{CancelReason, Cause, Execution, ExecutionCommand, ExecutionRequest};
 use domain::manifest::Manifest;
@@ -37,6 +39,28 @@ pub struct NewExecution {
     pub input: Option<Value>,
 }
 
+/// What follows from somebody's wish for a run.
+pub(crate) enum Wish {
+    /// It was asked for before.
+    Granted(Done),
+    /// It is to be asked for.
+    New(Wanted),
+}
+
+/// A run that is to be asked for.
+pub(crate) struct Wanted {
+    /// Its id.
+    pub(crate) execution: Uuid,
+    /// Its stream.
+    pub(crate) stream: StreamId,
+    /// What asks for it.
+    pub(crate) command: ExecutionCommand,
+    /// What it runs.
+    pub(crate) manifest: Arc<Manifest>,
+    /// What it works on.
+    pub(crate) input: Value,
+}
+
 /// What became of executions that were to be stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoppedExecutions {
@@ -63,13 +87,29 @@ impl Commands {
     pub async fn request_execution_of(
         &self,
         new: NewExecution,
-        mut version: Option<Uuid>,
+        version: Option<Uuid>,
         ask: &Ask,
     ) -> Result<Done, Error> {
+        match self.wish(new, version, ask).await? {
+            Wish::Granted(done) => Ok(done),
+            Wish::New(wanted) => self.ask_for(wanted, ask).await,
+        }
+    }
+
+    /// What is to be run where somebody asks for a run, or the outcome where this was asked before.
+    ///
+    /// # Errors
+    /// As [`Commands::request_execution_of`].
+    pub(crate) async fn wish(
+        &self,
+        new: NewExecution,
+        mut version: Option<Uuid>,
+        ask: &Ask,
+    ) -> Result<Wish, Error> {
         let execution = ask.new_id("execution");
         let stream = StreamId::new("execution", execution);
         if let Some(done) = self.done_before(&stream, ask).await? {
-            return Ok(done);
+            return Ok(Wish::Granted(done));
         }
         if let Some(id) = new.trigger {
             let (trigger, _) = self.load::<Trigger>(&StreamId::new("trigger", id)).await?;
@@ -80,7 +120,15 @@ impl Commands {
             // One that a manifest names starts that version, active or not.
             version = version.or(fired.version_of(id));
         }
-        self.request(new, version, None, execution, ask).await
+        self.wanted(new, version, None, execution, ask).await.map(Wish::New)
+    }
+
+    /// Asks for a run that was not asked for before. The run follows.
+    ///
+    /// # Errors
+    /// The vault or the log fails.
+    pub(crate) async fn ask_for(&self, wanted: Wanted, ask: &Ask) -> Result<Done, Error> {
+        self.execute_anew::<Execution>(wanted.stream, wanted.command, ask).await
     }
 
     /// Asks for a run of an agent because a trigger of it that is no manual one fired, in the version
@@ -100,18 +148,21 @@ impl Commands {
         let stream = StreamId::new("execution", execution);
         match self.done_before(&stream, ask).await? {
             Some(done) => Ok(done),
-            None => self.request(new, version, cause, execution, ask).await,
+            None => {
+                let wanted = self.wanted(new, version, cause, execution, ask).await?;
+                self.ask_for(wanted, ask).await
+            }
         }
     }
 
-    async fn request(
+    async fn wanted(
         &self,
         new: NewExecution,
         version: Option<Uuid>,
         cause: Option<Cause>,
         execution: Uuid,
         ask: &Ask,
-    ) -> Result<Done, Error> {
+    ) -> Result<Wanted, Error> {
         let stream = StreamId::new("execution", execution);
         let (agent, _) = self.load::<Agent>(&StreamId::new("agent", new.agent)).await?;
         let installation =
@@ -127,7 +178,7 @@ impl Commands {
             .map_err(|invalid| Error::refused(&invalid).within("/input"))?;
         let text = zeroize::Zeroizing::new(input.to_string());
         let product = ask.metadata.product.unwrap_or_default();
-        let input = self
+        let sealed = self
             .seal_payload(ask.organization(), product, &stream, REQUESTED, INPUT, text.as_bytes())
             .await?;
         let request = ExecutionRequest {
@@ -135,13 +186,13 @@ impl Commands {
             version_id: version.id,
             digest: version.digest.clone(),
             trigger: new.trigger,
-            input,
+            input: sealed,
         };
         let command = match cause {
             Some(cause) => ExecutionCommand::React { request, cause },
             None => ExecutionCommand::Request(request),
         };
-        self.execute_anew::<Execution>(stream, command, ask).await
+        Ok(Wanted { execution, stream, command, manifest, input })
     }
 
     /// Whether an agent's configuration fits a version that is not the active one.

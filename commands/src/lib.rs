@@ -28,6 +28,7 @@ mod token_usage;
 pub mod tools;
 mod trigger;
 mod user;
+mod veil;
 mod webhook;
 
 pub use access_log::{PendingRejections, Rejection};

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::tools::Tools;
-use crate::{Actor, Commands, Error};
+use crate::{Actor, Ask, Commands, Done, Error, NewExecution};
 use completion::Completion;
 use delivery::Deliveries;
 use erasure::Erasure;
@@ -89,6 +89,15 @@ pub struct PendingSchedule {
     pub firings: Firings,
     /// How far that was.
     pub sequence: u64,
+}
+
+/// How many executions run at once on this node: most of them wait for others, or for the disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Workers {
+    /// Of all products together.
+    pub all: usize,
+    /// Of one product.
+    pub per_product: usize,
 }
 
 /// Why a tool could not do what a step asked.
@@ -186,13 +195,14 @@ impl Policies {
         tools: Arc<Tools>,
         contents: Arc<dyn Contents>,
         pending: Pending,
+        workers: Workers,
     ) -> Policies {
         let worker = Uuid::now_v7();
         let completion = Completion::start(commands.clone(), contents.clone());
         let deliveries = Deliveries::start(commands.clone());
         let erasure = Erasure::start(commands.clone(), contents.clone());
         let ingestion = Ingestion::start(commands.clone(), embedder, worker);
-        let runner = Runner::start(commands.clone(), knowledge, tools, worker);
+        let runner = Runner::start(commands.clone(), knowledge, tools, worker, workers);
         let schedules = Schedules::start(commands.clone(), contents, schedule::system_clock());
         let reactions = Reactions::start(commands.clone(), pending.listeners.clone());
         let (stop, stopped) = watch::channel(false);
@@ -221,6 +231,11 @@ impl Policies {
         }
     }
 
+    /// What carries out at once what can be.
+    pub fn executor(&self) -> Executor {
+        Executor(self.runner.clone())
+    }
+
     /// Takes nothing new on and lets running steps finish, each for a bounded time. What was not
     /// finished is taken up at the next start.
     pub async fn stop(self) {
@@ -235,6 +250,26 @@ impl Policies {
             self.ingestion.stop(),
             self.runner.stop()
         );
+    }
+}
+
+/// Asks for executions whose end somebody waits for. Cheap to clone.
+#[derive(Clone)]
+pub struct Executor(Arc<Runner>);
+
+impl Executor {
+    /// As [`Commands::request_execution_of`]. One that only computes may be carried out with that: it is
+    /// stored with its end.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn request_execution_of(
+        &self,
+        new: NewExecution,
+        version: Option<Uuid>,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
+        self.0.request_at_once(new, version, ask).await
     }
 }
 
@@ -313,9 +348,8 @@ impl Follower {
         self.reactions.tell(event);
         match event.event_type.as_str() {
             "file.uploaded.v1" => self.ingestion.add(id),
-            "execution.requested.v1" | "execution.continued.v1" | "execution.waiting.v1" => {
-                self.runner.add(event.product, id);
-            }
+            "execution.requested.v1" => self.runner.asked_for(event.product, id),
+            "execution.continued.v1" | "execution.waiting.v1" => self.runner.add(event.product, id),
             "delivery.received.v1" => self.deliveries.add(event.product, id),
             "product.created.v1" => self.completion.add_product(id),
             "agent.installed.v1" | "agent.version_published.v1" => {

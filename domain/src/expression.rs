@@ -5,7 +5,10 @@
 //! and on nothing else, and it ends, within bounds of time and memory, whoever wrote it.
 
 mod cel;
+mod effort;
 mod template;
+
+pub use effort::at_little_cost;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -230,6 +233,15 @@ pub fn holds_expression(value: &Value) -> bool {
     is_expression(value) || children(value).into_iter().any(|(_, child)| holds_expression(child))
 }
 
+/// Whether a name occurs in an expression in a value, in whatever sense.
+pub fn mentions(value: &Value, name: &str) -> bool {
+    match node(value) {
+        Node::Cel(source) | Node::Template(source) => source.contains(name),
+        Node::NotText(_) => false,
+        Node::Literal => children(value).into_iter().any(|(_, child)| mentions(child, name)),
+    }
+}
+
 /// Finds the faults of every expression in `value`: those that do not compile, and those that name
 /// what they will not see. `steps` are the steps whose output is there by then.
 pub fn check(value: &Value, place: Place, steps: &BTreeSet<&str>) -> Vec<Fault> {
@@ -304,6 +316,11 @@ struct References {
 /// When an expression fails, or the result is larger than [`MAX_OUTPUT_BYTES`].
 pub fn evaluate(value: &Value, scope: &Scope) -> Result<Value, EvaluationError> {
     let variables = scope.variables();
+    if effort::is_little() && !effort::is_little_to_see(&variables) {
+        effort::exceed();
+        let message = "there is too much to see".to_owned();
+        return Err(EvaluationError { pointer: String::new(), code: "cel_failed", message });
+    }
     let mut room = MAX_OUTPUT_BYTES;
     let mut at = Vec::new();
     evaluate_at(value, &variables, &mut room, &mut at).map_err(|(code, message)| {
@@ -321,6 +338,11 @@ fn evaluate_at(
     let result = match node(value) {
         Node::Cel(source) => {
             cel::evaluate(source, variables).map_err(|message| ("cel_failed", message))?
+        }
+        // It needs a large stack.
+        Node::Template(_) if effort::is_little() => {
+            effort::exceed();
+            return Err(("template_failed", "it may take more than a little".to_owned()));
         }
         Node::Template(source) => template::render(source, variables)
             .map(Value::String)

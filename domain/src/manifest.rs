@@ -212,6 +212,23 @@ impl Manifest {
         self.order.iter().map(|index| &self.steps[*index])
     }
 
+    /// Whether an execution does nothing but compute, from what is known when it is asked for: it reaches
+    /// nothing outside, waits for nothing, and looks at neither itself nor the clock.
+    pub fn only_computes(&self) -> bool {
+        let is_seen = |value: &Value| expression::mentions(value, "execution");
+        let computes = |step: &StepSpec| {
+            let control = &step.control;
+            let conditions = [control.when.as_ref(), control.foreach.as_ref().map(|it| &it.items)];
+            step.kind.computes()
+                && control.retry.attempts == 1
+                && !step.with.values().any(is_seen)
+                && !conditions.into_iter().flatten().any(|cel| cel.source().contains("execution"))
+        };
+        self.limits.concurrency.is_none()
+            && !self.output.as_ref().is_some_and(is_seen)
+            && self.steps.iter().all(computes)
+    }
+
     /// The steps that a step needs, and those that they need: whose outputs it sees.
     pub fn needed_by(&self, step_id: &str) -> BTreeSet<&str> {
         needed_by(&self.steps, step_id)

@@ -49,6 +49,11 @@ pub enum StepKind {
 }
 
 impl StepKind {
+    /// Whether a step of this kind only computes: done twice, it puts out the same, and nobody else notices.
+    pub fn computes(self) -> bool {
+        matches!(self, StepKind::Transform | StepKind::Condition)
+    }
+
     /// Every kind there is.
     pub const ALL: [StepKind; 8] = [
         StepKind::KnowledgeSearch,

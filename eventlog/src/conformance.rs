@@ -73,6 +73,7 @@ pub fn event(payload: &serde_json::Value) -> NewEvent {
     NewEvent {
         event_type: "thing.happened.v1".into(),
         data: RawValue::from_string(json).expect("canonical JSON is JSON"),
+        metadata: None,
     }
 }
 

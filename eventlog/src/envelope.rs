@@ -116,6 +116,9 @@ pub struct NewEvent {
     pub event_type: String,
     /// The payload, a JSON object in canonical form (RFC 8785).
     pub data: Box<RawValue>,
+    /// Who, on whose behalf, why, where that is not the command's own: the event follows from one
+    /// before it, and is stored with that.
+    pub metadata: Option<Arc<Metadata>>,
 }
 
 /// Where the stream must stand for an append to be accepted.
@@ -291,27 +294,30 @@ pub(crate) fn prepare(append: Append) -> Result<Vec<RecordedEvent>, AppendError>
         events.iter().all(|event| is_canonical(event.data.get())),
         "a payload is not in canonical form (RFC 8785)"
     );
-    let recorded = |(index, event): (usize, NewEvent)| RecordedEvent {
-        actor: metadata.actor.clone(),
-        address: metadata.address.clone(),
-        causation: metadata.causation,
-        command_id,
-        correlation: metadata.correlation,
-        data: event.data,
-        id: event_id(command_id, index as u32),
-        keys: keys.clone(),
-        organization: metadata.organization,
-        position: Position::START,
-        product: metadata.product,
-        request_hash: request_hash.clone(),
-        request_id: metadata.request_id.clone(),
-        schema: SCHEMA,
-        sequence: 0,
-        stream: stream.clone(),
-        time: DateTime::UNIX_EPOCH,
-        traceparent: metadata.traceparent.clone(),
-        event_type: event.event_type,
-        user_agent: metadata.user_agent.clone(),
+    let recorded = |(index, event): (usize, NewEvent)| {
+        let metadata = event.metadata.as_ref().unwrap_or(&metadata);
+        RecordedEvent {
+            actor: metadata.actor.clone(),
+            address: metadata.address.clone(),
+            causation: metadata.causation,
+            command_id,
+            correlation: metadata.correlation,
+            data: event.data,
+            id: event_id(command_id, index as u32),
+            keys: keys.clone(),
+            organization: metadata.organization,
+            position: Position::START,
+            product: metadata.product,
+            request_hash: request_hash.clone(),
+            request_id: metadata.request_id.clone(),
+            schema: SCHEMA,
+            sequence: 0,
+            stream: stream.clone(),
+            time: DateTime::UNIX_EPOCH,
+            traceparent: metadata.traceparent.clone(),
+            event_type: event.event_type,
+            user_agent: metadata.user_agent.clone(),
+        }
     };
     Ok(events.into_iter().enumerate().map(recorded).collect())
 }

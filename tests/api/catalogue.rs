@@ -216,6 +216,8 @@ async fn what_needs_a_chat_model_asks_it_or_says_what_is_missing() {
     let asked = &ran["steps"][0]["output"];
     assert_eq!(asked["usage"]["prompt_tokens"], 11, "{asked}");
     assert_eq!(asked["model"], "test-model");
+    let metrics = app.nobody().get("/metrics").await;
+    assert!(metrics.text().contains("prodgy_llm_tokens_total{kind=\"prompt\"} 11"), "{metrics:?}");
 
     let app = TestApp::spawn().await;
     let product = app.product().await;

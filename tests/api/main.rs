@@ -14,6 +14,7 @@ mod control;
 mod erasure;
 mod etags;
 mod execution;
+mod faults;
 mod file;
 mod health;
 mod idempotency;

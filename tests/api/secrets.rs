@@ -184,7 +184,10 @@ async fn live_a_little(app: &TestApp) -> Lived {
     let trigger = agent.data()["triggers"][0]["id"].as_str().unwrap();
     let execute = format!("/api/agent-base/triggers/{trigger}/execute?wait_seconds=60");
     let run = app.post(&execute, json!({ "input": { "text": INPUT } })).await.expect_status(200);
-    assert_eq!(run.data()["output"], INPUT, "{run:?}");
+    // An agent that tells what it knows puts out a mask.
+    assert_eq!(run.data()["output"], format!("{INPUT}••••"), "{run:?}");
+    let told = &run.data()["steps"][0]["output"]["told"];
+    assert_eq!(told, "the password is ••••", "{run:?}");
     let search = json!({ "query": FILE_TEXT, "product_id": product.id });
     eventually("the note is not found", async || {
         let reply = app.post("/api/knowledge-base/embeddings", search.clone()).await;
@@ -237,8 +240,11 @@ fn agent(product: &str) -> Value {
             "manifest": "prodgy.agent/1", "name": "acme.echo", "version": "1.0.0", "title": "Echo", "summary": "Says it again",
             "config": { "type": "object", "properties": { "password": { "type": "string", "writeOnly": true } } },
             "inputs": { "type": "object", "properties": { "text": { "type": "string" } }, "required": ["text"] },
-            "steps": [{ "id": "echo", "type": "transform", "with": { "text": { "cel": "input.text" } } }],
-            "output": { "cel": "steps.echo.output.text" }
+            "steps": [{ "id": "echo", "type": "transform", "with": {
+                "text": { "cel": "input.text" },
+                "told": { "template": "the password is {{ config.password }}" }
+            } }],
+            "output": { "cel": "steps.echo.output.text + config.password" }
         }
     })
 }

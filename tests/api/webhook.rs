@@ -378,6 +378,39 @@ async fn a_path_is_there_once_until_it_is_let_go_of() {
 }
 
 #[tokio::test]
+async fn a_flood_at_one_path_is_held_up_there_and_nowhere_else() {
+    let app = TestApp::spawn_with(&[("PRODGY_WEBHOOK_LIMIT_PER_SECOND", "3")]).await;
+    let product = app.product().await;
+    let body = echo(&product, "1.0.0", json!([]));
+    let reply = app.post("/api/agent-base/install", body).await.expect_status(201);
+    let there = Installed { agent: reply.data()["id"].as_str().unwrap().to_owned(), app };
+    for path in ["flooded", "calm"] {
+        there.make(json!({ "path": path, "verify": "github", "secret": SECRET })).await;
+    }
+    let forged = [("x-hub-signature-256", "sha256=00"), ("x-github-delivery", "1")];
+    let flood =
+        futures::future::join_all((0..50).map(|_| deliver(&there.app, "flooded", &forged, b"{}")));
+    let guesses = futures::future::join_all((0..50).map(|number| {
+        let path = format!("guessed/{number}");
+        let app = &there.app;
+        async move { deliver(app, &path, &[], b"{}").await }
+    }));
+    let (flood, guesses, calm) =
+        tokio::join!(flood, guesses, push(&there.app, "calm", "one", b"{}"));
+    assert_eq!(calm.status, 200, "{calm:?}");
+    assert_eq!(calm.header("ratelimit-limit"), "3");
+    for (replies, ordinary) in [(flood, 401), (guesses, 404)] {
+        let refused = replies.iter().filter(|reply| reply.status == 429).count();
+        let others = replies.iter().filter(|reply| reply.status == ordinary).count();
+        assert!(refused > 0 && others >= 3 && refused + others == 50, "{refused}, {others}");
+        let refused = replies.into_iter().find(|reply| reply.status == 429).unwrap();
+        assert_eq!(refused.header("retry-after"), "1");
+        refused.expect_problem(429, "rate_limited");
+    }
+    there.ended(1).await;
+}
+
+#[tokio::test]
 async fn a_path_that_nobody_chose_cannot_be_guessed() {
     let it = installed().await;
     let trigger = it.make(json!({ "verify": "none" })).await;

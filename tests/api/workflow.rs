@@ -10,7 +10,7 @@ use crate::support::{Client, PATIENCE, Product, Reply, TestApp, eventually};
 
 const EXECUTE: &str = "/api/workflow/execute";
 
-/// How many executions of one product run at once; the others wait for them.
+/// How many executions of one product run at once, half of all; the others wait for them.
 const AT_ONCE: usize = 8;
 
 /// A server with an agent that counts.
@@ -47,7 +47,8 @@ struct Waiting {
 }
 
 async fn waiting() -> Waiting {
-    let app = TestApp::spawn_with(&[("PRODGY_MODEL_DIR", "/nowhere")]).await;
+    let settings = [("PRODGY_MODEL_DIR", "/nowhere"), ("PRODGY_AGENT_WORKERS", "16")];
+    let app = TestApp::spawn_with(&settings).await;
     let product = app.product().await;
     let agent = app.agent(&product).await;
     let text = |value: &Value| value.as_str().unwrap().to_owned();

@@ -195,6 +195,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "Requests a second for each credential, or address without one; 0 is no limit",
     },
     Setting {
+        name: "webhook-limit-per-second",
+        value: "COUNT",
+        default: Default::Value("200"),
+        place: Place::Everywhere,
+        commands: Commands::Serving,
+        help: "Deliveries a second for each address at each webhook; 0 is no limit",
+    },
+    Setting {
         name: "sign-in-limit-per-minute",
         value: "COUNT",
         default: Default::Value("10"),
@@ -265,6 +273,22 @@ pub const SETTINGS: &[Setting] = &[
         place: Place::Everywhere,
         commands: Commands::Serving,
         help: "Threads that turn text into vectors",
+    },
+    Setting {
+        name: "agent-workers",
+        value: "COUNT",
+        default: Default::Value("64"),
+        place: Place::Everywhere,
+        commands: Commands::Serving,
+        help: "Executions of agents that run at once",
+    },
+    Setting {
+        name: "agent-workers-per-product",
+        value: "COUNT",
+        default: Default::Words("half of agent_workers"),
+        place: Place::Everywhere,
+        commands: Commands::Serving,
+        help: "Executions of one product that run at once",
     },
     Setting {
         name: "http-allow",

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
-use commands::Done;
+use commands::{Ask, Done, NewExecution};
 use domain::execution::ExecutionEvent;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -81,6 +81,25 @@ impl AcceptedExecution {
             _ => Err(bug()),
         }
     }
+}
+
+/// Asks for an execution. Where somebody waits for its end, what only computes is carried out with that.
+///
+/// # Errors
+/// As [`commands::Commands::request_execution_of`].
+pub async fn request(
+    app: &App,
+    new: NewExecution,
+    version: Option<Uuid>,
+    wait: Option<Duration>,
+    ask: &Ask,
+) -> Result<Done, Problem> {
+    let executor = app.executor.get().filter(|_| wait.is_some());
+    let done = match executor {
+        Some(executor) => executor.request_execution_of(new, version, ask).await?,
+        None => app.commands.request_execution_of(new, version, ask).await?,
+    };
+    Ok(done)
 }
 
 /// Answers with the whole execution if it ends in time, and otherwise that it was accepted.

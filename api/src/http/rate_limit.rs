@@ -24,6 +24,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use super::header::{RATELIMIT_LIMIT, RATELIMIT_REMAINING, RATELIMIT_RESET, X_API_TOKEN};
 use super::{ClientAddress, Problem, problem};
@@ -49,6 +50,8 @@ struct Inner {
 enum By {
     Credential,
     Address,
+    /// Laid around nothing: who uses it names the door.
+    Door,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,6 +59,8 @@ enum Key {
     /// Half of the SHA-256 of what was presented.
     Credential([u8; 16]),
     Address(IpAddr),
+    /// An address at one of the things that take deliveries.
+    Door(Uuid, IpAddr),
     /// All those for whom there was no room.
     Others,
 }
@@ -78,6 +83,19 @@ struct Decision {
     wait: Option<Duration>,
 }
 
+/// Where a client stands that was let in.
+pub struct Standing {
+    limit: RateLimit,
+    decision: Decision,
+}
+
+impl Standing {
+    /// Says so in the answer.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        self.limit.write(self.decision, headers);
+    }
+}
+
 impl RateLimit {
     /// So many requests in so long for each credential, and for each address without one.
     ///
@@ -91,6 +109,25 @@ impl RateLimit {
     /// `None` when `limit` is 0, which is how a limit is switched off.
     pub fn per_address(limit: u32, period: Duration) -> Option<Self> {
         Self::new(By::Address, limit, period)
+    }
+
+    /// So many requests in so long for each address at each door: [`RateLimit::admit`].
+    ///
+    /// `None` when `limit` is 0, which is how a limit is switched off.
+    pub fn per_door(limit: u32, period: Duration) -> Option<Self> {
+        Self::new(By::Door, limit, period)
+    }
+
+    /// Counts a request of an address at a door.
+    ///
+    /// # Errors
+    /// 429 when that was one too many.
+    pub fn admit(&self, door: Uuid, address: IpAddr) -> Result<Standing, Problem> {
+        let decision = self.take(Key::Door(door, network_of(address)), self.now());
+        match decision.wait {
+            None => Ok(Standing { limit: self.clone(), decision }),
+            Some(wait) => Err(Problem::too_many_requests(wait)),
+        }
     }
 
     fn new(by: By, limit: u32, period: Duration) -> Option<Self> {
@@ -186,7 +223,7 @@ pub async fn enforce(
     let address = Key::Address(network_of(address));
     let credential = match limit.0.by {
         By::Credential => presented_credential(request.headers()),
-        By::Address => None,
+        By::Address | By::Door => None,
     };
     let now = limit.now();
     if credential.is_some() {

@@ -87,7 +87,7 @@ async fn an_agent_of_an_older_log_goes_on_and_gets_versions() {
         request_hash: None,
         metadata: ask.metadata.clone(),
         keys: vec![],
-        events: vec![NewEvent { event_type: stored.event_type, data: stored.data }],
+        events: vec![NewEvent { event_type: stored.event_type, data: stored.data, metadata: None }],
     };
     world.commands.log().append(append).await.expect("appended");
 

@@ -195,7 +195,11 @@ impl Node {
             request_hash: None,
             metadata: ask.metadata.clone(),
             keys: Vec::new(),
-            events: vec![eventlog::NewEvent { event_type: "note.taken.v1".into(), data }],
+            events: vec![eventlog::NewEvent {
+                event_type: "note.taken.v1".into(),
+                data,
+                metadata: None,
+            }],
         };
         self.commands.log().append(append).await.unwrap();
     }

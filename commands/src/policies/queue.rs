@@ -55,11 +55,16 @@ pub(super) struct Queue {
 impl Queue {
     /// A queue that works on at most `slots` ids at once, half of them for one owner.
     pub(super) fn new(name: &'static str, slots: usize) -> Queue {
+        Queue::shared(name, slots, slots.div_ceil(2))
+    }
+
+    /// A queue that works on at most `slots` ids at once, `share` of them for one owner.
+    pub(super) fn shared(name: &'static str, slots: usize, share: usize) -> Queue {
         Queue {
             name,
             busy: Mutex::default(),
             slots: Semaphore::new(slots),
-            share: slots.div_ceil(2),
+            share,
             shares: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: watch::Sender::new(false),
@@ -179,6 +184,17 @@ impl Queue {
         Some(Slot { _all: all, _own: own, _share: share })
     }
 
+    /// A slot of an owner's, if one is free now.
+    pub(super) fn free_slot(&self, owner: Uuid) -> Option<Slot<'_>> {
+        if self.is_stopping() {
+            return None;
+        }
+        let share = Share::of(self, owner);
+        let own = share.semaphore.clone().try_acquire_owned().ok()?;
+        let all = self.slots.try_acquire().ok()?;
+        Some(Slot { _all: all, _own: Some(own), _share: Some(share) })
+    }
+
     /// Takes nothing more on, and waits for what is running, for a bounded time.
     pub(super) async fn stop(&self) {
         self.stop.send_replace(true);
@@ -194,7 +210,7 @@ impl Queue {
 }
 
 /// The right to work, until it is dropped.
-struct Slot<'a> {
+pub(super) struct Slot<'a> {
     _all: SemaphorePermit<'a>,
     _own: Option<OwnedSemaphorePermit>,
     _share: Option<Share<'a>>,

@@ -7,20 +7,22 @@
 //! older claim is refused.
 //!
 //! # Layout
+//! - `at_once` asks for what only computes together with what came of it.
 //! - `course` is what the log knows of a run, and what it is about to hear.
 //! - `steps` decides what becomes of a step: whether it runs, how often, and what if it fails.
 //! - `tools` is what a step does.
 //! - `lanes` is how many run at once, for agents that say so.
 //! - `interruption` is what can come in between.
 
+mod at_once;
 mod course;
 mod interruption;
 mod lanes;
 mod steps;
 mod tools;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -45,14 +47,12 @@ use self::course::Course;
 use self::interruption::{Interruption, failed};
 use self::lanes::Lanes;
 use super::queue::{Outcome, Queue};
-use super::{Knowledge, ToolError};
+use super::{Knowledge, ToolError, Workers};
 use crate::execute::decode_event;
 use crate::execution::{INPUT, OUTPUT, REQUESTED};
 use crate::tools::Tools;
+use crate::veil::Veil;
 use crate::{Ask, Commands, Error};
-
-/// How many executions run at once.
-const AT_ONCE: usize = 16;
 
 /// For how long a worker claims an execution. It claims it anew before a step that could outlast
 /// that, so nobody else begins a step that is being run.
@@ -78,6 +78,8 @@ pub(super) struct Runner {
     stops: Mutex<HashMap<Uuid, CancellationToken>>,
     /// Take up executions that wait.
     timers: Mutex<HashMap<Uuid, AbortHandle>>,
+    /// Executions that are stored together with their ends: nothing is left to do for them.
+    settled: Mutex<HashSet<Uuid>>,
 }
 
 /// A run in progress.
@@ -94,7 +96,26 @@ struct Run {
     stop: CancellationToken,
     /// Why it cannot be told which others it must not run beside: it fails for that.
     unplaced: Option<ToolError>,
+    /// Over the secrets of the agent's configuration, as soon as that is known.
+    veil: OnceLock<Veil>,
     course: tokio::sync::Mutex<Course>,
+}
+
+impl Run {
+    /// What a step, or the execution, puts out: without the secrets of the agent's configuration.
+    fn veiled(&self, output: Value) -> Value {
+        match self.veil.get() {
+            Some(veil) => veil.value(output),
+            None => output,
+        }
+    }
+
+    fn veiled_error(&self, error: ToolError) -> ToolError {
+        match self.veil.get() {
+            Some(veil) => ToolError { message: veil.text(&error.message), ..error },
+            None => error,
+        }
+    }
 }
 
 /// What a run works with.
@@ -118,6 +139,7 @@ impl Runner {
         knowledge: Arc<dyn Knowledge>,
         tools: Arc<Tools>,
         worker: Uuid,
+        workers: Workers,
     ) -> Arc<Runner> {
         Arc::new(Runner {
             lanes: Arc::new(Lanes::new(commands.clone())),
@@ -125,9 +147,10 @@ impl Runner {
             knowledge,
             tools,
             worker,
-            queue: Arc::new(Queue::new("runner", AT_ONCE)),
+            queue: Arc::new(Queue::shared("runner", workers.all, workers.per_product)),
             stops: Mutex::default(),
             timers: Mutex::default(),
+            settled: Mutex::default(),
         })
     }
 
@@ -138,6 +161,13 @@ impl Runner {
             let runner = runner.clone();
             async move { runner.run(product, execution).await }
         });
+    }
+
+    /// Runs an execution that was asked for, unless it has ended with that.
+    pub(super) fn asked_for(self: &Arc<Self>, product: Option<Uuid>, execution: Uuid) {
+        if !self.settled.lock().remove(&execution) {
+            self.add(product, execution);
+        }
     }
 
     /// Lets others have the place of an execution that has ended.
@@ -210,8 +240,10 @@ impl Runner {
             Err(interruption) => Err(interruption),
         };
         match outcome {
-            Ok(output) => self.finish(&run, &output).await,
-            Err(Interruption::Failed { step, error }) => self.fail(&run, step, &error).await,
+            Ok(output) => self.report(&run, Ok(output)).await,
+            Err(Interruption::Failed { step, error }) => {
+                self.report(&run, Err((step, error))).await
+            }
             // What was done counts, whatever came after it.
             Err(Interruption::Stopping) => {
                 self.send(&run, &mut *run.course.lock().await).await?;
@@ -279,6 +311,7 @@ impl Runner {
             deadline,
             stop,
             unplaced,
+            veil: OnceLock::new(),
             course,
         };
         if let (None, Some(manifest), Some(concurrency)) = (started, &manifest, &limits.concurrency)
@@ -357,15 +390,36 @@ impl Runner {
             return Err(Interruption::Failed { step: None, error });
         }
         let manifest = self.manifest(&run.request).await?;
-        let scope = self.scope(run, &manifest).await?;
+        self.prepared(run, manifest, self.input(run).await?).await
+    }
+
+    /// What a run works with whose manifest and input are known.
+    async fn prepared(
+        &self,
+        run: &Run,
+        manifest: Arc<Manifest>,
+        input: Value,
+    ) -> Result<Work, Interruption> {
+        let scope = self.scope(run, &manifest, input).await?;
+        run.veil.get_or_init(|| Veil::of_config(&manifest, &scope.config));
         let bindings = self.commands.bindings_of(run.request.agent).await?;
         Ok(Work { manifest, bindings, scope })
     }
 
+    /// What a run works on.
+    async fn input(&self, run: &Run) -> Result<Value, Interruption> {
+        self.open_json(run, REQUESTED, INPUT, &run.request.input).await
+    }
+
     /// What expressions see before the first step.
-    async fn scope(&self, run: &Run, manifest: &Manifest) -> Result<Scope, Interruption> {
+    async fn scope(
+        &self,
+        run: &Run,
+        manifest: &Manifest,
+        input: Value,
+    ) -> Result<Scope, Interruption> {
         Ok(Scope {
-            input: self.open_json(run, REQUESTED, INPUT, &run.request.input).await?,
+            input,
             config: self.config(run, manifest).await?,
             trigger: json!({ "id": run.request.trigger }),
             execution: json!({
@@ -399,7 +453,7 @@ impl Runner {
         }
         let Some(output) = manifest.output.clone() else { return Ok(last) };
         let scope = work.scope.clone();
-        let evaluated = tools::off_thread(move || {
+        let evaluated = tools::evaluated(move || {
             expression::evaluate(&output, &scope).map_err(|error| {
                 ToolError::lasting(error.code, format!("the output: {}", error.message))
             })
@@ -407,28 +461,40 @@ impl Runner {
         evaluated.await.map_err(|error| Interruption::Failed { step: None, error })
     }
 
-    async fn finish(&self, run: &Run, output: &Value) -> Result<(), Interruption> {
-        let output = self.seal(run, SUCCEEDED, OUTPUT, &output.to_string()).await?;
-        let mut course = run.course.lock().await;
-        let fence = course.claim.fence;
-        course.note(ExecutionCommand::Finish { fence, output })?;
-        self.send(run, &mut course).await?;
-        count("succeeded");
-        Ok(())
-    }
-
-    async fn fail(
+    /// Takes down that the execution has ended, and how. Answers the word for that.
+    async fn note_outcome(
         &self,
         run: &Run,
-        step_id: Option<String>,
-        error: &ToolError,
+        outcome: Result<Value, (Option<String>, ToolError)>,
+    ) -> Result<&'static str, Interruption> {
+        match outcome {
+            Ok(output) => {
+                let output = run.veiled(output).to_string();
+                let output = self.seal(run, SUCCEEDED, OUTPUT, &output).await?;
+                let mut course = run.course.lock().await;
+                let fence = course.claim.fence;
+                course.note(ExecutionCommand::Finish { fence, output })?;
+                Ok("succeeded")
+            }
+            Err((step_id, error)) => {
+                let error = run.veiled_error(error);
+                let payload = self.seal(run, FAILED, ERROR, &error.message).await?;
+                let mut course = run.course.lock().await;
+                let (fence, code) = (course.claim.fence, error.code);
+                course.note(ExecutionCommand::Fail { fence, step_id, code, error: payload })?;
+                Ok("failed")
+            }
+        }
+    }
+
+    async fn report(
+        &self,
+        run: &Run,
+        outcome: Result<Value, (Option<String>, ToolError)>,
     ) -> Result<(), Interruption> {
-        let payload = self.seal(run, FAILED, ERROR, &error.message).await?;
-        let mut course = run.course.lock().await;
-        let (fence, code) = (course.claim.fence, error.code.clone());
-        course.note(ExecutionCommand::Fail { fence, step_id, code, error: payload })?;
-        self.send(run, &mut course).await?;
-        count("failed");
+        let word = self.note_outcome(run, outcome).await?;
+        self.send(run, &mut *run.course.lock().await).await?;
+        count(word);
         Ok(())
     }
 

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::integration::IntegrationKind;
-use domain::integration::kind::Secrets;
 use domain::step::IntegrationCall;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
@@ -24,6 +23,7 @@ use uuid::Uuid;
 use super::address::AddressPolicy;
 use crate::OpenIntegration;
 use crate::policies::ToolError;
+use crate::veil::Veil;
 use client::Api;
 
 /// How long a test may take.
@@ -208,49 +208,6 @@ fn secret<'a>(integration: &'a OpenIntegration, name: &str) -> Result<&'a str, T
         let message = format!("the integration has no secret `{name}`: give it one");
         ToolError::lasting("secret_missing", message)
     })
-}
-
-/// Takes secrets out of what came back.
-pub(crate) struct Veil(Vec<String>);
-
-/// What is shorter may be part of anything.
-const SHORTEST_SECRET: usize = 4;
-
-impl Veil {
-    pub(crate) fn of(secrets: &Secrets) -> Veil {
-        let mut texts: Vec<String> = secrets.0.values().cloned().collect();
-        // A key that is a document is told by its parts.
-        let documents: Vec<Map<String, Value>> =
-            texts.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
-        let parts = documents.iter().flat_map(|document| document.get("private_key"));
-        texts.extend(parts.filter_map(Value::as_str).map(str::to_owned));
-        texts.retain(|text| text.len() >= SHORTEST_SECRET);
-        // A secret that holds another one goes first.
-        texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
-        Veil(texts)
-    }
-
-    pub(crate) fn text(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in &self.0 {
-            if text.contains(secret) {
-                text = text.replace(secret, crate::MASK);
-            }
-        }
-        text
-    }
-
-    pub(crate) fn value(&self, value: Value) -> Value {
-        match value {
-            Value::String(text) => Value::String(self.text(&text)),
-            Value::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
-            Value::Object(object) => object
-                .into_iter()
-                .map(|(name, item)| (self.text(&name), self.value(item)))
-                .collect(),
-            other => other,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use cel::{Context, Env, ExecutionError, Value as CelValue};
 use moka::sync::Cache;
 use serde_json::{Map, Number, Value};
 
-use super::{References, brief};
+use super::{References, brief, effort};
 
 /// The longest expression. More is a program, and belongs into a step of its own.
 const MAX_SOURCE_BYTES: usize = 4096;
@@ -125,7 +125,7 @@ fn evaluate_here(source: &str, variables: &[(&'static str, Value)]) -> Result<Va
     let compiled = compile(source)?;
     let names = &compiled.references.names;
 
-    let budget = Arc::new(AtomicI64::new(BUDGET));
+    let budget = Arc::new(AtomicI64::new(effort::budget(BUDGET)));
     let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
     for (name, value) in variables.iter().filter(|(name, _)| names.contains(*name)) {
         context.add_variable_from_value(*name, to_cel(value));
@@ -138,7 +138,9 @@ fn evaluate_here(source: &str, variables: &[(&'static str, Value)]) -> Result<Va
         added.expect("the standard library has no names with @");
     }
 
-    match CelValue::resolve(&compiled.expression, &context) {
+    let result = CelValue::resolve(&compiled.expression, &context);
+    effort::account(budget.load(Ordering::Relaxed));
+    match result {
         // An error may have hidden this one: `a || b` looks away when `b` is true.
         _ if budget.load(Ordering::Relaxed) < 0 => Err(TOO_COSTLY.to_owned()),
         Ok(result) => to_json(&result, MAX_DEPTH),

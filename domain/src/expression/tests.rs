@@ -408,3 +408,28 @@ fn scope() -> Scope {
         ..Scope::default()
     }
 }
+
+#[test]
+fn what_takes_a_little_is_told_from_what_takes_more() {
+    let scope = |input: Value| Scope { input, ..Scope::default() };
+    let little = |value: &Value, scope: &Scope| at_little_cost(|| evaluate(value, scope));
+    let sum = json!({ "n": { "cel": "input.n + 1" }, "literal": [1, { "cel": "true" }] });
+    let small = scope(json!({ "n": 1 }));
+    assert_eq!(little(&sum, &small), Some(evaluate(&sum, &small)));
+    let missing = json!({ "cel": "input.missing" });
+    assert_eq!(little(&missing, &small), Some(evaluate(&missing, &small)), "a failure is a result");
+
+    // A loop, many expressions, much to see, a template: all of that is worth a thread, and is right there.
+    let items: Vec<usize> = (0..2_000).collect();
+    let long = scope(json!({ "items": items }));
+    let looped = json!({ "cel": "input.items.map(i, i * 2).filter(i, i > 10)" });
+    assert_eq!(little(&looped, &long), None);
+    assert!(evaluate(&looped, &long).is_ok());
+    let many = Value::Array(vec![json!({ "cel": "1 + 1" }); 100]);
+    assert_eq!(little(&many, &small), None);
+    let much = scope(json!({ "n": 1, "text": "x".repeat(100_000) }));
+    assert_eq!(little(&sum, &much), None);
+    assert_eq!(little(&json!({ "template": "{{ input.n }}" }), &small), None);
+    // The next one is not held to it.
+    assert!(evaluate(&looped, &long).is_ok());
+}

@@ -92,6 +92,38 @@ fn steps_run_behind_what_they_need() {
 }
 
 #[test]
+fn what_only_computes_is_told_from_what_does_not() {
+    let light = |change: fn(&mut Value)| {
+        let mut document = json!({
+            "manifest": "prodgy.agent/1", "name": "test.light", "version": "1.0.0", "title": "Light",
+            "steps": [
+                { "id": "one", "type": "transform", "with": { "value": { "cel": "input" } } },
+                { "id": "two", "type": "condition", "needs": ["one"],
+                  "with": { "if": { "cel": "true" } } }
+            ],
+            "output": { "value": { "cel": "steps.one.output.value" } }
+        });
+        change(&mut document);
+        Manifest::parse(&document).expect("a manifest").only_computes()
+    };
+    assert!(light(|_| {}));
+    assert!(!light(
+        |it| it["steps"][1] = json!({ "id": "two", "type": "kb.search", "with": { "query": "x" } })
+    ));
+    assert!(!light(
+        |it| it["steps"][1] = json!({ "id": "two", "type": "wait", "with": { "for": "1s" } })
+    ));
+    assert!(!light(|it| it["steps"][0]["retry"] = json!({ "attempts": 2 })));
+    assert!(!light(|it| it["limits"] = json!({ "concurrency": { "max": 1 } })));
+    // When it is asked for is known only when it is stored.
+    assert!(!light(|it| it["output"] = json!({ "at": { "cel": "execution.created_at" } })));
+    assert!(!light(|it| it["steps"][0]["when"] = json!("execution.id != ''")));
+    assert!(!light(
+        |it| it["steps"][0]["with"] = json!({ "value": [{ "template": "{{ execution }}" }] })
+    ));
+}
+
+#[test]
 fn input_and_configuration_are_checked_and_completed() {
     let manifest = Manifest::parse(&counter()).unwrap();
     assert_eq!(manifest.check_input(Some(json!({ "n": 1 }))), Ok(json!({ "n": 1 })));

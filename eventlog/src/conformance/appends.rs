@@ -139,14 +139,25 @@ pub async fn the_envelope_holds_what_was_given(harness: &dyn Harness) {
     metadata.traceparent = Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into());
     metadata.address = Some("s1.user-someone.AAAA".into());
     metadata.user_agent = Some("s1.user-someone.BBBB".into());
+    // What follows from an event at once is stored with it, under its own name.
+    let mut follows = event(&json!({}));
+    follows.metadata = Some(Arc::new(Metadata {
+        actor: "system:follower".into(),
+        causation: Some(event_id(append.command_id, 0)),
+        address: None,
+        user_agent: None,
+        ..(*append.metadata).clone()
+    }));
+    append.events.push(follows);
     let given = append.clone();
     let before = Utc::now() - Duration::from_millis(1);
     accepted(&*store, append).await;
 
     let stored = everything(&*store).await;
-    assert_eq!(stored.len(), 2);
+    assert_eq!(stored.len(), 3);
+    assert_eq!(stored[2].causation, Some(stored[0].id));
     for (index, event) in stored.iter().enumerate() {
-        let metadata = &given.metadata;
+        let metadata = given.events[index].metadata.as_ref().unwrap_or(&given.metadata);
         assert_eq!(event.stream, given.stream);
         assert_eq!(event.event_type, "thing.happened.v1");
         assert_eq!(event.command_id, given.command_id);
@@ -197,6 +208,7 @@ pub async fn a_malformed_append_is_refused(harness: &dyn Harness) {
     let no_object = NewEvent {
         event_type: "thing.happened.v1".into(),
         data: RawValue::from_string("[1]".into()).expect("a list is JSON"),
+        metadata: None,
     };
     for events in [vec![], vec![event(&json!({})), no_object]] {
         let outcome = store.append(command_with("a", Expected::Any, events)).await;

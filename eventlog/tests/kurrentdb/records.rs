@@ -102,7 +102,11 @@ async fn the_golden_envelope_is_stored_as_the_golden_record() {
             user_agent: golden.user_agent.clone(),
         }),
         keys: golden.keys.clone(),
-        events: vec![NewEvent { event_type: golden.event_type.clone(), data: golden.data.clone() }],
+        events: vec![NewEvent {
+            event_type: golden.event_type.clone(),
+            data: golden.data.clone(),
+            metadata: None,
+        }],
     };
 
     open(&double).await.append(append).await.unwrap();

@@ -71,7 +71,11 @@ fn stored(event: &CounterEvent) -> NewEvent {
     let tagged = serde_json::to_value(event).unwrap();
     let payload = tagged.as_object().unwrap().values().next().unwrap();
     let data = serde_json_canonicalizer::to_string(payload).unwrap();
-    NewEvent { event_type: event.event_type(), data: RawValue::from_string(data).unwrap() }
+    NewEvent {
+        event_type: event.event_type(),
+        data: RawValue::from_string(data).unwrap(),
+        metadata: None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,6 +126,7 @@ impl Node {
             events: vec![NewEvent {
                 event_type: event_type.into(),
                 data: RawValue::from_string("{}".into()).unwrap(),
+                metadata: None,
             }],
         };
         self.log.append(append).await.unwrap().position()

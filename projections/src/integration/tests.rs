@@ -54,7 +54,7 @@ impl World {
                 user_agent: None,
             }),
             keys: Vec::new(),
-            events: vec![NewEvent { event_type, data }],
+            events: vec![NewEvent { event_type, data, metadata: None }],
         };
         self.log.append(append).await.unwrap().events[0].clone()
     }

@@ -100,7 +100,7 @@ impl Node {
             request_hash: None,
             metadata: Arc::new(metadata),
             keys: vec![],
-            events: vec![NewEvent { event_type, data }],
+            events: vec![NewEvent { event_type, data, metadata: None }],
         };
         self.log.append(append).await.unwrap();
     }

@@ -45,13 +45,25 @@ pub(super) struct Course {
     noted: Vec<ExecutionCommand>,
     /// How often something was sent under this claim.
     sent: u32,
+    /// The log knows nothing of the execution: all there is of it is noted here, and nothing is sent.
+    is_unasked: bool,
 }
 
 impl Course {
     /// The course of an execution in this state, which is about to be claimed.
     pub(super) fn new(state: Execution) -> Course {
         let claim = Claim { event: None, fence: 0, until: DateTime::UNIX_EPOCH };
-        Course { claim, state, noted: Vec::new(), sent: 0 }
+        Course { claim, state, noted: Vec::new(), sent: 0, is_unasked: false }
+    }
+
+    /// The course of an execution that is asked for by what is noted, together with all that follows.
+    pub(super) fn unasked(state: Execution) -> Course {
+        Course { is_unasked: true, ..Course::new(state) }
+    }
+
+    /// All that is noted.
+    pub(super) fn into_noted(self) -> Vec<ExecutionCommand> {
+        self.noted
     }
 
     /// Goes on under a claim that is in the log.
@@ -128,6 +140,9 @@ pub(super) fn claim_of(requested: &RecordedEvent) -> Ask {
 impl Runner {
     /// Sends what is noted, and comes back when it is durable.
     pub(super) async fn send(&self, run: &Run, course: &mut Course) -> Result<(), Interruption> {
+        if course.is_unasked {
+            return Err(Interruption::NotOurs);
+        }
         let commands = std::mem::take(&mut course.noted);
         if commands.is_empty() {
             return Ok(());

@@ -281,8 +281,8 @@ impl Runner {
         concurrency: &Concurrency,
     ) -> Result<Option<Digest>, Interruption> {
         let Some(key) = concurrency.key.clone() else { return Ok(None) };
-        let scope = self.scope(run, manifest).await?;
-        let evaluated = tools::off_thread(move || {
+        let scope = self.scope(run, manifest, self.input(run).await?).await?;
+        let evaluated = tools::evaluated(move || {
             key.key(&scope).map_err(|error| {
                 let message = format!("limits/concurrency/key: {}", error.message);
                 ToolError::lasting(error.code, message)

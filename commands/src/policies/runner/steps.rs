@@ -72,7 +72,7 @@ impl Runner {
             None if wait.is_none() => {
                 if let Some(when) = step.control.when.clone() {
                     let scope = tools::seen_by(work, step, None);
-                    let holds = tools::off_thread(move || {
+                    let holds = tools::evaluated(move || {
                         when.truth(&scope).map_err(|error| {
                             ToolError::lasting(error.code, format!("when: {}", error.message))
                         })
@@ -91,7 +91,7 @@ impl Runner {
         }
         match &step.control.foreach {
             Some(foreach) => self.repeat(run, work, step, foreach).await,
-            None if computes(step.kind) => {
+            None if step.kind.computes() => {
                 let result = self.call(run, work, step, None).await;
                 self.done(run, step, result).await
             }
@@ -236,6 +236,10 @@ impl Runner {
         attempt: u32,
         result: Result<Value, ToolError>,
     ) -> Result<Result<Value, ToolError>, Interruption> {
+        let result = match result {
+            Ok(output) => Ok(run.veiled(output)),
+            Err(error) => Err(run.veiled_error(error)),
+        };
         let text = result.as_ref().map_or_else(|error| error.message.clone(), Value::to_string);
         let result = match result {
             Ok(_) if text.len() > LARGEST_OUTPUT => Err(ToolError::lasting(
@@ -277,7 +281,7 @@ impl Runner {
         foreach: &Foreach,
     ) -> Result<Value, Interruption> {
         let (list, scope) = (foreach.items.clone(), tools::seen_by(work, step, None));
-        let items = tools::off_thread(move || {
+        let items = tools::evaluated(move || {
             list.list(&scope).map_err(|error| {
                 ToolError::lasting(error.code, format!("foreach: {}", error.message))
             })
@@ -300,7 +304,7 @@ impl Runner {
         };
         let items: Vec<Item> =
             items.into_iter().enumerate().map(|(index, value)| Item { value, index }).collect();
-        if computes(step.kind) {
+        if step.kind.computes() {
             let mut outputs = Vec::with_capacity(items.len());
             for item in &items {
                 match (self.call(run, work, step, Some(item)).await, step.control.on_error) {
@@ -421,11 +425,6 @@ impl Runner {
             }
         }
     }
-}
-
-/// Whether a step only computes: done twice, it puts out the same, and nobody else notices.
-fn computes(kind: StepKind) -> bool {
-    matches!(kind, StepKind::Transform | StepKind::Condition)
 }
 
 /// How long one attempt may take.

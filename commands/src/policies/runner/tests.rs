@@ -1,5 +1,6 @@
 //! Executions, from the request to their end, with everything that can come in between.
 
+mod at_once;
 mod control;
 mod lanes;
 
@@ -181,7 +182,8 @@ impl World {
         let pending = Pending { position, executions: pending.to_vec(), ..Pending::default() };
         let (_, embedder) = watch::channel(None);
         let tools = Arc::new(Tools::new(ToolSettings::default(), embedder.clone()).expect("tools"));
-        Policies::start(commands, embedder, knowledge, tools, Arc::new(Untouched), pending)
+        let workers = Workers { all: 16, per_product: 8 };
+        Policies::start(commands, embedder, knowledge, tools, Arc::new(Untouched), pending, workers)
     }
 
     async fn events(&self, id: Uuid) -> Vec<ExecutionEvent> {

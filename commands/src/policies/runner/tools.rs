@@ -4,6 +4,7 @@
 //! its execution and not from the attempt.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 
 use bytes::Bytes;
 use domain::expression::{Item, Scope};
@@ -238,7 +239,7 @@ pub(super) async fn read(
     let scope = seen_by(work, step, item);
     let (kind, with) = (step.kind, Value::Object(step.with.clone()));
     let at = |pointer: &str, message: &str| format!("with{pointer}: {message}");
-    off_thread(move || {
+    evaluated(move || {
         let with = expression::evaluate(&with, &scope)
             .map_err(|error| ToolError::lasting(error.code, at(&error.pointer, &error.message)))?;
         let with = with.as_object().cloned().unwrap_or_default();
@@ -251,11 +252,17 @@ pub(super) async fn read(
     .await
 }
 
-/// Evaluates where it is in nobody's way: it is work for the processor, and it may crash.
-pub(super) async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ToolError> + Send + 'static,
+/// Evaluates: here if that takes next to nothing, less than going elsewhere; otherwise where it is in nobody's
+/// way, since it is work for the processor. It may crash.
+pub(super) async fn evaluated<T: Send + 'static>(
+    work: impl Fn() -> Result<T, ToolError> + Send + 'static,
 ) -> Result<T, ToolError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(crashed()))
+    let here = AssertUnwindSafe(|| expression::at_little_cost(&work));
+    match std::panic::catch_unwind(here) {
+        Ok(Some(result)) => result,
+        Ok(None) => tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(crashed())),
+        Err(_) => Err(crashed()),
+    }
 }
 
 pub(super) fn crashed() -> ToolError {

@@ -259,6 +259,9 @@ impl AnswerModel for ChatCompletions {
         })?;
         let response = self.send(&request(call, model)).await?;
         let answer = self.read(response).await?;
+        if let Some(usage) = answer.usage {
+            usage.count();
+        }
         let finish_reason = answer.finish_reason.as_deref().unwrap_or("unknown");
         if answer.text.trim().is_empty() {
             let message = format!(
@@ -429,6 +432,16 @@ struct Usage {
     completion_tokens: u64,
     #[serde(default)]
     total_tokens: u64,
+}
+
+impl Usage {
+    fn count(self) {
+        for (kind, tokens) in
+            [("prompt", self.prompt_tokens), ("completion", self.completion_tokens)]
+        {
+            metrics::counter!("prodgy_llm_tokens_total", "kind" => kind).increment(tokens);
+        }
+    }
 }
 
 impl fmt::Debug for ChatCompletions {

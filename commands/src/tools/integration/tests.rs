@@ -1,30 +1,9 @@
 //! What is taken out of what came back, and how pages and waits are read.
 
-use std::collections::BTreeMap;
-
 use reqwest::header::{HeaderMap, LINK};
-use serde_json::json;
 use url::Url;
 
 use super::client::{below, next_page};
-use super::*;
-
-fn secrets(texts: &[&str]) -> Secrets {
-    let named = texts.iter().enumerate().map(|(index, text)| (index.to_string(), (*text).into()));
-    Secrets(named.collect::<BTreeMap<_, _>>())
-}
-
-#[test]
-fn a_secret_is_in_nothing_that_comes_back() {
-    let veil = Veil::of(&secrets(&["abcdef", "abcdefgh", "ab"]));
-    assert_eq!(veil.text("x abcdefgh y abcdef z ab"), "x •••• y •••• z ab");
-    let value = veil.value(json!({ "abcdef": ["abcdef", 1, { "a": "-abcdefgh-" }] }));
-    assert_eq!(value, json!({ "••••": ["••••", 1, { "a": "-••••-" }] }));
-    let key = json!({ "client_email": "a@example.com", "private_key": "line one\nline two" });
-    let veil = Veil::of(&secrets(&[&key.to_string()]));
-    assert_eq!(veil.text("<line one\nline two> a@example.com"), "<••••> a@example.com");
-}
-
 #[test]
 fn the_next_page_is_on_the_same_server_or_it_is_none() {
     let from = Url::parse("https://api.example.com/repos/a/b/commits?page=1").unwrap();

@@ -1,0 +1,42 @@
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::*;
+
+fn secrets(texts: &[&str]) -> Secrets {
+    let named = texts.iter().enumerate().map(|(index, text)| (index.to_string(), (*text).into()));
+    Secrets(named.collect::<BTreeMap<_, _>>())
+}
+
+#[test]
+fn a_secret_is_in_nothing_that_comes_back() {
+    let veil = Veil::of(&secrets(&["abcdef", "abcdefgh", "ab"]));
+    assert_eq!(veil.text("x abcdefgh y abcdef z ab"), "x •••• y •••• z ab");
+    let value = veil.value(json!({ "abcdef": ["abcdef", 1, { "a": "-abcdefgh-" }] }));
+    assert_eq!(value, json!({ "••••": ["••••", 1, { "a": "-••••-" }] }));
+    let key = json!({ "client_email": "a@example.com", "private_key": "line one\nline two" });
+    let veil = Veil::of(&secrets(&[&key.to_string()]));
+    assert_eq!(veil.text("<line one\nline two> a@example.com"), "<••••> a@example.com");
+}
+
+#[test]
+fn the_secrets_of_a_configuration_are_those_that_its_schema_marks() {
+    let manifest = Manifest::parse(&json!({
+        "manifest": "prodgy.agent/1", "name": "test.secrets", "version": "1.0.0", "title": "Secrets",
+        "config": { "type": "object", "properties": {
+            "token": { "type": "string", "secret": true },
+            "login": { "type": "object", "secret": true },
+            "city": { "type": "string" }
+        } },
+        "steps": [{ "id": "one", "type": "transform", "with": { "value": 1 } }]
+    }))
+    .expect("a manifest");
+    let config = json!({ "token": "tok-12345", "login": { "pin": ["9876"] }, "city": "Lisbon" });
+    let veil = Veil::of_config(&manifest, &config);
+    assert_eq!(
+        veil.value(json!({ "said": "tok-12345 of Lisbon", "pin": "9876" })),
+        json!({ "said": "•••• of Lisbon", "pin": "••••" })
+    );
+    assert_eq!(Veil::of_config(&manifest, &json!({})).text("tok-12345"), "tok-12345");
+}
