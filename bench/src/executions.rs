@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vault::Vault;
 
-use crate::flow::{Caller, sign_in};
+use crate::flow::{Caller, install_one_step, sign_in};
 use crate::report::{Row, Scale, grouped, median, milliseconds, p99};
 use crate::server::Server;
 
@@ -39,7 +39,10 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     let sizes = [1_000, scale.pick(1_000_000, 2_000)];
     let agents = sizes
         .iter()
-        .map(|executions| Ok(Busy { agent: install(&server, &caller)?, executions: *executions }))
+        .map(|executions| {
+            let agent = install_one_step(&server, &caller)?.parse()?;
+            Ok(Busy { agent, executions: *executions })
+        })
         .collect::<anyhow::Result<Vec<_>>>()?;
     drop(server);
     fill(data.path(), &caller, &agents).await?;
@@ -71,16 +74,6 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
         figures: json!({ "ms": own }),
     };
     Ok(vec![row(&agents[1], &agents[0], &pages[1], &pages[0])])
-}
-
-fn install(server: &Server, caller: &Caller) -> anyhow::Result<Uuid> {
-    let manifest = json!({
-        "manifest": "prodgy.agent/1", "name": "bench.listed", "version": "1.0.0", "title": "Listed",
-        "steps": [{ "id": "one", "type": "transform", "with": { "x": 1 } }],
-    });
-    let body = json!({ "product_id": caller.product, "manifest": manifest });
-    let agent = server.post("/api/agent-base/install", &format!("{}\r\n", caller.header), &body)?;
-    Ok(agent["id"].as_str().context("no id")?.parse()?)
 }
 
 /// Asks for the executions and stops them again.

@@ -3,7 +3,6 @@
 //! The rule of this file: through HTTP, on the release binary, every step in the log when the answer
 //! comes. Beside it, as many bare synced inserts as there are steps.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,6 +15,7 @@ use crate::bare_insert::BareInsert;
 use crate::commands::{Contender, Place};
 use crate::report::{Row, Scale, grouped, median, milliseconds, p99};
 use crate::server::{EMAIL, PASSWORD, Server};
+use crate::wrk::wrk;
 
 /// How many light steps the flow has.
 const STEPS: usize = 40;
@@ -23,6 +23,7 @@ const STEPS: usize = 40;
 /// What a caller needs.
 pub struct Caller {
     pub header: String,
+    pub token: String,
     pub product: String,
 }
 
@@ -68,7 +69,13 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
         let mut rates = Vec::new();
         let mut latencies = Vec::new();
         for _ in 0..scale.pick(3, 1) {
-            let (rate, p99) = wrk(&server, &caller, &short, connections, scale.pick(10, 1))?;
+            let script = format!(
+                "wrk.method = 'POST'\nwrk.body = '{{\"input\":{{\"x\":1}}}}'\n\
+                 wrk.headers['Content-Type'] = 'application/json'\nwrk.headers['X-API-Token'] = '{}'",
+                caller.token
+            );
+            let url = format!("http://{}{short}", server.address);
+            let (rate, p99) = wrk(&script, &url, connections, scale.pick(10, 1))?;
             rates.push(rate);
             latencies.push(p99);
         }
@@ -113,7 +120,8 @@ pub fn sign_in(server: &Server) -> anyhow::Result<Caller> {
     let product = text(&product["id"])?;
     let body = json!({ "product_id": product, "name": "Bench" });
     let token = server.post("/api/api-tokens", &bearer, &body)?;
-    Ok(Caller { header: format!("X-API-Token: {}", text(&token["token"])?), product })
+    let token = text(&token["token"])?;
+    Ok(Caller { header: format!("X-API-Token: {token}"), token, product })
 }
 
 /// Installs an agent that adds one, so many times; answers where it is executed.
@@ -142,6 +150,17 @@ fn install_claimed(server: &Server, caller: &Caller) -> anyhow::Result<String> {
     installed(server, caller, manifest)
 }
 
+/// Installs an agent of one step; answers its id.
+pub fn install_one_step(server: &Server, caller: &Caller) -> anyhow::Result<String> {
+    let manifest = json!({
+        "manifest": "prodgy.agent/1", "name": "bench.one", "version": "1.0.0", "title": "One",
+        "steps": [{ "id": "one", "type": "transform", "with": { "x": 1 } }],
+    });
+    let body = json!({ "product_id": caller.product, "manifest": manifest });
+    let agent = server.post("/api/agent-base/install", &format!("{}\r\n", caller.header), &body)?;
+    text(&agent["id"])
+}
+
 fn installed(server: &Server, caller: &Caller, manifest: Value) -> anyhow::Result<String> {
     let body = json!({ "product_id": caller.product, "manifest": manifest });
     let agent = server.post("/api/agent-base/install", &format!("{}\r\n", caller.header), &body)?;
@@ -158,38 +177,4 @@ fn execute(server: &Server, caller: &Caller, path: &str) -> anyhow::Result<Value
 
 fn text(value: &Value) -> anyhow::Result<String> {
     Ok(value.as_str().context("the answer lacks a text")?.to_owned())
-}
-
-/// Executions a second, and the time that ninety-nine in a hundred take at most.
-fn wrk(
-    server: &Server,
-    caller: &Caller,
-    path: &str,
-    connections: u32,
-    seconds: u32,
-) -> anyhow::Result<(f64, f64)> {
-    let script = tempfile::Builder::new().suffix(".lua").tempfile()?;
-    std::fs::write(
-        script.path(),
-        "wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\nwrk.body = '{\"input\":{\"x\":1}}'\n\
-         done = function(summary, latency, requests)\n\
-           local errors = summary.errors\n\
-           local bad = errors.connect + errors.read + errors.write + errors.status + errors.timeout\n\
-           io.write(string.format('JSON {\"rate\": %f, \"p99\": %f, \"bad\": %d}\\n',\n\
-             summary.requests / summary.duration * 1e6, latency:percentile(99) / 1e3, bad))\n\
-         end\n",
-    )?;
-    let output = Command::new("wrk")
-        .args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "-H", &caller.header])
-        .arg("-s")
-        .arg(script.path())
-        .arg(format!("http://{}{path}", server.address))
-        .output()
-        .context("wrk cannot be run: install the package wrk")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let line = said.lines().find_map(|line| line.strip_prefix("JSON "));
-    let figures: Value = serde_json::from_str(line.with_context(|| format!("wrk said {said}"))?)?;
-    ensure!(figures["bad"] == 0, "wrk saw failures: {figures}");
-    let number = |name: &str| figures[name].as_f64().context("no number");
-    Ok((number("rate")?, number("p99")?))
 }

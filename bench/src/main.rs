@@ -24,6 +24,8 @@ mod search;
 mod server;
 mod start;
 mod texts;
+mod webhooks;
+mod wrk;
 
 use std::process::ExitCode;
 
@@ -36,7 +38,7 @@ use report::{Clock, HEAD, Row, Scale};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Every measurement: those of the table in its order, and one that explains another.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "commands",
     "replay",
     "list",
@@ -46,6 +48,7 @@ const NAMES: [&str; 13] = [
     "memory",
     "flow",
     "executions",
+    "webhooks",
     "postgres-commands",
     "postgres-lag",
     "postgres-replay",
@@ -69,6 +72,11 @@ fn run(arguments: Vec<String>) -> anyhow::Result<()> {
     {
         return runtime.block_on(bare_list::serve(file.into(), product.parse()?));
     }
+    if let [word] = &arguments[..]
+        && word == webhooks::WORD
+    {
+        return runtime.block_on(webhooks::serve());
+    }
     let is_quick = arguments.iter().any(|argument| argument == "--quick");
     let scale = if is_quick { Scale::Quick } else { Scale::Full };
     let mut wanted: Vec<&str> = arguments
@@ -77,7 +85,7 @@ fn run(arguments: Vec<String>) -> anyhow::Result<()> {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     if wanted.is_empty() || wanted.contains(&"all") {
-        wanted = NAMES[..12].to_vec();
+        wanted = NAMES[..13].to_vec();
     }
     let mut table = Vec::new();
     for wanted in wanted {
@@ -103,6 +111,7 @@ async fn measure(name: &str, scale: Scale) -> anyhow::Result<Vec<Row>> {
         "start" => start::measure_start(scale),
         "memory" => start::measure_memory(scale),
         "flow" => flow::measure(scale).await,
+        "webhooks" => webhooks::measure(scale).await,
         "executions" => executions::measure(scale).await,
         _ => postgres::measure(name, scale).await,
     }

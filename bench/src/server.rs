@@ -30,12 +30,18 @@ pub struct Server {
 impl Server {
     /// `prodgy serve` on a data directory.
     pub fn prodgy(data: &Path) -> anyhow::Result<Server> {
+        Server::prodgy_with(data, &[])
+    }
+
+    /// As [`Server::prodgy`], with more options.
+    pub fn prodgy_with(data: &Path, options: &[&str]) -> anyhow::Result<Server> {
         let mut command = Command::new(binary("prodgy")?);
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data)
             // The limiter counts every request, and lets every one through.
             .args(["--rate-limit-per-second", "1000000"])
+            .args(options)
             .env("PRODGY_ADMIN_EMAIL", EMAIL)
             .env("PRODGY_ADMIN_PASSWORD", PASSWORD);
         Server::start(command)

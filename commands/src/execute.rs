@@ -30,6 +30,9 @@ const HOT_AGGREGATES: u64 = 50_000;
 /// How many manifests are kept that were read from the log.
 const MANIFESTS: u64 = 1_000;
 
+/// Of how many triggers it is kept whose they are.
+const OWNERS: u64 = 10_000;
+
 /// How many events one read of a stream brings.
 const READ: usize = 1_000;
 
@@ -41,6 +44,8 @@ pub struct Commands {
     pub(crate) secrets: Arc<Secrets>,
     /// Manifests that were read lately, by their digests.
     pub(crate) manifests: moka::sync::Cache<Digest, Arc<Manifest>>,
+    /// Whose the triggers are that were delivered to lately.
+    pub(crate) owners: moka::sync::Cache<StreamId, (Uuid, Uuid)>,
     /// The last known state of aggregates, by stream. Used only where no other process can append.
     hot: Option<moka::sync::Cache<StreamId, Arc<dyn Any + Send + Sync>>>,
 }
@@ -96,7 +101,8 @@ impl Commands {
         let hot = log.capabilities().exclusive.then(|| moka::sync::Cache::new(HOT_AGGREGATES));
         let secrets = Arc::new(Secrets::open(&vault).await?);
         let manifests = moka::sync::Cache::new(MANIFESTS);
-        Ok(Commands { log, vault, secrets, manifests, hot })
+        let owners = moka::sync::Cache::new(OWNERS);
+        Ok(Commands { log, vault, secrets, manifests, owners, hot })
     }
 
     /// The vault that holds what is not in the log.

@@ -10,6 +10,7 @@ mod agent;
 mod api_token;
 mod claim;
 mod error;
+mod evaluate;
 mod execute;
 mod execution;
 mod file;

@@ -107,10 +107,7 @@ impl Commands {
         if !details.listens(trigger, &agent) {
             return Ok(None);
         }
-        let first = self.log.read_stream(&stream, 0, 1).await?;
-        let Some((organization, product)) =
-            first.first().and_then(|first| Some((first.organization, first.product?)))
-        else {
+        let Some((organization, product)) = self.owners_of(&stream).await? else {
             return Ok(None);
         };
         let (state, _) = self.load::<Product>(&StreamId::new("product", product)).await?;
@@ -118,6 +115,19 @@ impl Commands {
             return Ok(None);
         }
         Ok(Some(Hook { trigger, organization, product, details, webhook }))
+    }
+
+    /// The organization and the product of a stream, which are what they were when it began.
+    async fn owners_of(&self, stream: &StreamId) -> Result<Option<(Uuid, Uuid)>, Error> {
+        if let Some(known) = self.owners.get(stream) {
+            return Ok(Some(known));
+        }
+        let first = self.log.read_stream(stream, 0, 1).await?;
+        let owners = first.first().and_then(|first| Some((first.organization, first.product?)));
+        if let Some(owners) = owners {
+            self.owners.insert(stream.clone(), owners);
+        }
+        Ok(owners)
     }
 
     /// Whether a delivery is genuine, and what it says.

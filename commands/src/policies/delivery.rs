@@ -19,7 +19,7 @@ use super::firing::Refused;
 use super::queue::{Outcome, Queue};
 use crate::execute::decode_event;
 use crate::webhook::{CONTENT, Content, RECEIVED, webhook_of};
-use crate::{Ask, Commands, Done, Error, NewExecution};
+use crate::{Ask, Commands, Done, Error, NewExecution, evaluate};
 
 /// How many deliveries are worked on at once.
 const AT_ONCE: usize = 16;
@@ -198,7 +198,7 @@ async fn verdict(
     };
     let trigger = seen(receipt.trigger, &details, &content, &body);
     let scope = Scope { config, trigger, ..Scope::default() };
-    let computed = tokio::task::spawn_blocking(move || {
+    let computed = evaluate::evaluated(move || {
         if let Some(filter) = &webhook.filter
             && !filter.truth(&scope).map_err(|error| ("match", error))?
         {
@@ -208,7 +208,7 @@ async fn verdict(
             Some(input) => {
                 expression::evaluate(input, &scope).map(Some).map_err(|error| ("input", error))
             }
-            None => Ok(Some(body)),
+            None => Ok(Some(body.clone())),
         }
     });
     match computed.await {

@@ -6,7 +6,7 @@
 use domain::expression::{self, Scope};
 use serde_json::Value;
 
-use crate::Error;
+use crate::{Error, evaluate};
 
 /// Why an execution cannot be asked for, whoever tries.
 #[derive(Clone)]
@@ -61,10 +61,9 @@ impl Refused {
     }
 }
 
-/// The input of a trigger with its expressions computed, where it is in nobody's way.
+/// The input of a trigger with its expressions computed.
 pub(super) async fn computed_input(input: Value, scope: Scope) -> Result<Value, Refused> {
-    let computed = tokio::task::spawn_blocking(move || expression::evaluate(&input, &scope)).await;
-    match computed {
+    match evaluate::evaluated(move || expression::evaluate(&input, &scope)).await {
         Ok(Ok(input)) => Ok(input),
         Ok(Err(error)) => Err(Refused {
             code: "input_invalid".to_owned(),

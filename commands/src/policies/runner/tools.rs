@@ -4,7 +4,6 @@
 //! its execution and not from the attempt.
 
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
 
 use bytes::Bytes;
 use domain::expression::{Item, Scope};
@@ -19,7 +18,7 @@ use uuid::Uuid;
 use super::{Run, Runner, Work};
 use crate::file::{FileFacts, NewFile};
 use crate::policies::{KnowledgeQuery, ToolError};
-use crate::{Ask, Error, OpenIntegration};
+use crate::{Ask, Error, OpenIntegration, evaluate};
 
 impl Runner {
     /// What a step does.
@@ -252,17 +251,11 @@ pub(super) async fn read(
     .await
 }
 
-/// Evaluates: here if that takes next to nothing, less than going elsewhere; otherwise where it is in nobody's
-/// way, since it is work for the processor. It may crash.
+/// Evaluates. What crashes fails the step.
 pub(super) async fn evaluated<T: Send + 'static>(
     work: impl Fn() -> Result<T, ToolError> + Send + 'static,
 ) -> Result<T, ToolError> {
-    let here = AssertUnwindSafe(|| expression::at_little_cost(&work));
-    match std::panic::catch_unwind(here) {
-        Ok(Some(result)) => result,
-        Ok(None) => tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(crashed())),
-        Err(_) => Err(crashed()),
-    }
+    evaluate::evaluated(work).await.unwrap_or_else(|_| Err(crashed()))
 }
 
 pub(super) fn crashed() -> ToolError {
