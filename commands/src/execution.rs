@@ -44,7 +44,7 @@ pub(crate) enum Wish {
     /// It was asked for before.
     Granted(Done),
     /// It is to be asked for.
-    New(Wanted),
+    New(Box<Wanted>),
 }
 
 /// A run that is to be asked for.
@@ -92,7 +92,7 @@ impl Commands {
     ) -> Result<Done, Error> {
         match self.wish(new, version, ask).await? {
             Wish::Granted(done) => Ok(done),
-            Wish::New(wanted) => self.ask_for(wanted, ask).await,
+            Wish::New(wanted) => self.ask_for(*wanted, ask).await,
         }
     }
 
@@ -120,7 +120,8 @@ impl Commands {
             // One that a manifest names starts that version, active or not.
             version = version.or(fired.version_of(id));
         }
-        self.wanted(new, version, None, execution, ask).await.map(Wish::New)
+        let wanted = self.wanted(new, version, None, execution, ask).await?;
+        Ok(Wish::New(Box::new(wanted)))
     }
 
     /// Asks for a run that was not asked for before. The run follows.

@@ -47,7 +47,7 @@ impl Runner {
         {
             return Ok(done);
         }
-        self.commands.ask_for(wanted, ask).await
+        self.commands.ask_for(*wanted, ask).await
     }
 
     /// Carries an execution out of which the log knows nothing. Answers what follows from its request.
