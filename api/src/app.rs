@@ -26,6 +26,7 @@ use crate::execution::ends::Ends;
 use crate::http::Problem;
 use crate::known_tokens::KnownTokens;
 use crate::model::Trouble;
+use crate::oidc::Oidc;
 use crate::webhook::Doors;
 
 /// How long the answer to a write, or a read with `X-Min-Position`, waits for the read models.
@@ -47,6 +48,8 @@ pub struct Parts {
     pub search: Search,
     /// The keys that sign sessions.
     pub session_keys: SessionKeys,
+    /// The outside issuer whose tokens are sessions too.
+    pub oidc: Option<Oidc>,
     /// The organization that the first start made.
     pub organization: Uuid,
     /// The embedding model, as soon as there is one.

@@ -11,7 +11,8 @@ use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, USER_AGENT};
 use axum::http::request::Parts;
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
+use commands::jwt::SKEW;
 use commands::{Actor, Ask};
 use domain::{Role, Scope, Timestamp, TokenPrefix};
 use eventlog::Metadata;
@@ -27,6 +28,7 @@ use crate::app::App;
 use crate::http::header::X_API_TOKEN;
 use crate::http::{ClientAddress, Idempotency, IfMatch, Problem, RequestContext};
 use crate::known_tokens::Known;
+use crate::oidc;
 
 /// The longest user agent that is kept.
 const USER_AGENT_LENGTH: usize = 512;
@@ -124,7 +126,7 @@ impl Caller {
                 let address = parts.extensions.get::<ClientAddress>().map(|address| address.0);
                 by_token(app, token, address, &witness).await
             }
-            Some(Presented::Jwt(jwt)) => by_jwt(app, jwt, &witness),
+            Some(Presented::Jwt(jwt)) => by_jwt(app, jwt, parts, &witness).await,
         }
     }
 
@@ -408,9 +410,17 @@ async fn check_token(
     Ok(product.clone())
 }
 
-fn by_jwt(app: &App, jwt: &str, witness: &Witness) -> Result<Caller, Problem> {
-    let claims = app.session_keys.verify(jwt).ok_or_else(session_invalid)?;
-    by_session(app, claims.sid, claims.sub, claims.org, witness)
+async fn by_jwt(app: &App, jwt: &str, parts: &Parts, witness: &Witness) -> Result<Caller, Problem> {
+    if let Some(claims) = app.session_keys.verify(jwt) {
+        return by_session(app, claims.sid, claims.sub, claims.org, witness);
+    }
+    match &app.oidc {
+        Some(oidc) if oidc.is_named_by(jwt) => {
+            let outside = oidc::session_of(app, oidc, jwt, parts).await?;
+            by_session(app, outside.session, outside.user, app.organization, witness)
+        }
+        _ => Err(session_invalid()),
+    }
 }
 
 fn by_session(
@@ -423,7 +433,11 @@ fn by_session(
     let actor = Actor::User(user);
     let seen = |is_let_in| Seen { actor, organization, product: None, is_let_in };
     let found = app.read(|db| session::active(db, session))?;
-    let found = found.filter(|active| active.user == user && active.organization == organization);
+    let now = projections::stored_time(Utc::now() - TimeDelta::seconds(SKEW as i64));
+    let found = found.filter(|active| {
+        let is_over = active.over_at.as_ref().is_some_and(|over_at| *over_at <= now);
+        active.user == user && active.organization == organization && !is_over
+    });
     let Some(active) = found else {
         witness.saw(seen(false));
         return Err(session_invalid());
@@ -435,11 +449,17 @@ fn by_session(
     })
 }
 
-fn session_invalid() -> Problem {
+/// A session that is not good; its sender hears no more than that.
+pub fn session_invalid() -> Problem {
     Problem::unauthenticated(
         "session_invalid",
         "the access token is not good (any more): refresh it, or sign in again",
     )
+}
+
+/// As much of a user agent as is kept.
+pub fn cut(user_agent: &str) -> String {
+    user_agent.chars().take(USER_AGENT_LENGTH).collect()
 }
 
 /// The circumstances of a request that changes something.
@@ -458,7 +478,7 @@ impl FromRequestParts<App> for Circumstances {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Circumstances, Problem> {
         let address = parts.extensions.get::<ClientAddress>().map(|address| address.0);
         let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
-        let user_agent = agent.map(|agent| agent.chars().take(USER_AGENT_LENGTH).collect());
+        let user_agent = agent.map(cut);
         let context = RequestContext::from_request_parts(parts, app).await?;
         Ok(Circumstances {
             context,

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use clap::ValueEnum;
+use domain::Role;
+use embeddings::ExtractLimits;
 use ipnet::IpNet;
 use reqwest::Url;
 use secrecy::SecretString;
@@ -48,6 +50,8 @@ pub struct Config {
     pub model_dir: Option<PathBuf>,
     /// Threads that embed; `None` is one for each core.
     pub embedding_workers: Option<NonZeroUsize>,
+    /// What reading the text of one file may take.
+    pub extraction: ExtractLimits,
     /// The address to listen on.
     pub listen: SocketAddr,
     /// How clients reach this server, without a slash at the end.
@@ -62,7 +66,7 @@ pub struct Config {
     pub trusted_proxies: TrustedProxies,
     /// Requests a second for each credential, or address without one; 0 is no limit.
     pub rate_limit_per_second: u32,
-    /// Deliveries a second for each address at each webhook; 0 is no limit.
+    /// Deliveries a second for each address at each webhook and communicator; 0 is no limit.
     pub webhook_limit_per_second: u32,
     /// Sign-ins and refreshes a minute for each address; 0 is no limit.
     pub sign_in_limit_per_minute: u32,
@@ -82,6 +86,8 @@ pub struct Config {
     pub agent_workers: usize,
     /// Executions of one product that run at once; `None` is half of them.
     pub agent_workers_per_product: Option<usize>,
+    /// The outside issuer whose tokens are sessions too.
+    pub oidc: OidcSettings,
     /// Networks that agents may reach although they are not public.
     pub http_allow: Vec<IpNet>,
     /// The base address of the chat model; `None` is to do without.
@@ -125,6 +131,32 @@ pub enum BlobsAddress {
     Folder(PathBuf),
     /// A bucket of S3, or of what speaks as it does. What else it needs is in the environment.
     S3(S3Address),
+}
+
+/// An outside issuer whose tokens are sessions too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OidcSettings {
+    /// The issuer, as its tokens name it; `None` is to do without.
+    pub issuer: Option<String>,
+    /// Whom its tokens must be for: one of these.
+    pub audiences: Vec<String>,
+    /// Where its keys are; `None` is where its discovery document says.
+    pub keys: Option<KeysPlace>,
+    /// The claim that holds the e-mail address.
+    pub email_claim: String,
+    /// The claim that says who it is.
+    pub subject_claim: String,
+    /// What a user may do who is made at the first sign-in; `None` is to make none.
+    pub provision: Option<Role>,
+}
+
+/// Where the keys of an issuer are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeysPlace {
+    /// At an address.
+    Address(Url),
+    /// In a file.
+    File(PathBuf),
 }
 
 /// Why a configuration cannot be used.
@@ -196,6 +228,12 @@ impl Config {
             master_key: from.secret("master-key"),
             model_dir: from.optional("model-dir", path)?,
             embedding_workers: from.optional("embedding-workers", parsed("a number from 1"))?,
+            extraction: ExtractLimits {
+                time: from.required("extraction-seconds", seconds(1..=86_400))?,
+                memory_bytes: from
+                    .required("extraction-memory-bytes", number(16_777_216..=1 << 40))?,
+                output_bytes: from.required("extraction-output-bytes", number(1_024..=1 << 32))?,
+            },
             listen: from.required(
                 "listen",
                 parsed("an address and a port, as 127.0.0.1:8080 or [::1]:8080"),
@@ -219,6 +257,14 @@ impl Config {
             agent_workers: from.required("agent-workers", number(1..=10_000))?,
             agent_workers_per_product: from
                 .optional("agent-workers-per-product", number(1..=10_000))?,
+            oidc: OidcSettings {
+                issuer: from.optional("oidc-issuer", issuer)?,
+                audiences: from.list("oidc-audience", word)?,
+                keys: from.optional("oidc-jwks", keys_place)?,
+                email_claim: from.required("oidc-email-claim", word)?,
+                subject_claim: from.required("oidc-subject-claim", word)?,
+                provision: from.optional("oidc-provision", provision)?,
+            },
             http_allow: from.list("http-allow", network)?,
             llm_url: from.optional("llm-url", llm_url)?,
             llm_model: from.optional("llm-model", llm_model)?,
@@ -303,6 +349,51 @@ fn llm_url(text: &str) -> Result<Url, String> {
         "must be a web address without a user name, as https://api.openai.com/v1; the key is PRODGY_LLM_API_KEY"
             .to_owned()
     })
+}
+
+/// A web address that is safe: another one only on this very machine.
+fn safe_url(text: &str) -> Option<Url> {
+    Url::parse(text).ok().filter(|url| {
+        let is_here = match url.host_str() {
+            Some("localhost") => true,
+            Some(host) => {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+            None => false,
+        };
+        let is_safe = url.scheme() == "https" || (url.scheme() == "http" && is_here);
+        is_safe && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
+    })
+}
+
+fn issuer(text: &str) -> Result<String, String> {
+    // As it stands: issuers are compared letter by letter, a slash at the end too.
+    match safe_url(text) {
+        Some(url) if url.query().is_none() => Ok(text.to_owned()),
+        _ => Err("must be the issuer as its tokens name it, as https://login.example.org; http:// only on this machine"
+            .to_owned()),
+    }
+}
+
+fn keys_place(text: &str) -> Result<KeysPlace, String> {
+    if !text.contains("://") {
+        return path(text).map(KeysPlace::File);
+    }
+    safe_url(text).map(KeysPlace::Address).ok_or_else(|| {
+        "must be a file, or an address as https://login.example.org/keys; http:// only on this machine"
+            .to_owned()
+    })
+}
+
+fn word(text: &str) -> Result<String, String> {
+    let word = text.trim();
+    if word.is_empty() { Err("a name is missing".to_owned()) } else { Ok(word.to_owned()) }
+}
+
+fn provision(text: &str) -> Result<Role, String> {
+    let role = text.parse().ok().filter(|role| *role != Role::Owner);
+    role.ok_or_else(|| "must be viewer, member or admin; only owners make owners".to_owned())
 }
 
 fn llm_model(text: &str) -> Result<String, String> {

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use domain::file::FileError;
 use futures::{StreamExt, TryStreamExt};
 use projections::file::{self, File};
+use projections::search::FileChunk;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -26,9 +27,10 @@ use crate::http::openapi::{
     DownloadFailures, IfMatchParam, IfNoneMatchParam, MinPositionParam, PageParams, RangeParams,
     ReadFailures, WriteFailures,
 };
+use crate::http::page::NoFilters;
 use crate::http::range::{AskedRange, Download};
 use crate::http::reply::{Envelope, ListEnvelope};
-use crate::http::{ETag, IfNoneMatch, ListQuery, ListReply, Path, Problem, Reply};
+use crate::http::{ETag, IfNoneMatch, ListQuery, ListReply, Path, Problem, Reply, Total};
 use crate::knowledge_base::visible;
 use crate::lists::{total, window};
 
@@ -37,7 +39,10 @@ const SEQUENCE: u64 = 1;
 
 /// The routes that answer soon.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_files)).routes(routes!(get_file, delete_file))
+    OpenApiRouter::new()
+        .routes(routes!(list_files))
+        .routes(routes!(get_file, delete_file))
+        .routes(routes!(list_chunks))
 }
 
 /// The routes that take as long as the client's line.
@@ -132,6 +137,27 @@ async fn get_file(
 ) -> Result<Reply<File>, Problem> {
     let file = visible_file(&app, &caller, id)?;
     Ok(Reply::ok("File", file).etag(&ETag::of_sequence(SEQUENCE)))
+}
+
+/// List the chunks of a file
+///
+/// The pieces that searches find, in the order of the file, each with where it stands: characters of the
+/// file's text, headings, the page of a PDF or slide of a presentation, the sheet of a workbook and its rows.
+/// Empty until the file is `ready`.
+#[utoipa::path(get, path = "/api/knowledge-base/storage/file/{id}/chunks", tag = "Knowledge base",
+    extensions(("x-access" = json!(Right::ReadKnowledge))),
+    params(("id" = Uuid, Path, description = "The file"), PageParams, MinPositionParam),
+    responses((status = 200, description = "The chunks", body = ListEnvelope<FileChunk>), ReadFailures))]
+async fn list_chunks(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    query: ListQuery<NoFilters>,
+) -> Result<ListReply<FileChunk>, Problem> {
+    visible_file(&app, &caller, id)?;
+    let skip = usize::try_from(query.offset()).unwrap_or(usize::MAX);
+    let (chunks, count) = app.search.chunks(id, skip, query.size() as usize).unwrap_or_default();
+    Ok(query.reply("Chunks", chunks, Total::exact(count as u64)))
 }
 
 /// Delete a file

@@ -6,8 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use commands::policies::{Knowledge, KnowledgeQuery, ToolError};
 use domain::integration::IntegrationKind;
+use eventlog::Position;
 use projections::search::{Filters, Mode, Passage, Query};
-use projections::{Window, integration, knowledge_base, product};
+use projections::{Window, integration, knowledge_base, product, trigger};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -90,5 +91,10 @@ impl Knowledge for App {
             .read(|db| integration::active(db, organization, product, Some(kind), window))
             .map_err(tool_error)?;
         Ok(found.items.into_iter().map(|found| found.id).collect())
+    }
+
+    async fn message_triggers(&self, product: Uuid, at: Position) -> Result<Vec<Uuid>, ToolError> {
+        self.caught_up(at).await.map_err(tool_error)?;
+        self.read(|db| trigger::of_messages(db, product)).map_err(tool_error)
     }
 }

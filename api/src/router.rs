@@ -23,8 +23,8 @@ use crate::http::rate_limit::{self, RateLimit};
 use crate::metrics::Metrics;
 use crate::record::remember;
 use crate::{
-    admin, agent, api_token, audit_log, event, execution, file, integration, knowledge_base,
-    product, search, service, session, trigger, user, webhook, workflow,
+    admin, agent, api_token, audit_log, communicator, event, execution, file, integration,
+    knowledge_base, product, search, service, session, trigger, user, webhook, workflow,
 };
 
 /// How the routes are dressed.
@@ -91,6 +91,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         .merge(ordinary())
         .merge(session::sign_in_router())
         .merge(webhook::router())
+        .merge(communicator::router())
         .merge(long(0))
         .merge(service::router());
     let (_, mut document) = routes.split_for_parts();
@@ -130,10 +131,14 @@ pub fn build(app: App, dress: Dress) -> Result<Router, Unbuildable> {
     let webhooks = ready(webhook::router())
         .layer(from_fn_with_state(time_limit.clone(), within))
         .layer(body_limit(commands::MAX_DELIVERY_BYTES, dress.timeout));
+    let communicators = ready(communicator::router())
+        .layer(from_fn_with_state(time_limit.clone(), within))
+        .layer(body_limit(commands::MAX_MESSAGE_BYTES, dress.timeout));
     let long = ready(long(app.upload_limit)).layer(body_limit(dress.body_limit, dress.timeout));
     let api = limited(quick(ready(ordinary())).merge(long), &dress.limit)
         // Limited where it is known whom they are for.
         .merge(webhooks)
+        .merge(communicators)
         .merge(limited(quick(ready(session::sign_in_router())), &dress.sign_in_limit))
         .layer(from_fn_with_state(app.clone(), remember));
     let metrics = dress.metrics.clone();

@@ -14,9 +14,10 @@ use anyhow::{Context, bail};
 use axum::serve::ListenerExt;
 use chrono::TimeDelta;
 use commands::Commands;
-use commands::policies::{Pending, PendingSchedule, Policies, Workers};
+use commands::policies::{Pending, PendingSchedule, Policies, Reading, Workers};
 use commands::tools::answer::chat::ChatServer;
 use commands::tools::{ToolSettings, Tools};
+use embeddings::Extractor;
 use eventlog::EventStore;
 use projections::Views;
 use projections::search::Search;
@@ -34,6 +35,7 @@ use crate::http::layers::Settings;
 use crate::http::rate_limit::RateLimit;
 use crate::metrics::Metrics;
 use crate::model::Looking;
+use crate::oidc::Oidc;
 use crate::router::{self, Dress};
 use crate::webhook::Doors;
 
@@ -231,6 +233,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         views: views.clone(),
         search: search.clone(),
         session_keys: boot.session_keys,
+        oidc: Oidc::new(&config.oidc)?,
         organization: boot.organization,
         embedder: model.embedder,
         model_trouble: model.trouble,
@@ -253,7 +256,16 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         spool: folders.spool(),
     });
     tokio::spawn(app.ends.clone().follow(log.clone(), views.clone(), shutdown.clone()));
-    let policies = tokio::spawn(start_policies(app.clone(), workers(&config), shutdown.clone()));
+    let extractor = Extractor::of_this_program(config.extraction)
+        .context("the program itself cannot be found: start it by its whole path")?;
+    let asking = app.clone();
+    tokio::spawn(async move {
+        if let Some(oidc) = &asking.oidc {
+            oidc.warm_up().await;
+        }
+    });
+    let starting = start_policies(app.clone(), extractor, workers(&config), shutdown.clone());
+    let policies = tokio::spawn(starting);
     let housekeeping = tokio::spawn(keep_house(app.clone(), metrics.clone(), shutdown.clone()));
 
     let head = log.head().await?;
@@ -379,7 +391,12 @@ fn workers(config: &Config) -> Workers {
 }
 
 /// Starts the process managers as soon as the read models know what was left undone.
-async fn start_policies(app: App, workers: Workers, stop: CancellationToken) -> Option<Policies> {
+async fn start_policies(
+    app: App,
+    extractor: Extractor,
+    workers: Workers,
+    stop: CancellationToken,
+) -> Option<Policies> {
     let mut applied = app.views.watch();
     let unfinished = loop {
         match app.views.read(projections::unfinished) {
@@ -405,6 +422,7 @@ async fn start_policies(app: App, workers: Workers, stop: CancellationToken) -> 
         deleted_knowledge_bases: unfinished.deleted_knowledge_bases,
         integrations: unfinished.integrations,
         deliveries: unfinished.deliveries,
+        conversations: unfinished.conversations,
         schedules: unfinished
             .schedules
             .into_iter()
@@ -419,7 +437,7 @@ async fn start_policies(app: App, workers: Workers, stop: CancellationToken) -> 
     };
     let policies = Policies::start(
         app.commands.clone(),
-        app.embedder.clone(),
+        Reading { embedder: app.embedder.clone(), extractor },
         Arc::new(app.clone()),
         app.tools.clone(),
         Arc::new(app.clone()),

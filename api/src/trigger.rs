@@ -145,8 +145,7 @@ struct FiringOutcome {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only documents what a configuration may hold")]
 struct TriggerSettings {
-    /// What it listens to; a trigger stays of its type. Other types are not available in this
-    /// version.
+    /// What it listens to; a trigger stays of its type.
     #[schema(rename = "type", value_type = TriggerType)]
     kind: String,
     /// Whether it listens: `true` without it when it is made, as before when it is replaced.
@@ -174,7 +173,8 @@ struct TriggerSettings {
     end: Option<String>,
     /// Of an event trigger: which events of the product start the agent, in CEL, which sees `event` and
     /// `trigger`. Of a webhook: which deliveries do, in CEL, which sees `config` and `trigger` (with
-    /// `headers`, `body`, `delivery_id`).
+    /// `headers`, `body`, `delivery_id`). Of a message trigger: which messages do, in CEL, which sees `config`
+    /// and `trigger` (with `text`, `sender`, `kind`, `channel`, `thread`, …).
     #[schema(rename = "match", example = "event.type == 'file.indexed.v1'", max_length = 4096)]
     filter: Option<String>,
     /// Of an event trigger: an event at the end of this many executions that events started, one because
@@ -199,9 +199,19 @@ struct TriggerSettings {
     /// JSON pointer into the body.
     #[schema(example = "/id")]
     delivery_id: Option<String>,
+    /// Of a message trigger: the slot of the manifest with the communicator that people speak through; any of
+    /// the product's without it.
+    #[schema(example = "talk")]
+    slot: Option<String>,
+    /// Of a message trigger, in place of `slot`: the communicator itself.
+    integration: Option<Uuid>,
+    /// Of a message trigger: the only channel that is listened to, by its id.
+    #[schema(example = "C0123456789", min_length = 1, max_length = 200)]
+    channel: Option<String>,
     /// The input of its executions, in which `{"cel": …}` and `{"template": …}` see `config`, `trigger` and, of
     /// an event trigger, `event`. Without it a schedule gives `{}`, an event trigger `{"event": …}` where the
-    /// agent's inputs know an `event`, and a webhook the body that was delivered.
+    /// agent's inputs know an `event`, a webhook the body that was delivered, and a
+    /// message trigger the message.
     #[schema(value_type = Option<Object>)]
     input: Option<Value>,
 }
@@ -214,6 +224,7 @@ enum TriggerType {
     Schedule,
     Event,
     Webhook,
+    Message,
 }
 
 #[derive(ToSchema)]
@@ -267,7 +278,7 @@ fn secret<'de, D: Deserializer<'de>>(input: D) -> Result<Option<SecretString>, D
 }
 
 impl SentTrigger {
-    /// What it is to listen to, if this version does.
+    /// What it is to listen to.
     fn kind(&self) -> Result<TriggerKind, Problem> {
         let known = serde_json::from_value::<TriggerKind>(self.kind.as_str().into()).ok();
         let refuse = |code, message: String| {
@@ -275,18 +286,11 @@ impl SentTrigger {
             Err(Problem::invalid(code, message).with_error(fault))
         };
         match known {
-            Some(kind) if kind.runs() => Ok(kind),
-            Some(kind) => refuse(
-                "trigger_type_not_available",
-                format!(
-                    "triggers of type `{}` are not available in this version: use manual, schedule, event or webhook",
-                    kind.as_str()
-                ),
-            ),
+            Some(kind) => Ok(kind),
             None => refuse(
                 "trigger_type_unknown",
                 format!(
-                    "there is no trigger of type `{}`: use manual, schedule, event or webhook",
+                    "there is no trigger of type `{}`: use manual, schedule, event, webhook or message",
                     self.kind
                 ),
             ),

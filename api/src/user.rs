@@ -51,10 +51,22 @@ pub struct UserView {
     /// What it may do: `owner`, `admin`, `member` or `viewer`.
     #[schema(example = "member")]
     pub role: String,
+    /// Who it is at an outside issuer, if it comes with its tokens.
+    pub identity: Option<OutsideIdentityView>,
     /// When it was made.
     pub created_at: String,
     /// When it was last changed.
     pub updated_at: String,
+}
+
+/// Who a user is at an outside issuer.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OutsideIdentityView {
+    /// The issuer.
+    #[schema(example = "https://login.example.org")]
+    pub issuer: String,
+    /// What the user is called there.
+    pub subject: Option<String>,
 }
 
 /// Opens what is sealed of a user, for its answer.
@@ -69,11 +81,19 @@ pub async fn shown(app: &App, user: User) -> Result<UserView, Problem> {
         Some(name) => name.open(vault, user.organization, &stream, "name").await?,
         None => None,
     };
+    let identity = match user.identity {
+        Some((issuer, subject)) => {
+            let subject = subject.open(vault, user.organization, &stream, "subject").await?;
+            Some(OutsideIdentityView { issuer, subject })
+        }
+        None => None,
+    };
     Ok(UserView {
         id: user.id,
         email,
         name,
         role: user.role.to_string(),
+        identity,
         created_at: user.created_at,
         updated_at: user.updated_at,
     })

@@ -1,4 +1,4 @@
-//! Claims: what may exist once (an e-mail address, the key of an upload), held by a stream that is
+//! Claims: what may exist once (an e-mail address, an outside identity, the key of an upload), held by a stream that is
 //! named by its keyed hash.
 //!
 //! The rule of this file: the claim comes first and what needs it second; a claim whose holder never
@@ -116,6 +116,48 @@ impl Commands {
             Some(ClaimEvent::Taken { holder, .. }) => StreamId::from(holder.as_str()).uuid(),
             _ => None,
         })
+    }
+
+    /// The user who has an outside identity, gone or not.
+    pub(crate) async fn user_by_identity(
+        &self,
+        issuer: &str,
+        subject: &str,
+    ) -> Result<Option<Uuid>, Error> {
+        let stream = StreamId::new("claim", self.identity_claim(issuer, subject));
+        Ok(match self.load::<Claim>(&stream).await?.0 {
+            Claim::Taken { holder, .. } => StreamId::from(holder.as_str()).uuid(),
+            Claim::Free => None,
+        })
+    }
+
+    /// Takes an outside identity for a user; from another one, where that one may be given up. Taking
+    /// one's own again changes nothing.
+    ///
+    /// # Errors
+    /// Another user has it.
+    pub(crate) async fn take_identity(
+        &self,
+        issuer: &str,
+        subject: &str,
+        user: Uuid,
+        from: Option<Uuid>,
+        ask: &Ask,
+    ) -> Result<(), Error> {
+        let name = self.identity_claim(issuer, subject);
+        let holder = |user: Uuid| format!("user-{user}");
+        if let Some(from) = from {
+            let release = ClaimCommand::Release { holder: holder(from) };
+            let ask = ask.follow_up(&format!("release {name}"));
+            self.execute::<Claim>(&name, release, &ask).await?;
+        }
+        let take = ClaimCommand::Take { kind: ClaimKind::Identity, holder: holder(user) };
+        let ask = ask.follow_up(&format!("take {name}"));
+        self.execute::<Claim>(&name, take, &ask).await.map(|_| ())
+    }
+
+    fn identity_claim(&self, issuer: &str, subject: &str) -> Digest {
+        self.secrets.claim("identity", &format!("{issuer}\0{subject}"))
     }
 
     fn email_claim(&self, email: &Email) -> Digest {

@@ -85,7 +85,7 @@ pub struct OpenIntegration {
     /// Which secrets these are.
     pub secrets_version: u64,
     /// The data key that all is sealed under.
-    key: String,
+    pub(crate) key: String,
 }
 
 /// A sealed text, and the event that it was sealed for.

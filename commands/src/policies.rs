@@ -6,6 +6,7 @@
 //! is read off the read models at the start, and the log is followed from there.
 
 mod completion;
+mod conversation;
 mod delivery;
 mod erasure;
 mod firing;
@@ -13,10 +14,13 @@ mod ingestion;
 mod listening;
 #[cfg(test)]
 mod mortal;
+mod outbox;
 mod queue;
 mod reaction;
 mod runner;
 mod schedule;
+#[cfg(test)]
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +28,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::integration::IntegrationKind;
 use domain::schedule::firings::Firings;
-use embeddings::Embedder;
+use embeddings::{Embedder, Extractor};
 use eventlog::{Position, RecordedEvent};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -33,9 +37,11 @@ use uuid::Uuid;
 use crate::tools::Tools;
 use crate::{Actor, Ask, Commands, Done, Error, NewExecution};
 use completion::Completion;
+use conversation::Conversations;
 use delivery::Deliveries;
 use erasure::Erasure;
 use ingestion::Ingestion;
+use outbox::Outbox;
 use reaction::Reactions;
 use runner::Runner;
 use schedule::Schedules;
@@ -72,6 +78,8 @@ pub struct Pending {
     pub integrations: Vec<Uuid>,
     /// Deliveries that were not worked on, with their products.
     pub deliveries: Vec<(Uuid, Uuid)>,
+    /// Conversations in which something is left to do or to say, with their products.
+    pub conversations: Vec<(Uuid, Uuid)>,
     /// Triggers that listen to the clock, or would if they were enabled.
     pub schedules: Vec<PendingSchedule>,
     /// Triggers that listen to events, or would if they were enabled.
@@ -171,6 +179,24 @@ pub trait Knowledge: Send + Sync + 'static {
     ) -> Result<Vec<Uuid>, ToolError> {
         Ok(Vec::new())
     }
+
+    /// The triggers of a product that listen to messages, or would if they were enabled, as of a position of
+    /// the log. A side that knows of none has none.
+    async fn message_triggers(
+        &self,
+        _product: Uuid,
+        _at: Position,
+    ) -> Result<Vec<Uuid>, ToolError> {
+        Ok(Vec::new())
+    }
+}
+
+/// What files are read with.
+pub struct Reading {
+    /// The embedding model, as soon as there is one.
+    pub embedder: watch::Receiver<Option<Embedder>>,
+    /// What takes the text out of a file.
+    pub extractor: Extractor,
 }
 
 /// The process managers of this node.
@@ -178,9 +204,11 @@ pub struct Policies {
     stop: watch::Sender<bool>,
     follower: tokio::task::JoinHandle<()>,
     completion: Arc<Completion>,
+    conversations: Arc<Conversations>,
     deliveries: Arc<Deliveries>,
     erasure: Arc<Erasure>,
     ingestion: Arc<Ingestion>,
+    outbox: Arc<Outbox>,
     runner: Arc<Runner>,
     schedules: Arc<Schedules>,
     reactions: Arc<Reactions>,
@@ -190,7 +218,7 @@ impl Policies {
     /// Starts following the log.
     pub fn start(
         commands: Commands,
-        embedder: watch::Receiver<Option<Embedder>>,
+        reading: Reading,
         knowledge: Arc<dyn Knowledge>,
         tools: Arc<Tools>,
         contents: Arc<dyn Contents>,
@@ -201,17 +229,24 @@ impl Policies {
         let completion = Completion::start(commands.clone(), contents.clone());
         let deliveries = Deliveries::start(commands.clone());
         let erasure = Erasure::start(commands.clone(), contents.clone());
-        let ingestion = Ingestion::start(commands.clone(), embedder, worker);
-        let runner = Runner::start(commands.clone(), knowledge, tools, worker, workers);
+        let Reading { embedder, extractor } = reading;
+        let ingestion = Ingestion::start(commands.clone(), embedder, extractor, worker);
+        let conversations =
+            Conversations::start(commands.clone(), knowledge.clone(), tools.clone());
+        let outbox = Outbox::start(commands.clone(), tools.clone(), worker);
+        let runner =
+            Runner::start(commands.clone(), knowledge, tools, outbox.clone(), worker, workers);
         let schedules = Schedules::start(commands.clone(), contents, schedule::system_clock());
         let reactions = Reactions::start(commands.clone(), pending.listeners.clone());
         let (stop, stopped) = watch::channel(false);
         let follower = Follower {
             commands,
             completion: completion.clone(),
+            conversations: conversations.clone(),
             deliveries: deliveries.clone(),
             erasure: erasure.clone(),
             ingestion: ingestion.clone(),
+            outbox: outbox.clone(),
             runner: runner.clone(),
             schedules: schedules.clone(),
             reactions: reactions.clone(),
@@ -222,9 +257,11 @@ impl Policies {
             stop,
             follower,
             completion,
+            conversations,
             deliveries,
             erasure,
             ingestion,
+            outbox,
             runner,
             schedules,
             reactions,
@@ -245,6 +282,8 @@ impl Policies {
             self.schedules.stop(),
             self.reactions.stop(),
             self.completion.stop(),
+            self.conversations.stop(),
+            self.outbox.stop(),
             self.deliveries.stop(),
             self.erasure.stop(),
             self.ingestion.stop(),
@@ -277,9 +316,11 @@ impl Executor {
 struct Follower {
     commands: Commands,
     completion: Arc<Completion>,
+    conversations: Arc<Conversations>,
     deliveries: Arc<Deliveries>,
     erasure: Arc<Erasure>,
     ingestion: Arc<Ingestion>,
+    outbox: Arc<Outbox>,
     runner: Arc<Runner>,
     schedules: Arc<Schedules>,
     reactions: Arc<Reactions>,
@@ -294,6 +335,10 @@ impl Follower {
         pending.agents.into_iter().for_each(|agent| self.completion.add_agent(agent));
         for (delivery, product) in pending.deliveries {
             self.deliveries.add(Some(product), delivery);
+        }
+        for (conversation, product) in pending.conversations {
+            self.conversations.add(Some(product), conversation);
+            self.outbox.add(Some(product), conversation);
         }
         pending.users.into_iter().for_each(|user| self.erasure.add_user(user));
         for product in pending.deleted_products {
@@ -351,6 +396,15 @@ impl Follower {
             "execution.requested.v1" => self.runner.asked_for(event.product, id),
             "execution.continued.v1" | "execution.waiting.v1" => self.runner.add(event.product, id),
             "delivery.received.v1" => self.deliveries.add(event.product, id),
+            "conversation.message_received.v1" | "conversation.message_handled.v1" => {
+                self.conversations.add(event.product, id);
+            }
+            "conversation.reply_queued.v1" | "conversation.reply_failed.v1" => {
+                self.outbox.add(event.product, id);
+            }
+            "conversation.reply_delivered.v1" | "conversation.reply_given_up.v1" => {
+                self.outbox.settled(event.product, id);
+            }
             "product.created.v1" => self.completion.add_product(id),
             "agent.installed.v1" | "agent.version_published.v1" => {
                 self.completion.add_agent(id);
@@ -377,11 +431,13 @@ impl Follower {
             "execution.succeeded.v1" | "execution.failed.v1" => {
                 self.runner.execution_ended(id);
                 self.schedules.execution_ended(id);
+                self.conversations.execution_ended(id);
             }
             "execution.cancelled.v1" | "execution.timed_out.v1" => {
                 self.runner.interrupt(id);
                 self.runner.execution_ended(id);
                 self.schedules.execution_ended(id);
+                self.conversations.execution_ended(id);
             }
             "user.password_changed.v1" | "user.deleted.v1" => self.erasure.add_user(id),
             "product.deleted.v1" => self.erasure.add_product(id),

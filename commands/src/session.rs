@@ -5,9 +5,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use domain::session::{EndReason, Session, SessionCommand, SessionError, SessionEvent};
 use domain::user::User;
+use domain::values::derived_id;
 use domain::{Email, Timestamp};
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{SigningKey, VerifyingKey};
@@ -198,6 +199,28 @@ impl Commands {
         };
         let done = self.execute::<Session>(session, start, ask).await?;
         Ok(Grant { user, session, organization: ask.organization(), refresh_token, done })
+    }
+
+    /// Starts the session that a token of an outside issuer is, of the user whom it was found to be.
+    /// `token` is its hash. The same token is the same session.
+    ///
+    /// # Errors
+    /// The session has ended; log or vault fail.
+    pub async fn start_outside_session(
+        &self,
+        user: Uuid,
+        issuer: &str,
+        token: &[u8; 32],
+        expires_at: DateTime<Utc>,
+        ask: &Ask,
+    ) -> Result<(Uuid, Done), Error> {
+        let session = derived_id(&[b"outside session", token]);
+        let start = SessionCommand::StartOutside {
+            user,
+            issuer: issuer.to_owned(),
+            expires_at: Timestamp::from(expires_at),
+        };
+        Ok((session, self.execute::<Session>(session, start, ask).await?))
     }
 
     /// The user whose session a refresh token says it is of. Whether the token is good is not looked

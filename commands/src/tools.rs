@@ -10,6 +10,8 @@ pub mod http;
 pub mod integration;
 mod transport;
 
+pub(crate) use transport::root_cause;
+
 use std::sync::Arc;
 
 use embeddings::Embedder;

@@ -232,19 +232,19 @@ impl Commands {
         kind: TriggerKind,
         configuration: &Object,
     ) -> Result<Setting, Error> {
-        let setting = Setting::parse(kind, configuration).map_err(|faults| {
-            Error::refused(&InvalidDocument {
-                code: "trigger_invalid",
-                message: "the trigger is not valid: mend what `errors` lists, and send it again"
-                    .to_owned(),
-                faults,
-            })
-        })?;
+        let setting = Setting::parse(kind, configuration).map_err(invalid)?;
+        if let Setting::Message(message) = &setting {
+            let manifest = self.manifest_of(agent, version).await?;
+            if let Some(fault) = message.check_slot(&manifest.requires.integrations) {
+                return Err(invalid(vec![fault]));
+            }
+        }
         let computed = setting.input().is_some_and(holds_expression);
-        // Without an input, a webhook hands on what comes in.
+        // Without an input, a webhook hands on what comes in, and a message itself.
         let is_known = match &setting {
             Setting::Manual => false,
             Setting::Webhook(webhook) => webhook.input.is_some(),
+            Setting::Message(message) => message.input.is_some(),
             _ => true,
         };
         if is_known && !computed {
@@ -305,12 +305,11 @@ fn check_secret_of(
         (Setting::Webhook(_), None) | (_, None) => Ok(()),
         (_, Some(_)) => fault("field_unknown", "only a webhook has a `secret`: leave it out"),
     };
-    checked.map_err(|fault| {
-        Error::refused(&InvalidDocument {
-            code: "trigger_invalid",
-            message: "the trigger is not valid: mend what `errors` lists, and send it again"
-                .to_owned(),
-            faults: vec![fault],
-        })
-    })
+    checked.map_err(|fault| invalid(vec![fault]))
+}
+
+fn invalid(faults: Vec<Fault>) -> Error {
+    let message = "the trigger is not valid: mend what `errors` lists, and send it again";
+    let message = message.to_owned();
+    Error::refused(&InvalidDocument { code: "trigger_invalid", message, faults })
 }

@@ -10,7 +10,7 @@ use crate::execute::decode_event;
 use crate::seal::user_key;
 use crate::{Ask, Commands, Done, Error, Fault};
 
-const CREATED: &str = "user.created.v1";
+pub(crate) const CREATED: &str = "user.created.v1";
 const RENAMED: &str = "user.renamed.v1";
 const EMAIL_CHANGED: &str = "user.email_changed.v1";
 const PASSWORD_CHANGED: &str = "user.password_changed.v1";
@@ -72,6 +72,7 @@ impl Commands {
             name,
             role: new.role,
             password,
+            identity: None,
             by,
         };
         self.rehearse(&stream, create(nothing(), None, None), ask).await?;
@@ -173,7 +174,7 @@ impl Commands {
     /// Changes a user's own password, which it must know.
     ///
     /// # Errors
-    /// The old password is wrong, the new one too short.
+    /// There is no old password, or it is wrong, or the new one is too short.
     pub async fn change_own_password(
         &self,
         user: Uuid,
@@ -183,6 +184,11 @@ impl Commands {
     ) -> Result<Done, Error> {
         check_password(&new, "/new_password")?;
         let known = self.password_hash_of(user, ask.organization()).await?;
+        if known.is_none() {
+            let message = "this user has no password here: it comes with tokens of an outside issuer; an admin can \
+                           give it a password";
+            return Err(fault("password_none", "/current_password", message.to_owned()));
+        }
         if !self.secrets.password_fits(old, known).await? {
             let message = "the present password is wrong: type it again";
             return Err(fault("password_wrong", "/current_password", message.to_owned()));
@@ -193,7 +199,7 @@ impl Commands {
 
     /// Lets the user decide without storing anything: a command that will be refused must not take
     /// an address first.
-    async fn rehearse(
+    pub(crate) async fn rehearse(
         &self,
         stream: &StreamId,
         command: UserCommand,
@@ -283,7 +289,7 @@ impl Commands {
         Ok(opened.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
-    async fn seal_of(
+    pub(crate) async fn seal_of(
         &self,
         user: Uuid,
         ask: &Ask,

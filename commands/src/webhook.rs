@@ -26,7 +26,7 @@ use crate::{Ask, Commands, Done, Error};
 
 mod signature;
 
-pub(crate) use signature::check_secret;
+pub(crate) use signature::{check_secret, verify_slack};
 
 /// The longest delivery, in bytes.
 pub const MAX_DELIVERY_BYTES: usize = 1024 * 1024;

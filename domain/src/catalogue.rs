@@ -24,7 +24,7 @@ const DOCUMENTS: [&str; 10] = [
 static CATALOGUE: LazyLock<Vec<Manifest>> = LazyLock::new(|| {
     let manifest = |text: &&str| {
         let document = serde_json::from_str(text).expect("the catalogue is JSON");
-        Manifest::parse(&document).expect("the catalogue is valid, and a test shows it")
+        Manifest::read(&document).expect("the catalogue is valid, and a test shows it")
     };
     DOCUMENTS.iter().map(manifest).collect()
 });

@@ -54,6 +54,8 @@ pub enum ClaimKind {
     Email,
     /// The path of a webhook trigger.
     WebhookPath,
+    /// Who somebody is at an outside issuer: the issuer, and the subject of its tokens.
+    Identity,
     /// The name and version of a manifest.
     Manifest,
     /// The `Idempotency-Key` of an upload, where the log knows a command only within its stream.
@@ -106,6 +108,7 @@ fn why(kind: ClaimKind) -> &'static str {
     match kind {
         ClaimKind::Email => "this e-mail address is in use already: choose another",
         ClaimKind::WebhookPath => "this webhook path is in use already: choose another",
+        ClaimKind::Identity => "this outside identity is another user's: sign in as that one",
         ClaimKind::Manifest => {
             "another manifest has this name and version in this product: publish this one under \
              another version"
@@ -120,6 +123,7 @@ impl Refusal for ClaimError {
         match kind {
             ClaimKind::Email => (RefusalKind::Conflict, "email_taken"),
             ClaimKind::WebhookPath => (RefusalKind::Conflict, "webhook_path_taken"),
+            ClaimKind::Identity => (RefusalKind::Conflict, "identity_taken"),
             ClaimKind::Manifest => (RefusalKind::Conflict, "manifest_version_taken"),
             ClaimKind::UploadKey => (RefusalKind::Invalid, "idempotency_key_reused"),
         }

@@ -64,6 +64,8 @@ pub enum Place {
     EventInput,
     /// In the filter of a webhook trigger, and in the input that it gives.
     Webhook,
+    /// In the filter of a message trigger, and in the input that it gives.
+    Message,
 }
 
 impl Place {
@@ -76,7 +78,7 @@ impl Place {
             }
             Place::Key => &["input", "config", "trigger"],
             Place::Match => &["event", "trigger"],
-            Place::ScheduleInput | Place::Webhook => &["config", "trigger"],
+            Place::ScheduleInput | Place::Webhook | Place::Message => &["config", "trigger"],
             Place::EventInput => &["config", "trigger", "event"],
         }
     }

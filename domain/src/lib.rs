@@ -9,6 +9,7 @@ pub mod agent;
 pub mod api_token;
 pub mod catalogue;
 pub mod claim;
+pub mod conversation;
 pub mod delivery;
 pub mod duration;
 pub mod event;

@@ -14,7 +14,6 @@ use crate::schema::{Schema, secret_paths};
 use crate::step::{self, StepKind};
 use crate::values::{Digest, Name, Object};
 
-mod available;
 mod control;
 mod limits;
 mod triggers;
@@ -114,21 +113,7 @@ pub struct StepSpec {
 }
 
 impl Manifest {
-    /// Reads and checks a manifest that this version is to run.
-    ///
-    /// # Errors
-    /// Every fault it has, in the order of the document's parts, and what does not run in this
-    /// version.
-    pub fn parse(document: &Value) -> Result<Manifest, Vec<Fault>> {
-        let missing = document.as_object().map(available::missing).unwrap_or_default();
-        match Manifest::read(document) {
-            Ok(manifest) if missing.is_empty() => Ok(manifest),
-            Ok(_) => Err(missing),
-            Err(faults) => Err([faults, missing].concat()),
-        }
-    }
-
-    /// Reads and checks a manifest, whether this version runs all of it or not.
+    /// Reads and checks a manifest.
     ///
     /// # Errors
     /// Every fault it has, in the order of the document's parts.
@@ -160,7 +145,7 @@ impl Manifest {
         let inputs = read_schema(&mut read, "inputs");
         let requires = read_requires(&mut read);
         let limits = limits::read_limits(&mut read);
-        let triggers = triggers::read_triggers(&mut read, inputs.as_ref());
+        let triggers = triggers::read_triggers(&mut read, inputs.as_ref(), &requires.integrations);
         let mut steps = read_steps(&mut read, &requires);
         let order = read_order(&mut read, &steps);
         read_controls(&mut read, &mut steps);
@@ -188,12 +173,12 @@ impl Manifest {
         }
     }
 
-    /// [`Manifest::parse`], with the faults as a refusal.
+    /// [`Manifest::read`], with the faults as a refusal.
     ///
     /// # Errors
     /// `manifest_invalid`, with every fault.
     pub fn accept(document: &Value) -> Result<Manifest, InvalidDocument> {
-        Manifest::parse(document)
+        Manifest::read(document)
             .map_err(|faults| invalid("manifest_invalid", "the manifest has faults", faults))
     }
 
@@ -378,9 +363,7 @@ fn read_steps(read: &mut Reader<'_>, requires: &Requires) -> Vec<StepSpec> {
         };
         let kind = step.required_text("type").and_then(|kind| {
             let known = StepKind::parse(&kind);
-            // Those that come later are said by `available`.
-            let is_later = StepKind::LATER.contains(&kind.as_str());
-            step.require(known.is_some() || is_later, "/type", "step_type_unknown", || {
+            step.require(known.is_some(), "/type", "step_type_unknown", || {
                 let known = StepKind::ALL.map(StepKind::as_str).join(", ");
                 format!("there is no step of type `{kind}`: use one of {known}")
             });

@@ -25,6 +25,17 @@ pub enum SessionEvent {
         /// Until when it can be used.
         expires_at: Timestamp,
     },
+    /// A user came with a token of an outside issuer: the session is that token, and has no refresh
+    /// tokens.
+    #[serde(rename = "session.started_outside.v1")]
+    StartedOutside {
+        /// Who came.
+        user: Uuid,
+        /// Who says so.
+        issuer: String,
+        /// Until when the token is good.
+        expires_at: Timestamp,
+    },
     /// A refresh token was exchanged for the next one.
     #[serde(rename = "session.refreshed.v1")]
     Refreshed {
@@ -51,6 +62,15 @@ pub enum SessionCommand {
         /// The hash of the first refresh token.
         refresh_hash: Digest,
         /// Until when it can be used.
+        expires_at: Timestamp,
+    },
+    /// Begin with a token of an outside issuer. Beginning again changes nothing.
+    StartOutside {
+        /// Who came.
+        user: Uuid,
+        /// Who says so.
+        issuer: String,
+        /// Until when the token is good.
         expires_at: Timestamp,
     },
     /// Exchange a refresh token for the next one. A token that was exchanged before is answered with
@@ -92,13 +112,13 @@ pub enum Session {
     /// Never started.
     #[default]
     Missing,
-    /// Can be refreshed.
+    /// Goes on.
     Active {
         /// Who signed in.
         user: Uuid,
-        /// The hash of the one refresh token that is good.
-        refresh_hash: Digest,
-        /// Until when it can be used.
+        /// The hash of the one refresh token that is good; none of a session from outside.
+        refresh_hash: Option<Digest>,
+        /// Until when it can be used; of a session from outside, its token.
         expires_at: Timestamp,
         /// The hashes of those that were good once. A hash that is in neither was never ours, and
         /// must not be able to end the session of somebody else.
@@ -124,6 +144,15 @@ impl Session {
             (Session::Active { .. } | Session::Ended { .. }, Do::Start { .. }) => {
                 Err(SessionError::AlreadyStarted)
             }
+            (Session::Missing, Do::StartOutside { user, issuer, expires_at }) => {
+                Ok(vec![Did::StartedOutside { user, issuer, expires_at }])
+            }
+            // The same token at two nodes at once.
+            (Session::Active { user: who, .. }, Do::StartOutside { user, .. }) if *who == user => {
+                Ok(vec![])
+            }
+            (Session::Active { .. }, Do::StartOutside { .. }) => Err(SessionError::AlreadyStarted),
+            (Session::Ended { .. }, Do::StartOutside { .. }) => Err(SessionError::Ended),
             (Session::Missing, Do::Refresh { .. }) => Err(SessionError::TokenUnknown),
             (Session::Ended { .. }, Do::Refresh { .. }) => Err(SessionError::Ended),
             (
@@ -132,7 +161,7 @@ impl Session {
             ) => {
                 if spent.contains(&presented_hash) {
                     Ok(vec![Did::Ended { reason: EndReason::Reuse }])
-                } else if *current != presented_hash {
+                } else if current.as_ref() != Some(&presented_hash) {
                     Err(SessionError::TokenUnknown)
                 } else if *until <= now {
                     Err(SessionError::Expired)
@@ -201,13 +230,17 @@ impl Aggregate for Session {
     fn apply(&mut self, event: SessionEvent) {
         match (&mut *self, event) {
             (_, SessionEvent::Started { user, refresh_hash, expires_at }) => {
-                *self = Session::Active { user, refresh_hash, expires_at, spent: vec![] };
+                let (refresh_hash, spent) = (Some(refresh_hash), vec![]);
+                *self = Session::Active { user, refresh_hash, expires_at, spent };
+            }
+            (_, SessionEvent::StartedOutside { user, issuer: _, expires_at }) => {
+                *self = Session::Active { user, refresh_hash: None, expires_at, spent: vec![] };
             }
             (
                 Session::Active { refresh_hash, expires_at, spent, .. },
                 SessionEvent::Refreshed { refresh_hash: new_hash, expires_at: new_expiry },
             ) => {
-                spent.push(std::mem::replace(refresh_hash, new_hash));
+                spent.extend(refresh_hash.replace(new_hash));
                 *expires_at = new_expiry;
             }
             (Session::Active { user, .. }, SessionEvent::Ended { reason }) => {

@@ -40,6 +40,9 @@ pub enum StepKind {
     HttpRequest,
     /// Asks something of an integration. What it puts out depends on the operation.
     IntegrationCall,
+    /// Says something in a communicator, through the outbox. Puts out `{"id", "thread", "channel"}` when
+    /// the other side has it.
+    Notify,
     /// Decides. Puts out `{"value": true}` or `{"value": false}`.
     Condition,
     /// Puts out its own `with`, evaluated.
@@ -55,19 +58,17 @@ impl StepKind {
     }
 
     /// Every kind there is.
-    pub const ALL: [StepKind; 8] = [
+    pub const ALL: [StepKind; 9] = [
         StepKind::KnowledgeSearch,
         StepKind::KnowledgeIngest,
         StepKind::Answer,
         StepKind::HttpRequest,
         StepKind::IntegrationCall,
+        StepKind::Notify,
         StepKind::Condition,
         StepKind::Transform,
         StepKind::Wait,
     ];
-
-    /// Kinds that have their place in the grammar, and come with communicators.
-    pub const LATER: [&str; 1] = ["notify"];
 
     /// The kind as a manifest writes it.
     pub fn as_str(self) -> &'static str {
@@ -77,6 +78,7 @@ impl StepKind {
             StepKind::Answer => "llm.answer",
             StepKind::HttpRequest => "http.request",
             StepKind::IntegrationCall => "integration.call",
+            StepKind::Notify => "notify",
             StepKind::Condition => "condition",
             StepKind::Transform => "transform",
             StepKind::Wait => "wait",
@@ -88,8 +90,8 @@ impl StepKind {
         StepKind::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
-    /// The fields that this kind of step takes; `transform` takes any, and `integration.call` those of its
-    /// operation.
+    /// The fields that this kind of step takes; `transform` takes any, `integration.call` and `notify` those
+    /// of their operation.
     fn fields(self) -> &'static [&'static str] {
         match self {
             StepKind::KnowledgeSearch => &["query", "knowledge", "limit", "min_score"],
@@ -118,7 +120,7 @@ impl StepKind {
                 "redirects",
             ],
             StepKind::Condition => &["if"],
-            StepKind::Transform | StepKind::IntegrationCall => &[],
+            StepKind::Transform | StepKind::IntegrationCall | StepKind::Notify => &[],
             StepKind::Wait => &["for", "until"],
         }
     }
@@ -155,6 +157,8 @@ pub enum StepCall {
     HttpRequest(Box<HttpCall>),
     /// See [`StepKind::IntegrationCall`].
     Integration(Box<IntegrationCall>),
+    /// See [`StepKind::Notify`].
+    Notify(Box<IntegrationCall>),
     /// See [`StepKind::Condition`].
     Condition {
         /// What it came to.
@@ -249,6 +253,9 @@ fn read_call(kind: StepKind, read: &mut Reader<'_>) -> Option<StepCall> {
     if kind == StepKind::IntegrationCall {
         return integration::read(read).map(|call| StepCall::Integration(Box::new(call)));
     }
+    if kind == StepKind::Notify {
+        return integration::read_notify(read).map(|call| StepCall::Notify(Box::new(call)));
+    }
     read.is_lenient = matches!(kind, StepKind::KnowledgeSearch | StepKind::KnowledgeIngest);
     let call = match kind {
         StepKind::KnowledgeSearch => StepCall::KnowledgeSearch {
@@ -268,7 +275,7 @@ fn read_call(kind: StepKind, read: &mut Reader<'_>) -> Option<StepCall> {
         StepKind::Answer => StepCall::Answer(Box::new(read_answer(read))),
         StepKind::HttpRequest => StepCall::HttpRequest(Box::new(http::read(read))),
         StepKind::Condition => StepCall::Condition { value: read_condition(read) },
-        StepKind::Transform | StepKind::IntegrationCall => {
+        StepKind::Transform | StepKind::IntegrationCall | StepKind::Notify => {
             StepCall::Transform { output: read.with.clone() }
         }
         StepKind::Wait => StepCall::Wait(read_wait(read)),
@@ -406,7 +413,11 @@ pub fn check_integration(
     with: &Map<String, Value>,
     slots: &[crate::manifest::IntegrationSlot],
 ) -> Option<Fault> {
-    if kind == StepKind::IntegrationCall { integration::check_slot(with, slots) } else { None }
+    match kind {
+        StepKind::IntegrationCall => integration::check_slot(with, slots),
+        StepKind::Notify => integration::check_notify_slot(with, slots),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

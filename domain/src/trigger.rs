@@ -15,9 +15,11 @@ use crate::manifest::MAX_TRIGGERS;
 use crate::refusal::{Fault, Refusal, RefusalKind};
 use crate::values::{Object, Sealed, Timestamp};
 
+pub mod message;
 pub mod setting;
 pub mod webhook;
 
+pub use message::MessageFilter;
 pub use setting::Setting;
 pub use webhook::Webhook;
 

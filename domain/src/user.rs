@@ -7,6 +7,8 @@
 //! E-mail, name and password hash are sealed. The same text sealed twice is two texts, so whoever
 //! sends a command compares the clear values and sends only what really changes.
 
+use std::collections::BTreeSet;
+
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
 use serde::{Deserialize, Serialize};
@@ -56,6 +58,14 @@ pub enum UserEvent {
         /// The hash of the password, sealed.
         password: Sealed,
     },
+    /// The user comes with tokens of an outside issuer, from now on whatever its address is there.
+    #[serde(rename = "user.identity_linked.v1")]
+    IdentityLinked {
+        /// The issuer.
+        issuer: String,
+        /// What the user is called there, sealed.
+        subject: Sealed,
+    },
     /// The user is gone.
     #[serde(rename = "user.deleted.v1")]
     Deleted {},
@@ -78,9 +88,13 @@ pub enum UserCommand {
         role: Role,
         /// The hash of the password, sealed.
         password: Option<Sealed>,
+        /// Who the user is at an outside issuer.
+        identity: Option<Identity>,
         /// Who asks.
         by: Asker,
     },
+    /// Let the user come with tokens of an outside issuer.
+    Link(Identity),
     /// Change what is given, leave the rest.
     Change {
         /// Another e-mail address, sealed.
@@ -101,6 +115,15 @@ pub enum UserCommand {
     },
     /// Say that all that had to follow from its removal is done.
     Erase,
+}
+
+/// Who a user is at an outside issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The issuer.
+    pub issuer: String,
+    /// What the user is called there, sealed.
+    pub subject: Sealed,
 }
 
 /// Who asks for a change of a user.
@@ -130,6 +153,9 @@ pub enum User {
         role: Role,
         /// The hash of the password, sealed.
         password: Option<Sealed>,
+        /// The outside issuers that know the user.
+        #[serde(default)]
+        issuers: BTreeSet<String>,
     },
     /// Gone for good.
     Deleted,
@@ -142,13 +168,24 @@ impl User {
     pub fn decide(&self, command: UserCommand) -> Result<Vec<UserEvent>, UserError> {
         use {UserCommand as Do, UserEvent as Did};
         match (self, command) {
-            (User::Missing, Do::Create { email, name, role, password, by }) => {
+            (User::Missing, Do::Create { email, name, role, password, identity, by }) => {
                 may_touch(by, role)?;
-                Ok(vec![Did::Created { email, name, role, password }])
+                let linked = identity.map(linked);
+                Ok([Some(Did::Created { email, name, role, password }), linked]
+                    .into_iter()
+                    .flatten()
+                    .collect())
+            }
+            // Another subject with the user's address may be another person, who got the address later.
+            (User::Active { issuers, .. }, Do::Link(identity)) => {
+                if issuers.contains(&identity.issuer) {
+                    return Err(UserError::AlreadyLinked);
+                }
+                Ok(vec![linked(identity)])
             }
             (
                 User::Missing | User::Deleted | User::Erased,
-                Do::Change { .. } | Do::Delete { .. },
+                Do::Change { .. } | Do::Delete { .. } | Do::Link(_),
             )
             | (User::Missing, Do::Erase) => Err(UserError::NotFound),
             (User::Active { .. } | User::Deleted | User::Erased, Do::Create { .. }) => {
@@ -184,6 +221,10 @@ impl User {
     }
 }
 
+fn linked(Identity { issuer, subject }: Identity) -> UserEvent {
+    UserEvent::IdentityLinked { issuer, subject }
+}
+
 /// Only owners make, change or unmake an owner.
 fn may_touch(by: Asker, role: Role) -> Result<(), UserError> {
     match by {
@@ -212,6 +253,9 @@ pub enum UserError {
     /// Someone deletes themself.
     #[error("nobody can delete themself: ask another admin or owner")]
     DeletesThemself,
+    /// The user is known at the issuer under another subject.
+    #[error("this user comes from that issuer as somebody else already: sign in as that one")]
+    AlreadyLinked,
     /// Only what was deleted is erased.
     #[error("the user is not deleted: delete it first")]
     NotDeleted,
@@ -225,6 +269,7 @@ impl Refusal for UserError {
             UserError::OwnerRequired => (RefusalKind::Forbidden, "owner_required"),
             UserError::OwnRole => (RefusalKind::Conflict, "own_role_unchangeable"),
             UserError::DeletesThemself => (RefusalKind::Conflict, "user_is_yourself"),
+            UserError::AlreadyLinked => (RefusalKind::Conflict, "identity_linked_already"),
             UserError::NotDeleted => (RefusalKind::Conflict, "user_not_deleted"),
         }
     }
@@ -252,7 +297,8 @@ impl Aggregate for User {
     fn apply(&mut self, event: UserEvent) {
         match (&mut *self, event) {
             (_, UserEvent::Created { email, name, role, password }) => {
-                *self = User::Active { email, name, role, password };
+                let issuers = BTreeSet::new();
+                *self = User::Active { email, name, role, password, issuers };
             }
             (_, UserEvent::Deleted {}) => *self = User::Deleted,
             (_, UserEvent::Erased {}) => *self = User::Erased,
@@ -261,6 +307,9 @@ impl Aggregate for User {
             (User::Active { role, .. }, UserEvent::RoleChanged { role: new }) => *role = new,
             (User::Active { password, .. }, UserEvent::PasswordChanged { password: new }) => {
                 *password = Some(new);
+            }
+            (User::Active { issuers, .. }, UserEvent::IdentityLinked { issuer, subject: _ }) => {
+                issuers.insert(issuer);
             }
             (User::Missing | User::Deleted | User::Erased, _) => {}
         }

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::chunk::Chunk;
+use crate::chunk::{self, Chunk};
 use crate::error::ArtifactError;
 
 const FORMAT: &[u8] = b"prodgy-artifact/1\n";
@@ -42,8 +42,17 @@ struct Head {
 struct Place {
     start: u64,
     end: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The nearest heading, in artifacts of the chunker's first version.
+    #[serde(default, skip_serializing)]
     heading: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    headings: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    page: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sheet: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rows: Option<(u32, u32)>,
 }
 
 impl Artifact {
@@ -65,7 +74,11 @@ impl Artifact {
                 .map(|chunk| Place {
                     start: chunk.char_start,
                     end: chunk.char_end,
-                    heading: chunk.heading.clone(),
+                    heading: None,
+                    headings: chunk.place.headings.clone(),
+                    page: chunk.place.page,
+                    sheet: chunk.place.sheet.clone(),
+                    rows: chunk.place.rows,
                 })
                 .collect(),
         };
@@ -137,14 +150,16 @@ fn chunks(text: &str, places: Vec<Place>) -> Option<Vec<Chunk>> {
     };
     (0..)
         .zip(places)
-        .map(|(index, Place { start, end, heading })| {
+        .map(|(index, place)| {
+            let Place { start, end, heading, mut headings, page, sheet, rows } = place;
+            headings.extend(heading);
             let (first, last) = (to_byte(start)?, to_byte(end)?);
             Some(Chunk {
                 index,
                 text: text[first..last].to_owned(),
                 char_start: start,
                 char_end: end,
-                heading,
+                place: chunk::Place { headings, page, sheet, rows },
             })
         })
         .collect()

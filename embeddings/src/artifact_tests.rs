@@ -1,6 +1,7 @@
 //! What is stored comes back, or is refused.
 
 use super::*;
+use crate::chunk::Place;
 
 fn artifact() -> Artifact {
     let text = "Größe 🦊\n\nzweiter Absatz".to_owned();
@@ -9,7 +10,10 @@ fn artifact() -> Artifact {
         text: text.to_owned(),
         char_start,
         char_end,
-        heading: heading.map(str::to_owned),
+        place: Place {
+            headings: heading.iter().map(|it| (*it).to_owned()).collect(),
+            ..Place::default()
+        },
     };
     Artifact {
         revision: "abc".to_owned(),
@@ -55,4 +59,17 @@ fn offsets_outside_the_text_are_refused_even_with_a_good_checksum() {
 #[test]
 fn the_name_tells_what_an_artifact_is_made_of() {
     assert_eq!(Artifact::name("c0ffee", "1", "beef"), "c0ffee-1-beef");
+}
+
+#[test]
+fn an_artifact_of_the_first_chunker_keeps_its_heading() {
+    let head = r#"{"revision":"r","chunker_version":"1","dimensions":1,"text":"a b","chunks":[{"start":0,"end":3,"heading":"Kopf"}]}"#;
+    let mut bytes = FORMAT.to_vec();
+    bytes.extend((head.len() as u64).to_le_bytes());
+    bytes.extend(head.as_bytes());
+    bytes.extend(1.0_f32.to_le_bytes());
+    let digest = Sha256::digest(&bytes);
+    bytes.extend(digest);
+    let read = Artifact::decode(&bytes).unwrap();
+    assert_eq!(read.chunks[0].place.headings, ["Kopf"]);
 }

@@ -1,13 +1,13 @@
 //! A document into chunks that the model can read whole. The one rule: a chunk's text is exactly the document's characters from
-//! `char_start` to `char_end`.
+//! `char_start` to `char_end`, and no chunk reaches across the end of a page, a slide or a sheet.
 
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter};
 
-use crate::extract::Document;
+use crate::extract::{Document, Landmark};
 
-/// Changes whenever the same document would be cut in another way: artifacts made before are then made anew.
-pub const CHUNKER_VERSION: &str = "1";
+/// Changes whenever the same file would be read or cut in another way: artifacts made before are then made anew.
+pub const CHUNKER_VERSION: &str = "2";
 
 /// A piece of a document.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,49 +20,136 @@ pub struct Chunk {
     pub char_start: u64,
     /// Where it ends (the first that is not in it).
     pub char_end: u64,
-    /// The Markdown heading it stands under.
-    pub heading: Option<String>,
+    /// Where in the file that is.
+    pub place: Place,
+}
+
+/// Where in its file a chunk stands, as a reader of the file would say it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Place {
+    /// The headings that it stands under, from the highest to the nearest.
+    pub headings: Vec<String>,
+    /// The page or slide, from 1.
+    pub page: Option<u32>,
+    /// The sheet of a workbook.
+    pub sheet: Option<String>,
+    /// The first and the last row of the sheet or table, from 1.
+    pub rows: Option<(u32, u32)>,
 }
 
 /// Cuts a document into chunks of at most `capacity` by `sizer`: by headings, paragraphs, sentences, words — the largest that fit.
 pub(crate) fn split(document: &Document, capacity: usize, sizer: impl ChunkSizer) -> Vec<Chunk> {
     let text = document.text.as_str();
-    let whole = text.trim();
-    let places: Vec<(usize, &str)> = if whole.is_empty() {
-        Vec::new()
-    } else if sizer.size(whole) <= capacity {
-        vec![(text.len() - text.trim_start().len(), whole)]
-    } else {
-        let config = ChunkConfig::new(capacity).with_sizer(sizer);
-        if document.markdown {
-            MarkdownSplitter::new(config).chunk_indices(text).collect()
-        } else {
-            TextSplitter::new(config).chunk_indices(text).collect()
+    let mut pieces: Vec<(usize, &str)> = Vec::new();
+    for (start, part) in parts(document) {
+        let whole = part.trim();
+        if whole.is_empty() {
+            continue;
         }
-    };
-    let headings = if document.markdown { headings(text) } else { Vec::new() };
-
+        if sizer.size(whole) <= capacity {
+            pieces.push((start + part.len() - part.trim_start().len(), whole));
+            continue;
+        }
+        let config = ChunkConfig::new(capacity).with_sizer(&sizer);
+        let place = |(at, piece)| (start + at, piece);
+        if document.markdown {
+            pieces.extend(MarkdownSplitter::new(config).chunk_indices(part).map(place));
+        } else {
+            pieces.extend(TextSplitter::new(config).chunk_indices(part).map(place));
+        }
+    }
+    let mut signs = Signs::of(document);
     // Bytes become characters by counting on from the chunk before: chunks come in order and do not overlap.
     let (mut byte, mut character) = (0, 0);
-    let mut chunks = Vec::with_capacity(places.len());
-    for (index, (start, text_of_chunk)) in (0..).zip(places) {
+    let mut chunks = Vec::with_capacity(pieces.len());
+    for (index, (start, text_of_chunk)) in (0..).zip(pieces) {
         character += text[byte..start].chars().count() as u64;
         byte = start;
-        let heading = headings
-            .iter()
-            .rev()
-            .find(|heading| heading.start <= start)
-            .map(|heading| heading.text.clone());
         let char_end = character + text_of_chunk.chars().count() as u64;
         chunks.push(Chunk {
             index,
             text: text_of_chunk.to_owned(),
             char_start: character,
             char_end,
-            heading,
+            place: signs.place(start, start + text_of_chunk.len()),
         });
     }
     chunks
+}
+
+/// The document cut where a page, a slide or a sheet begins: each part with the byte it starts at.
+fn parts(document: &Document) -> Vec<(usize, &str)> {
+    let begins = |landmark: &Landmark| matches!(landmark, Landmark::Page(_) | Landmark::Sheet(_));
+    let cuts = document.landmarks.iter().filter(|(_, landmark)| begins(landmark));
+    let mut parts = Vec::new();
+    let mut start = 0;
+    for cut in cuts.map(|(cut, _)| *cut).chain([document.text.len()]) {
+        // What stood at the end of the text may have been cut off.
+        let cut = cut.min(document.text.len());
+        parts.push((start, &document.text[start..cut]));
+        start = cut;
+    }
+    parts
+}
+
+/// The landmarks of a document, passed one after the other.
+struct Signs {
+    /// By the byte they stand at, the next one last.
+    ahead: Vec<(usize, Landmark)>,
+    /// The headings that are open, with their levels.
+    open: Vec<(u8, String)>,
+    page: Option<u32>,
+    sheet: Option<String>,
+    row: Option<u32>,
+}
+
+impl Signs {
+    fn of(document: &Document) -> Self {
+        let mut ahead = document.landmarks.clone();
+        if document.markdown {
+            let headings = headings(&document.text).into_iter();
+            ahead
+                .extend(headings.map(|heading| {
+                    (heading.start, Landmark::Heading(heading.level, heading.text))
+                }));
+        }
+        // (Stable: a page begins before its heading does.)
+        ahead.sort_by_key(|(at, _)| *at);
+        ahead.reverse();
+        Self { ahead, open: Vec::new(), page: None, sheet: None, row: None }
+    }
+
+    /// The place of the bytes from `start` to `end`, which lie behind those asked for before.
+    fn place(&mut self, start: usize, end: usize) -> Place {
+        while let Some((_, landmark)) = self.ahead.pop_if(|(at, _)| *at <= start) {
+            self.pass(landmark);
+        }
+        let inside = self.ahead.iter().rev().take_while(|(at, _)| *at < end);
+        let rows = inside.filter_map(|(_, landmark)| match landmark {
+            Landmark::Row(row) => Some(*row),
+            _ => None,
+        });
+        let (first, last) =
+            rows.fold((self.row, self.row), |(first, _), row| (first.or(Some(row)), Some(row)));
+        Place {
+            headings: self.open.iter().map(|(_, text)| text.clone()).collect(),
+            page: self.page,
+            sheet: self.sheet.clone(),
+            rows: first.zip(last),
+        }
+    }
+
+    fn pass(&mut self, landmark: Landmark) {
+        match landmark {
+            Landmark::Page(page) => self.page = Some(page),
+            Landmark::Sheet(sheet) => (self.sheet, self.row) = (Some(sheet), None),
+            Landmark::Row(row) => self.row = Some(row),
+            Landmark::Heading(level, text) => {
+                self.open.retain(|(open, _)| *open < level);
+                self.open.push((level, text));
+            }
+        }
+    }
 }
 
 /// A heading of a Markdown document.

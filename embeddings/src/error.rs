@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// Why a file could not be turned into text.
-#[derive(Debug, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
 pub enum ExtractError {
     /// A format that this version does not read.
     #[error(
-        "{found} cannot be read by this version: upload it as TXT, Markdown, HTML, CSV, TSV or JSON"
+        "{found} cannot be read by this version: upload it as TXT, Markdown, HTML, CSV, TSV, JSON, XML, PDF, DOCX, PPTX, XLSX, XLS or ODS"
     )]
     UnsupportedFormat {
         /// What it is, as far as it can be told.
@@ -19,40 +21,90 @@ pub enum ExtractError {
     )]
     MediaTypeMismatch {
         /// What its name or media type says.
-        expected: &'static str,
+        expected: String,
         /// What it is.
         found: String,
     },
-    /// Text in another encoding.
+    /// Text that no encoding makes sense of.
     #[error(
-        "the text is not UTF-8 (byte {offset} is the first that cannot be): save it as UTF-8, or as UTF-16 with a byte order mark"
+        "the text is not UTF-8 (byte {offset} is the first that cannot be), nor of another encoding: save it as UTF-8, or as UTF-16 with a byte order mark"
     )]
     NotUtf8 {
         /// The first byte that is not.
         offset: usize,
     },
-    /// Zero bytes, which no text has.
+    /// Control characters, which no text has.
     #[error(
-        "the file is not text (byte {offset} is zero): save it as UTF-8, or upload it under its true name"
+        "the file is not text (byte {offset} is a control character): save it as UTF-8, or upload it under its true name"
     )]
     NotText {
-        /// The first zero byte.
+        /// The first of them.
         offset: usize,
     },
     /// The format's own rules are broken.
     #[error("the file is not valid {format}: {reason}; mend it and upload it again")]
     Malformed {
         /// The format.
-        format: &'static str,
+        format: String,
         /// Where and why.
         reason: String,
+    },
+    /// Encrypted.
+    #[error("the {format} is protected by a password: save it without one, and upload that")]
+    PasswordProtected {
+        /// What it is.
+        format: String,
     },
     /// Nothing but white space came out.
     #[error("the file holds no text: there is nothing to search in it")]
     Empty,
+    /// A PDF of pictures.
+    #[error(
+        "the PDF has no layer of text, it may be a scan: have its text recognised (OCR), and upload the result"
+    )]
+    NoTextLayer,
+    /// More text than one file may have.
+    #[error(
+        "the file holds more than {} MiB of text: split it into smaller files",
+        bytes / 1024 / 1024
+    )]
+    TooMuchText {
+        /// How much there may be.
+        bytes: u64,
+    },
+    /// It was still being read when its time was over.
+    #[error(
+        "the file could not be read in {seconds} seconds: split it into smaller files, or convert it to another format"
+    )]
+    TookTooLong {
+        /// How long it may take.
+        seconds: u64,
+    },
+    /// Reading it took more memory than one file may have.
+    #[error(
+        "reading the file takes more than {} MiB of memory: split it into smaller files, or convert it to another format",
+        bytes / 1024 / 1024
+    )]
+    TooMuchMemory {
+        /// How much it may take.
+        bytes: u64,
+    },
+    /// The reader broke down over it.
+    #[error(
+        "the reader of this format crashed on the file: convert it to another format and upload that"
+    )]
+    ReaderCrashed,
 }
 
 impl ExtractError {
+    pub(crate) fn mismatch(expected: &str, found: impl Into<String>) -> Self {
+        Self::MediaTypeMismatch { expected: expected.to_owned(), found: found.into() }
+    }
+
+    pub(crate) fn malformed(format: &str, reason: impl ToString) -> Self {
+        Self::Malformed { format: format.to_owned(), reason: reason.to_string() }
+    }
+
     /// A stable word for programs.
     pub fn code(&self) -> &'static str {
         match self {
@@ -61,7 +113,13 @@ impl ExtractError {
             Self::NotUtf8 { .. } => "not_utf8",
             Self::NotText { .. } => "not_text",
             Self::Malformed { .. } => "malformed",
+            Self::PasswordProtected { .. } => "password_protected",
             Self::Empty => "empty",
+            Self::NoTextLayer => "no_text_layer",
+            Self::TooMuchText { .. } => "too_much_text",
+            Self::TookTooLong { .. } => "took_too_long",
+            Self::TooMuchMemory { .. } => "too_much_memory",
+            Self::ReaderCrashed => "reader_crashed",
         }
     }
 }

@@ -1,4 +1,4 @@
--- `email` and `name` stay sealed here.
+-- `email`, `name` and `subject` stay sealed here.
 CREATE TABLE user (
     id           TEXT PRIMARY KEY,
     position     INTEGER NOT NULL UNIQUE,
@@ -10,7 +10,10 @@ CREATE TABLE user (
     updated_at   TEXT NOT NULL,
     sequence     INTEGER NOT NULL,
     -- Where the password was last changed: no session from before is good.
-    password_position INTEGER NOT NULL DEFAULT 0
+    password_position INTEGER NOT NULL DEFAULT 0,
+    -- Who the user is outside, as was linked last.
+    issuer       TEXT,
+    subject      TEXT
 ) WITHOUT ROWID;
 -- Deleted users of whom something is left to be erased.
 CREATE TABLE deleted_user (

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use domain::Timestamp;
 use domain::access_log::AccessLogEvent;
+use domain::conversation::ConversationEvent;
 use domain::integration_use::IntegrationUseEvent;
 use domain::token_usage::TokenUsageEvent;
 use eventlog::RecordedEvent;
@@ -103,7 +104,7 @@ impl ReadModel for AuditLog {
     }
 
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn schema(&self) -> &'static str {
@@ -127,6 +128,7 @@ impl ReadModel for AuditLog {
             "token_usage" => uses(db, event),
             "access_log" => rejections(db, event),
             "integration_use" => integration_use(db, event),
+            "conversation" => conversation(db, event),
             _ => change(db, event),
         }
     }
@@ -218,7 +220,11 @@ fn change(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
             action,
             resource_type: Some(category),
             resource_id: Some(event.stream.id()),
-            outcome: if action.ends_with("failed") { "failed" } else { "success" },
+            outcome: if ["failed", "given_up"].iter().any(|end| action.ends_with(end)) {
+                "failed"
+            } else {
+                "success"
+            },
             request_id: event.request_id.as_deref(),
             address: event.address.as_deref(),
             user_agent: event.user_agent.as_deref(),
@@ -379,6 +385,33 @@ fn integration_use(db: &Connection, event: &RecordedEvent) -> Result<(), Error> 
             resource_type: Some("integration"),
             resource_id: Some(&integration.to_string()),
             outcome: if succeeded { "success" } else { "failed" },
+            request_id: event.request_id.as_deref(),
+            address: event.address.as_deref(),
+            user_agent: event.user_agent.as_deref(),
+            details: &details(event)?,
+        },
+    )
+}
+
+/// What happened in a conversation is its own; an attempt to say something uses a credential besides, and is
+/// a row of the integration that it is of.
+fn conversation(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    change(db, event)?;
+    let ConversationEvent::ReplyAttempted { integration, .. } = decode(event)? else {
+        return Ok(());
+    };
+    insert(
+        db,
+        event,
+        &Line {
+            place: 1,
+            at: stored_time(event.time),
+            product: event.product,
+            actor: &event.actor,
+            action: "called",
+            resource_type: Some("integration"),
+            resource_id: Some(&integration.to_string()),
+            outcome: "success",
             request_id: event.request_id.as_deref(),
             address: event.address.as_deref(),
             user_agent: event.user_agent.as_deref(),

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod api_token;
 pub mod audit_log;
 mod columns;
+pub mod conversation;
 pub mod delivery;
 mod engine;
 mod error;
@@ -46,6 +47,7 @@ pub fn read_models() -> Vec<Box<dyn ReadModel>> {
         Box::new(trigger::Triggers),
         Box::new(integration::Integrations),
         Box::new(delivery::Deliveries),
+        Box::new(conversation::Conversations),
         Box::new(execution::Executions),
         Box::new(audit_log::AuditLog),
     ]

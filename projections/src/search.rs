@@ -126,11 +126,64 @@ pub struct Metadata {
     pub language: Option<String>,
     /// Free words to find it by.
     pub tags: Vec<String>,
-    /// The heading that the passage stands under.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub heading: Option<String>,
+    /// Where in the file the passage stands.
+    #[serde(flatten)]
+    pub place: Place,
     /// When the file was uploaded.
     pub created_at: String,
+}
+
+/// Where in a file a passage stands, as a reader of the file would say it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct Place {
+    /// The nearest heading that it stands under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heading: Option<String>,
+    /// All headings that it stands under, from the highest to the nearest.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub headings: Vec<String>,
+    /// The page of a PDF or the slide of a presentation, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page: Option<u32>,
+    /// The sheet of a workbook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sheet: Option<String>,
+    /// The first row of the sheet, table or JSON lines, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row_start: Option<u32>,
+    /// The last row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row_end: Option<u32>,
+}
+
+impl Place {
+    fn of(place: &embeddings::Place) -> Place {
+        Place {
+            heading: place.headings.last().cloned(),
+            headings: place.headings.clone(),
+            page: place.page,
+            sheet: place.sheet.clone(),
+            row_start: place.rows.map(|(first, _)| first),
+            row_end: place.rows.map(|(_, last)| last),
+        }
+    }
+}
+
+/// A piece of a file's text, as searches find it.
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct FileChunk {
+    /// Which chunk of the file, from 0.
+    pub chunk_index: u32,
+    /// The text.
+    pub text: String,
+    /// Where the text begins, in characters of the file's text.
+    pub char_start: u64,
+    /// Where it ends.
+    pub char_end: u64,
+    /// Where in the file that is.
+    #[serde(flatten)]
+    pub place: Place,
 }
 
 /// The search index of this node. Cheap to clone.
@@ -211,6 +264,11 @@ impl Search {
             self.rebuild.send_modify(|count| *count += 1);
         }
         is_known
+    }
+
+    /// Some chunks of a file, from the one numbered `skip` on, and how many it has; `None` when no search finds the file.
+    pub fn chunks(&self, file: Uuid, skip: usize, limit: usize) -> Option<(Vec<FileChunk>, usize)> {
+        self.shared.chunks.read().of_file(file, skip, limit)
     }
 
     /// How many chunks are searched.

@@ -20,6 +20,8 @@ pub struct Session {
     pub organization: Uuid,
     /// What the user may do now.
     pub role: Role,
+    /// Until when the token is good that the session is, where it is one from outside.
+    pub over_at: Option<String>,
 }
 
 /// The read model of sessions.
@@ -31,7 +33,7 @@ impl ReadModel for Sessions {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn schema(&self) -> &'static str {
@@ -50,7 +52,20 @@ impl ReadModel for Sessions {
         let session = event.stream.id();
         match decode(event)? {
             SessionEvent::Started { user, expires_at, refresh_hash: _ } => {
-                db.prepare_cached("INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL)")?
+                db.prepare_cached(
+                    "INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, NULL)",
+                )?
+                .execute(params![
+                    session,
+                    event.position.0,
+                    event.organization.to_string(),
+                    user.to_string(),
+                    stored_time(event.time),
+                    expires_at.to_string(),
+                ])?;
+            }
+            SessionEvent::StartedOutside { user, issuer, expires_at } => {
+                db.prepare_cached("INSERT INTO session VALUES (?1, ?2, ?3, ?4, ?5, ?6, NULL, ?7)")?
                     .execute(params![
                         session,
                         event.position.0,
@@ -58,6 +73,7 @@ impl ReadModel for Sessions {
                         user.to_string(),
                         stored_time(event.time),
                         expires_at.to_string(),
+                        issuer,
                     ])?;
             }
             SessionEvent::Refreshed { expires_at, refresh_hash: _ } => {
@@ -80,12 +96,18 @@ impl ReadModel for Sessions {
 /// The file cannot be read.
 pub fn active(db: &Connection, session: Uuid) -> Result<Option<Session>, Error> {
     let mut statement = db.prepare_cached(
-        "SELECT session.user, session.organization, user.role
+        "SELECT session.user, session.organization, user.role,
+                iif(session.issuer IS NULL, NULL, session.expires_at)
          FROM session JOIN user ON user.id = session.user
          WHERE session.id = ?1 AND session.ended IS NULL AND session.position > user.password_position",
     )?;
     let read = |row: &rusqlite::Row<'_>| {
-        Ok(Session { user: id(row, 0)?, organization: id(row, 1)?, role: role(row, 2)? })
+        Ok(Session {
+            user: id(row, 0)?,
+            organization: id(row, 1)?,
+            role: role(row, 2)?,
+            over_at: row.get(3)?,
+        })
     };
     Ok(statement.query_row([session.to_string()], read).optional()?)
 }

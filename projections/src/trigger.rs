@@ -376,6 +376,19 @@ pub fn of_version(db: &Connection, agent: Uuid, version: Uuid) -> Result<Vec<Tri
     Ok(query.list(db, Window::first(MOST), read)?.items)
 }
 
+/// The triggers of a product that listen to messages, disabled ones included, oldest first.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn of_messages(db: &Connection, product: Uuid) -> Result<Vec<Uuid>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT id FROM agent_trigger
+         WHERE type = 'message' AND product = ?1 AND deleted_at IS NULL ORDER BY position",
+    )?;
+    let rows = statement.query_map([product.to_string()], |row| id(row, 0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// The schedules that are left, disabled ones included: id, product, and where each stands.
 ///
 /// # Errors

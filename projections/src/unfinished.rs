@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::columns::id;
 use crate::trigger::{self, KnownSchedule};
-use crate::{Error, delivery};
+use crate::{Error, conversation, delivery};
 
 /// What is unfinished at a position.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,6 +33,8 @@ pub struct Unfinished {
     pub integrations: Vec<Uuid>,
     /// Deliveries that were not worked on, with their products.
     pub deliveries: Vec<(Uuid, Uuid)>,
+    /// Conversations in which something is left to do or to say, with their products.
+    pub conversations: Vec<(Uuid, Uuid)>,
     /// Triggers that listen to the clock, and where each stands.
     pub schedules: Vec<KnownSchedule>,
     /// Triggers that listen to events.
@@ -85,6 +87,7 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
              SELECT id FROM integration WHERE key_rotated_at IS NOT NULL",
         )?,
         deliveries: delivery::unsettled(&snapshot)?,
+        conversations: conversation::unfinished(&snapshot)?,
         schedules: trigger::schedules(&snapshot)?,
         listeners: ids(
             "SELECT id FROM agent_trigger WHERE type = 'event' AND deleted_at IS NULL ORDER BY position",

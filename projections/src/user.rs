@@ -24,6 +24,8 @@ pub struct User {
     pub name: Option<SealedField>,
     /// What it may do.
     pub role: Role,
+    /// Who it is at an outside issuer: the issuer, and field `subject` of the stream `user-<id>`.
+    pub identity: Option<(String, SealedField)>,
     /// When it was made.
     pub created_at: String,
     /// When it was last changed.
@@ -41,7 +43,7 @@ impl ReadModel for Users {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn schema(&self) -> &'static str {
@@ -58,7 +60,7 @@ impl ReadModel for Users {
         match decode(event)? {
             UserEvent::Created { email, name, role, password: _ } => {
                 db.prepare_cached(
-                    "INSERT INTO user VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 0)",
+                    "INSERT INTO user VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 0, NULL, NULL)",
                 )?
                 .execute(params![
                     user,
@@ -88,6 +90,10 @@ impl ReadModel for Users {
                 db.prepare_cached("UPDATE user SET password_position = ?2 WHERE id = ?1")?
                     .execute(params![user, event.position.0])?;
             }
+            UserEvent::IdentityLinked { issuer, subject } => {
+                db.prepare_cached("UPDATE user SET issuer = ?2, subject = ?3 WHERE id = ?1")?
+                    .execute(params![user, issuer, sealed(&subject)])?;
+            }
             UserEvent::Deleted {} => {
                 db.prepare_cached("DELETE FROM user WHERE id = ?1")?.execute([user])?;
                 db.prepare_cached("INSERT OR IGNORE INTO deleted_user VALUES (?1)")?
@@ -103,7 +109,8 @@ impl ReadModel for Users {
     }
 }
 
-const COLUMNS: &str = "id, organization, email, name, role, created_at, updated_at, sequence";
+const COLUMNS: &str =
+    "id, organization, email, name, role, created_at, updated_at, sequence, issuer, subject";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<User> {
     Ok(User {
@@ -115,6 +122,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<User> {
         created_at: row.get(5)?,
         updated_at: row.get(6)?,
         sequence: row.get(7)?,
+        identity: Option::zip(row.get(8)?, row.get(9)?),
     })
 }
 

@@ -57,6 +57,7 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/api/knowledge-base/storage/{knowledgeBaseId}", Has(Right::ReadKnowledge)),
     ("GET", "/api/knowledge-base/storage/file/{id}", Has(Right::ReadKnowledge)),
     ("DELETE", "/api/knowledge-base/storage/file/{id}", Has(Right::WriteKnowledge)),
+    ("GET", "/api/knowledge-base/storage/file/{id}/chunks", Has(Right::ReadKnowledge)),
     ("GET", "/api/knowledge-base/storage/file/{id}/download", Has(Right::ReadKnowledge)),
     ("GET", "/api/knowledge-base/{productId}/stream", Has(Right::ReadKnowledge)),
     ("GET", "/api/agent-base/catalog", Has(Right::ReadAgents)),
@@ -85,6 +86,8 @@ const ROUTES: &[(&str, &str, Access)] = &[
         Has(Right::Execute),
     ),
     ("POST", "/api/webhook/{path}", Everybody),
+    ("POST", "/api/communicator/webhook/{id}", Everybody),
+    ("POST", "/api/communicator/botframework/{id}/messages", Everybody),
     ("POST", "/api/workflow/execute", Has(Right::Execute)),
     ("GET", "/api/workflow/{executionId}/status", Has(Right::ReadExecutions)),
     ("GET", "/api/workflow/{executionId}/events", Has(Right::ReadExecutions)),
@@ -454,6 +457,9 @@ impl Fixture {
             ("agent-base".to_owned(), text(&agent["id"])),
             ("file".to_owned(), file),
             ("integrations-base".to_owned(), text(&integration.data()["id"])),
+            // Nobody talks through this one.
+            ("webhook".to_owned(), text(&integration.data()["id"])),
+            ("botframework".to_owned(), text(&integration.data()["id"])),
         ]);
         Fixture { product, ids }
     }

@@ -7,7 +7,7 @@ use super::support::{Client, Product, Reply, TestApp};
 use other_side::{MailServer, OtherSide, says};
 
 #[path = "integration/other_side.rs"]
-mod other_side;
+pub mod other_side;
 
 const BASE: &str = "/api/integrations-base";
 
@@ -701,7 +701,9 @@ async fn steps_post_messages_and_send_mail() {
     let seen = side.seen();
     assert_eq!(seen.header("authorization"), "Bearer xoxb-12345");
     assert_eq!(seen.header("content-type"), "application/json");
-    let sent: Value = serde_json::from_str(&seen.body).unwrap();
+    let mut sent: Value = serde_json::from_str(&seen.body).unwrap();
+    let id = sent.as_object_mut().unwrap().remove("client_msg_id").unwrap();
+    assert!(text(&id).parse::<uuid::Uuid>().is_ok(), "{id}");
     assert_eq!(sent, json!({ "channel": "C1", "text": "Done", "thread_ts": "1503435900.1" }));
     let with =
         json!({ "slot": "tool", "operation": "post_message", "text": "Done", "channel": "C404" });

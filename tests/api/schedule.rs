@@ -237,9 +237,6 @@ async fn a_trigger_that_is_not_valid_is_refused_with_the_place() {
             it.app.put(&it.tick, body).await.expect_problem(422, code);
         }
     }
-    let refused = it.app.post(&it.triggers(), json!({ "type": "message" })).await;
-    let refused = refused.expect_problem(422, "trigger_type_not_available");
-    assert_eq!(refused.body["errors"][0]["field"], "/type");
     let unknown = it.app.post(&it.triggers(), json!({ "type": "moon" })).await;
     unknown.expect_problem(422, "trigger_type_unknown");
     let other = it.app.put(&it.tick, json!({ "type": "manual" })).await;

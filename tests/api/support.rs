@@ -238,6 +238,11 @@ impl TestApp {
         self.process.wait()
     }
 
+    /// The server's process.
+    pub fn process_id(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// Ends the server in the middle of whatever it does.
     pub fn kill(&mut self) {
         self.process.child.kill().unwrap();

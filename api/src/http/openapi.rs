@@ -43,7 +43,7 @@ impl Modify for Credentials {
         let components = document.components.get_or_insert_default();
         let bearer = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("The access token of a session, or a `prodgy_…` token"))
+            .description(Some("The access token of a session, a token of the outside OIDC issuer that is configured, or a `prodgy_…` token"))
             .build();
         let token = ApiKeyValue::with_description("X-API-Token", "A `prodgy_…` token of a product");
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
@@ -63,6 +63,8 @@ pub struct DownloadFailures;
 pub struct PublicFailures;
 /// What a delivery to a webhook may answer instead.
 pub struct WebhookFailures;
+/// What an activity of the Bot Framework may be answered instead.
+pub struct ActivityFailures;
 /// What signing in, refreshing and signing out may answer instead.
 pub struct SignInFailures;
 
@@ -101,6 +103,19 @@ impl IntoResponses for WebhookFailures {
         failures(&[
             Documented::Malformed,
             Documented::Unauthenticated,
+            Documented::NotFound,
+            Documented::TooLarge,
+            Documented::TooManyRequests,
+            Documented::Unavailable,
+        ])
+    }
+}
+
+impl IntoResponses for ActivityFailures {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        failures(&[
+            Documented::Malformed,
+            Documented::Forbidden,
             Documented::NotFound,
             Documented::TooLarge,
             Documented::TooManyRequests,

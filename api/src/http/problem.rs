@@ -42,6 +42,8 @@ struct Parts {
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
     headers: HeaderMap,
+    /// What is recorded in the place of `code`.
+    recorded: Option<&'static str>,
 }
 
 /// One fault of one place in a request.
@@ -88,7 +90,7 @@ pub struct ProblemBody {
 /// Left in the extensions of a failed answer, for those who record what was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// The problem's `error`.
+    /// The problem's `error`, or what is recorded in its place.
     pub code: &'static str,
 }
 
@@ -112,6 +114,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             headers: HeaderMap::new(),
+            recorded: None,
         }))
     }
 
@@ -277,6 +280,13 @@ impl Problem {
         self
     }
 
+    /// Says more to those who record what was rejected than to the client.
+    #[must_use]
+    pub fn recorded_as(mut self, code: &'static str) -> Self {
+        self.0.recorded = Some(code);
+        self
+    }
+
     /// The problem's `error`.
     pub fn code(&self) -> &'static str {
         self.0.code
@@ -324,7 +334,7 @@ impl Error for Problem {}
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_vec(&self.body()).expect("a problem is text and numbers");
-        let rejection = Rejection { code: self.0.code };
+        let rejection = Rejection { code: self.0.recorded.unwrap_or(self.0.code) };
         let mut response = (self.0.status, self.0.headers, body).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         response.extensions_mut().insert(rejection);

@@ -9,17 +9,17 @@ use std::sync::Arc;
 use domain::RefusalKind;
 use domain::agent::Agent;
 use domain::delivery::{Delivery, DeliveryCommand, DeliveryError, DeliveryEvent, Receipt};
-use domain::expression::{self, Scope};
+use domain::expression::Scope;
 use domain::trigger::{Trigger, TriggerDetails};
 use eventlog::{RecordedEvent, StreamId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::firing::Refused;
+use super::firing::{Refused, wanted_input};
 use super::queue::{Outcome, Queue};
 use crate::execute::decode_event;
 use crate::webhook::{CONTENT, Content, RECEIVED, webhook_of};
-use crate::{Ask, Commands, Done, Error, NewExecution, evaluate};
+use crate::{Ask, Commands, Done, Error, NewExecution};
 
 /// How many deliveries are worked on at once.
 const AT_ONCE: usize = 16;
@@ -198,31 +198,11 @@ async fn verdict(
     };
     let trigger = seen(receipt.trigger, &details, &content, &body);
     let scope = Scope { config, trigger, ..Scope::default() };
-    let computed = evaluate::evaluated(move || {
-        if let Some(filter) = &webhook.filter
-            && !filter.truth(&scope).map_err(|error| ("match", error))?
-        {
-            return Ok(None);
-        }
-        match &webhook.input {
-            Some(input) => {
-                expression::evaluate(input, &scope).map(Some).map_err(|error| ("input", error))
-            }
-            None => Ok(Some(body.clone())),
-        }
-    });
-    match computed.await {
-        Ok(Ok(Some(input))) => Ok(Verdict::Start { version, input: Some(input) }),
-        Ok(Ok(None)) => Ok(Verdict::Filter),
-        Ok(Err((field, error))) => {
-            let message = format!(
-                "the `{field}` of the trigger came to nothing ({}: {}): mend it",
-                error.pointer, error.message
-            );
-            fail(&format!("{field}_invalid"), &message)
-        }
-        Err(_) => Ok(Verdict::Fail(Refused::by_crash())),
-    }
+    Ok(match wanted_input(webhook.filter, webhook.input, body, scope).await {
+        Ok(Some(input)) => Verdict::Start { version, input: Some(input) },
+        Ok(None) => Verdict::Filter,
+        Err(refused) => Verdict::Fail(refused),
+    })
 }
 
 /// What the expressions of a trigger see of a delivery.

@@ -3,7 +3,7 @@
 //!
 //! The rule of this file: what a person has to mend is told apart from what passes by itself.
 
-use domain::expression::{self, Scope};
+use domain::expression::{self, Cel, Scope};
 use serde_json::Value;
 
 use crate::{Error, evaluate};
@@ -69,6 +69,40 @@ pub(super) async fn computed_input(input: Value, scope: Scope) -> Result<Value, 
             code: "input_invalid".to_owned(),
             message: format!(
                 "the input of the trigger came to nothing ({}: {}): mend the trigger's `input`",
+                error.pointer, error.message
+            ),
+        }),
+        Err(_) => Err(Refused::by_crash()),
+    }
+}
+
+/// The input of an execution for what came in from outside, where a trigger wants that: `otherwise`, if it
+/// does not say which.
+pub(super) async fn wanted_input(
+    filter: Option<Cel>,
+    input: Option<Value>,
+    otherwise: Value,
+    scope: Scope,
+) -> Result<Option<Value>, Refused> {
+    let computed = evaluate::evaluated(move || {
+        if let Some(filter) = &filter
+            && !filter.truth(&scope).map_err(|error| ("match", error))?
+        {
+            return Ok(None);
+        }
+        match &input {
+            Some(input) => {
+                expression::evaluate(input, &scope).map(Some).map_err(|error| ("input", error))
+            }
+            None => Ok(Some(otherwise.clone())),
+        }
+    });
+    match computed.await {
+        Ok(Ok(input)) => Ok(input),
+        Ok(Err((field, error))) => Err(Refused {
+            code: format!("{field}_invalid"),
+            message: format!(
+                "the `{field}` of the trigger came to nothing ({}: {}): mend it",
                 error.pointer, error.message
             ),
         }),

@@ -11,7 +11,7 @@ use chrono::{TimeDelta, Utc};
 use domain::Timestamp;
 use domain::file::{File, FileCommand, FileEvent, FileIndex, Upload};
 use domain::lease::LeaseClaim;
-use embeddings::{Artifact, CHUNKER_VERSION, Embedder};
+use embeddings::{Artifact, CHUNKER_VERSION, Embedder, ExtractFailure, Extractor};
 use eventlog::{RecordedEvent, StreamId};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -41,6 +41,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Ingestion {
     commands: Commands,
     embedder: watch::Receiver<Option<Embedder>>,
+    extractor: Extractor,
     worker: Uuid,
     queue: Arc<Queue>,
 }
@@ -80,11 +81,13 @@ impl Ingestion {
     pub(super) fn start(
         commands: Commands,
         embedder: watch::Receiver<Option<Embedder>>,
+        extractor: Extractor,
         worker: Uuid,
     ) -> Arc<Ingestion> {
         Arc::new(Ingestion {
             commands,
             embedder,
+            extractor,
             worker,
             queue: Arc::new(Queue::new("ingestion", AT_ONCE)),
         })
@@ -231,19 +234,24 @@ impl Ingestion {
             Err(error) => return Err(Error::from(error).into()),
         };
         let (name, media_type) = (claim.upload.name.clone(), claim.upload.media_type.clone());
-        let model = embedder.model().clone();
+        let (extractor, model) = (self.extractor.clone(), embedder.model().clone());
+        let queue = self.queue.clone();
         let extracted = tokio::task::spawn_blocking(move || {
-            let document = embeddings::extract(name.as_str(), Some(&media_type), &bytes)?;
+            let is_in_vain = || queue.is_stopping();
+            let media_type = Some(media_type.as_str());
+            let document = extractor.extract(name.as_str(), media_type, &bytes, &is_in_vain)?;
             let chunks = model.chunk(&document);
-            Ok::<_, embeddings::ExtractError>((document.text, chunks))
+            Ok((document.text, chunks))
         });
         let (text, chunks) = match extracted.await {
             Ok(Ok(extracted)) => extracted,
-            Ok(Err(error)) => return Ok(Err(Unreadable::new(error.code(), error))),
+            Ok(Err(ExtractFailure::Unreadable(error))) => {
+                return Ok(Err(Unreadable::new(error.code(), error)));
+            }
+            Ok(Err(ExtractFailure::Passing(why))) => return Err(Failure::Passing(why)),
             Err(panicked) if panicked.is_panic() => {
-                let message = "the reader of this format crashed on the file: convert it to another \
-                               format and upload that";
-                return Ok(Err(Unreadable::new("reader_crashed", message)));
+                let error = embeddings::ExtractError::ReaderCrashed;
+                return Ok(Err(Unreadable::new(error.code(), error)));
             }
             Err(_) => return Err(Failure::Passing("the server stops".into())),
         };

@@ -46,6 +46,7 @@ use zeroize::Zeroizing;
 use self::course::Course;
 use self::interruption::{Interruption, failed};
 use self::lanes::Lanes;
+use super::outbox::Outbox;
 use super::queue::{Outcome, Queue};
 use super::{Knowledge, ToolError, Workers};
 use crate::execute::decode_event;
@@ -71,6 +72,7 @@ pub(super) struct Runner {
     commands: Commands,
     knowledge: Arc<dyn Knowledge>,
     tools: Arc<Tools>,
+    outbox: Arc<Outbox>,
     worker: Uuid,
     queue: Arc<Queue>,
     lanes: Arc<Lanes>,
@@ -138,6 +140,7 @@ impl Runner {
         commands: Commands,
         knowledge: Arc<dyn Knowledge>,
         tools: Arc<Tools>,
+        outbox: Arc<Outbox>,
         worker: Uuid,
         workers: Workers,
     ) -> Arc<Runner> {
@@ -146,6 +149,7 @@ impl Runner {
             commands,
             knowledge,
             tools,
+            outbox,
             worker,
             queue: Arc::new(Queue::shared("runner", workers.all, workers.per_product)),
             stops: Mutex::default(),
@@ -557,7 +561,7 @@ impl Runner {
 }
 
 /// Waits for a moment, however the clock is set meanwhile.
-async fn reaches(moment: DateTime<Utc>) {
+pub(super) async fn reaches(moment: DateTime<Utc>) {
     while let Ok(left) = (moment - Utc::now()).to_std()
         && !left.is_zero()
     {

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::address::AddressPolicy;
 use crate::OpenIntegration;
+use crate::jwt::{Download, KeyLimits, KeySet, KeySource};
 use crate::policies::ToolError;
 use crate::veil::Veil;
 use client::Api;
@@ -31,6 +32,9 @@ const TEST_LIMIT: Duration = Duration::from_secs(15);
 
 /// The most access tokens that are kept.
 const MOST_TOKENS: usize = 1_000;
+
+/// The most issuers whose keys are kept.
+const MOST_KEY_SETS: usize = 200;
 
 /// Calls the other sides of integrations.
 pub struct Connectors {
@@ -44,6 +48,8 @@ pub struct Connectors {
 struct State {
     /// Until when nothing is asked of the other side, because it said so.
     closed: HashMap<Uuid, Instant>,
+    /// The keys of those who sign what communicators send, by where they are.
+    keys: HashMap<String, KeySet>,
     /// Access tokens that were given for a secret, by integration and version of its secrets.
     tokens: HashMap<(Uuid, u64), AccessToken>,
 }
@@ -129,6 +135,23 @@ impl Connectors {
                 self.test_web(integration).await
             }
         }
+    }
+
+    /// The keys at a place that an integration names. Where they are and whose says which they are.
+    pub(crate) fn keys(&self, source: KeySource) -> KeySet {
+        let place = match &source {
+            KeySource::Discovery { issuer, .. } => format!("{source} {issuer}"),
+            KeySource::Address(_) | KeySource::File(_) => source.to_string(),
+        };
+        let mut state = self.state.lock();
+        if state.keys.len() >= MOST_KEY_SETS {
+            state.keys.clear();
+        }
+        let new = || {
+            let download = Download::judged(self.client.clone(), self.policy.clone());
+            KeySet::new(source, KeyLimits::default(), download)
+        };
+        state.keys.entry(place).or_insert_with(new).clone()
     }
 
     fn api<'a>(&'a self, integration: &'a OpenIntegration) -> Api<'a> {

@@ -37,7 +37,7 @@ pub(super) fn causes<'a>(
 }
 
 /// What a connection really failed of. The errors around it name the address with all that is in it.
-pub(super) fn root_cause(error: &reqwest::Error) -> String {
+pub(crate) fn root_cause(error: &reqwest::Error) -> String {
     causes(error).skip(1).last().map_or_else(|| "it broke off".to_owned(), ToString::to_string)
 }
 

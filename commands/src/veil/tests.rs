@@ -22,7 +22,7 @@ fn a_secret_is_in_nothing_that_comes_back() {
 
 #[test]
 fn the_secrets_of_a_configuration_are_those_that_its_schema_marks() {
-    let manifest = Manifest::parse(&json!({
+    let manifest = Manifest::read(&json!({
         "manifest": "prodgy.agent/1", "name": "test.secrets", "version": "1.0.0", "title": "Secrets",
         "config": { "type": "object", "properties": {
             "token": { "type": "string", "secret": true },

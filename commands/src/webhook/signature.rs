@@ -153,6 +153,25 @@ fn standard(
     if signatures.into_iter().any(fits) { Ok(()) } else { Err(WRONG) }
 }
 
+/// As Slack signs: version, timestamp and body.
+pub(crate) fn verify_slack(
+    secret: &[u8],
+    headers: &HeaderMap,
+    body: &[u8],
+    now: DateTime<Utc>,
+) -> Result<(), Why> {
+    let time = one(headers, "x-slack-request-timestamp")?;
+    let seconds = time.parse::<i64>().ok().and_then(|at| DateTime::from_timestamp(at, 0));
+    let sent_at = seconds.ok_or("X-Slack-Request-Timestamp is not in seconds")?;
+    if (now - sent_at).abs() > WINDOW {
+        return Err("X-Slack-Request-Timestamp is more than five minutes off");
+    }
+    let signature = one(headers, "x-slack-signature")?.strip_prefix("v0=");
+    let signature = signature.and_then(|hex| hex::decode(hex).ok());
+    let parts = [b"v0:", time.as_bytes(), b":", body];
+    hmac_fits(secret, &parts, &signature.ok_or("X-Slack-Signature is not v0= and hex")?)
+}
+
 enum StandardKey {
     Symmetric(Zeroizing<Vec<u8>>),
     Public(VerifyingKey),

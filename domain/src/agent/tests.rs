@@ -294,7 +294,7 @@ fn manifest() -> Manifest {
 fn changed(change: impl FnOnce(&mut Value)) -> Manifest {
     let mut document = document();
     change(&mut document);
-    Manifest::parse(&document).unwrap()
+    Manifest::read(&document).unwrap()
 }
 
 /// The next version, with another slot.

@@ -52,6 +52,14 @@ impl IntegrationKind {
         serde_variant::to_variant_name(&self).expect("a kind is an enum of plain names")
     }
 
+    /// Whether people talk through it.
+    pub fn is_communicator(self) -> bool {
+        matches!(
+            self,
+            IntegrationKind::Slack | IntegrationKind::GoogleChat | IntegrationKind::Teams
+        )
+    }
+
     /// The kind that is meant.
     pub fn parse(text: &str) -> Option<IntegrationKind> {
         IntegrationKind::ALL.into_iter().find(|kind| kind.as_str() == text)

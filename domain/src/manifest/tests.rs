@@ -11,7 +11,7 @@ use crate::trigger::{Setting, TriggerKind};
 
 #[test]
 fn the_manifest_of_the_contract_is_read() {
-    let manifest = Manifest::parse(&counter()).unwrap();
+    let manifest = Manifest::read(&counter()).unwrap();
     assert_eq!(manifest.name, "acme.counter");
     assert_eq!(manifest.version, "1.0.0");
     assert_eq!(manifest.title.as_str(), "Counter");
@@ -25,7 +25,7 @@ fn the_manifest_of_the_contract_is_read() {
 
 #[test]
 fn the_smallest_manifest_is_read_and_has_a_manual_trigger() {
-    let manifest = Manifest::parse(&small()).unwrap();
+    let manifest = Manifest::read(&small()).unwrap();
     let manual = TriggerSpec {
         key: "manual".to_owned(),
         kind: TriggerKind::Manual,
@@ -40,7 +40,7 @@ fn the_smallest_manifest_is_read_and_has_a_manual_trigger() {
 fn a_manual_trigger_may_have_another_name() {
     let mut document = small();
     document["triggers"] = json!([{ "id": "go", "type": "manual" }]);
-    let keys: Vec<_> = Manifest::parse(&document)
+    let keys: Vec<_> = Manifest::read(&document)
         .unwrap()
         .triggers
         .into_iter()
@@ -56,21 +56,21 @@ fn the_digest_does_not_depend_on_how_the_document_is_written() {
     for (key, value) in small().as_object().unwrap().iter().rev() {
         other.insert(key.clone(), value.clone());
     }
-    let digest = Manifest::parse(&one).unwrap().digest();
-    assert_eq!(digest, Manifest::parse(&Value::Object(other)).unwrap().digest());
+    let digest = Manifest::read(&one).unwrap().digest();
+    assert_eq!(digest, Manifest::read(&Value::Object(other)).unwrap().digest());
     assert_eq!(digest.as_str().len(), 64);
 
     let mut changed = small();
     changed["version"] = json!("1.0.1");
-    assert_ne!(digest, Manifest::parse(&changed).unwrap().digest());
+    assert_ne!(digest, Manifest::read(&changed).unwrap().digest());
 }
 
 #[test]
 fn what_was_read_from_the_log_is_read_the_same() {
     let mut document = counter();
     document["config"]["properties"]["start"]["default"] = json!(1.0);
-    let manifest = Manifest::parse(&document).unwrap();
-    let again = Manifest::parse(&Value::Object(manifest.canonical().clone())).unwrap();
+    let manifest = Manifest::read(&document).unwrap();
+    let again = Manifest::read(&Value::Object(manifest.canonical().clone())).unwrap();
     assert_eq!(again, manifest);
     assert_eq!(manifest.check_config(None).unwrap(), json!({ "start": 1 }));
 }
@@ -85,7 +85,7 @@ fn steps_run_behind_what_they_need() {
         step("c", json!(["a"])),
         step("a", json!([])),
     ]);
-    let manifest = Manifest::parse(&document).unwrap();
+    let manifest = Manifest::read(&document).unwrap();
     let order: Vec<_> = manifest.order().map(|step| step.id.as_str()).collect();
     assert_eq!(order, ["a", "b", "c", "d"]);
     assert_eq!(manifest.needed_by("d"), BTreeSet::from(["a", "b", "c"]));
@@ -104,7 +104,7 @@ fn what_only_computes_is_told_from_what_does_not() {
             "output": { "value": { "cel": "steps.one.output.value" } }
         });
         change(&mut document);
-        Manifest::parse(&document).expect("a manifest").only_computes()
+        Manifest::read(&document).expect("a manifest").only_computes()
     };
     assert!(light(|_| {}));
     assert!(!light(
@@ -125,7 +125,7 @@ fn what_only_computes_is_told_from_what_does_not() {
 
 #[test]
 fn input_and_configuration_are_checked_and_completed() {
-    let manifest = Manifest::parse(&counter()).unwrap();
+    let manifest = Manifest::read(&counter()).unwrap();
     assert_eq!(manifest.check_input(Some(json!({ "n": 1 }))), Ok(json!({ "n": 1 })));
     let refused = manifest.check_input(None).unwrap_err();
     assert_eq!(refused.code, "input_invalid");
@@ -134,7 +134,7 @@ fn input_and_configuration_are_checked_and_completed() {
     let refused = manifest.check_config(Some(json!({ "start": "x" }))).unwrap_err();
     assert_eq!((refused.code, refused.faults[0].pointer.as_str()), ("config_invalid", "/start"));
 
-    let free = Manifest::parse(&small()).unwrap();
+    let free = Manifest::read(&small()).unwrap();
     assert_eq!(free.check_input(Some(json!([1]))), Ok(json!([1])));
     assert_eq!(free.check_input(None), Ok(json!({})));
 }
@@ -143,8 +143,8 @@ fn input_and_configuration_are_checked_and_completed() {
 fn secret_configuration_is_known() {
     let mut document = small();
     document["config"] = json!({ "properties": { "token": { "secret": true }, "n": {} } });
-    assert_eq!(secret_config_paths(Manifest::parse(&document).unwrap().canonical()), ["/token"]);
-    assert!(secret_config_paths(Manifest::parse(&small()).unwrap().canonical()).is_empty());
+    assert_eq!(secret_config_paths(Manifest::read(&document).unwrap().canonical()), ["/token"]);
+    assert!(secret_config_paths(Manifest::read(&small()).unwrap().canonical()).is_empty());
 }
 
 #[test]
@@ -290,7 +290,7 @@ proptest! {
             "/requires/knowledge", "/triggers", "/steps", "/steps/0", "/steps/1/needs", "/steps/1/with",
         ];
         *document.pointer_mut(places[path]).unwrap() = junk;
-        let _ = Manifest::parse(&document);
+        let _ = Manifest::read(&document);
     }
 }
 
@@ -313,7 +313,7 @@ fn junk() -> impl Strategy<Value = Value> {
 }
 
 fn faults(document: Value) -> Vec<String> {
-    let faults = Manifest::parse(&document).unwrap_err();
+    let faults = Manifest::read(&document).unwrap_err();
     faults.into_iter().map(|fault| format!("{} {}", fault.pointer, fault.code)).collect()
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Map;
 
-use super::complete;
+use super::{IntegrationSlot, complete};
 use crate::expression::holds_expression;
 use crate::reader::Reader;
 use crate::schema::Schema;
@@ -39,8 +39,12 @@ impl TriggerSpec {
     }
 }
 
-/// `inputs` is the schema of what an execution works on.
-pub(super) fn read_triggers(read: &mut Reader<'_>, inputs: Option<&Schema>) -> Vec<TriggerSpec> {
+/// `inputs` is the schema of what an execution works on, `slots` are those of integrations.
+pub(super) fn read_triggers(
+    read: &mut Reader<'_>,
+    inputs: Option<&Schema>,
+    slots: &[IntegrationSlot],
+) -> Vec<TriggerSpec> {
     let mut triggers = Vec::new();
     let mut taken = BTreeSet::new();
     let mut is_manual = false;
@@ -54,6 +58,9 @@ pub(super) fn read_triggers(read: &mut Reader<'_>, inputs: Option<&Schema>) -> V
             match Setting::parse(kind, &configuration) {
                 Ok(setting) => {
                     check_input(&mut trigger, &setting, inputs);
+                    if let Setting::Message(message) = &setting {
+                        trigger.add(message.check_slot(slots).into_iter());
+                    }
                     triggers.extend(key.map(|key| TriggerSpec {
                         key,
                         kind,
@@ -69,7 +76,7 @@ pub(super) fn read_triggers(read: &mut Reader<'_>, inputs: Option<&Schema>) -> V
     let listening = triggers.iter().filter(|trigger| trigger.kind != TriggerKind::Manual).count();
     read.require(listening <= MAX_TRIGGERS, "/triggers", "triggers_count", || {
         format!(
-            "an agent has at most {MAX_TRIGGERS} schedules, events and webhooks: leave some out"
+            "an agent has at most {MAX_TRIGGERS} schedules, events, webhooks and messages: leave some out"
         )
     });
     if triggers.is_empty() || !is_manual {
@@ -84,18 +91,17 @@ pub(super) fn read_triggers(read: &mut Reader<'_>, inputs: Option<&Schema>) -> V
     triggers
 }
 
-/// The kinds that a manifest may name; others are not available, or not known.
+/// The kinds that a manifest may name.
 fn read_kind(trigger: &mut Reader<'_>, kind: &str) -> Option<TriggerKind> {
     match kind {
         "manual" => Some(TriggerKind::Manual),
         "schedule" => Some(TriggerKind::Schedule),
         "event" => Some(TriggerKind::Event),
         "webhook" => Some(TriggerKind::Webhook),
-        // Said by `available`.
-        "message" => None,
+        "message" => Some(TriggerKind::Message),
         _ => {
             let message = format!(
-                "there is no trigger of type `{kind}`: use one of manual, schedule, event and webhook"
+                "there is no trigger of type `{kind}`: use one of manual, schedule, event, webhook and message"
             );
             trigger.fault("/type", "trigger_type_unknown", message);
             None

@@ -15,6 +15,24 @@ fn a_session_is_started_once() {
 }
 
 #[test]
+fn a_session_from_outside_is_its_token_and_cannot_be_refreshed() {
+    given::<Session>(vec![]).when(start_outside(1)).then_expect_events(vec![started_outside()]);
+    given::<Session>(vec![started_outside()]).when(start_outside(1)).then_expect_events(vec![]);
+    given::<Session>(vec![started_outside()])
+        .when(start_outside(2))
+        .then_expect_error(SessionError::AlreadyStarted);
+    given::<Session>(vec![started_outside()])
+        .when(refresh("guessed", "x", 10))
+        .then_expect_error(SessionError::TokenUnknown);
+    given::<Session>(vec![started_outside()])
+        .when(SessionCommand::End { reason: EndReason::Logout })
+        .then_expect_events(vec![ended(EndReason::Logout)]);
+    given::<Session>(vec![started_outside(), ended(EndReason::Logout)])
+        .when(start_outside(1))
+        .then_expect_error(SessionError::Ended);
+}
+
+#[test]
 fn the_current_token_is_exchanged() {
     given::<Session>(vec![started()])
         .when(refresh("one", "two", 10))
@@ -97,6 +115,16 @@ fn command() -> impl Strategy<Value = SessionCommand> {
             .prop_map(|(presented, new, now)| refresh(&presented, &new, now)),
         1 => Just(end(EndReason::UserDeleted)),
     ]
+}
+
+fn start_outside(user: u8) -> SessionCommand {
+    let issuer = "https://issuer.example".to_owned();
+    SessionCommand::StartOutside { user: id(user), issuer, expires_at: at(100) }
+}
+
+fn started_outside() -> SessionEvent {
+    let issuer = "https://issuer.example".to_owned();
+    SessionEvent::StartedOutside { user: id(1), issuer, expires_at: at(100) }
 }
 
 fn start() -> SessionCommand {

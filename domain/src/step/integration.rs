@@ -1,4 +1,4 @@
-//! What a step of type `integration.call` is told.
+//! What a step of type `integration.call` is told, and one of type `notify`, which posts a message.
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -33,10 +33,31 @@ const NONE: Target = Target::Integration(Uuid::nil());
 pub(super) fn read(read: &mut Reader<'_>) -> Option<IntegrationCall> {
     let target = read_target(read);
     let operation = read_operation(read)?;
-    let mut known = vec!["slot", "integration", "operation"];
+    let arguments = read_arguments(read, operation, operation.name, &["operation"]);
+    Some(IntegrationCall { target, operation, arguments })
+}
+
+/// What `notify` does when it is its turn.
+const POST_MESSAGE: &str = "post_message";
+
+pub(super) fn read_notify(read: &mut Reader<'_>) -> Option<IntegrationCall> {
+    let target = read_target(read);
+    let operation = Operation::find(POST_MESSAGE)?;
+    let arguments = read_arguments(read, operation, "notify", &[]);
+    Some(IntegrationCall { target, operation, arguments })
+}
+
+fn read_arguments(
+    read: &mut Reader<'_>,
+    operation: &'static Operation,
+    name: &str,
+    others: &[&'static str],
+) -> Map<String, Value> {
+    let mut known = vec!["slot", "integration"];
+    known.extend(others);
     known.extend(operation.arguments.iter().map(|argument| argument.name));
     for field in read.with.keys().filter(|field| !known.contains(&field.as_str())) {
-        let message = format!("`{}` does not know `{field}`: leave it out", operation.name);
+        let message = format!("`{name}` does not know `{field}`: leave it out");
         read.fault(field, "argument_unknown", message);
     }
     let mut arguments = Map::new();
@@ -44,7 +65,7 @@ pub(super) fn read(read: &mut Reader<'_>) -> Option<IntegrationCall> {
         let there = read.with.get(argument.name).filter(|value| !value.is_null());
         match there {
             None if argument.required => {
-                let message = format!("`{}` needs `{}`", operation.name, argument.name);
+                let message = format!("`{name}` needs `{}`", argument.name);
                 read.fault(argument.name, "argument_missing", message);
             }
             None => {}
@@ -55,7 +76,7 @@ pub(super) fn read(read: &mut Reader<'_>) -> Option<IntegrationCall> {
             },
         }
     }
-    Some(IntegrationCall { target, operation, arguments })
+    arguments
 }
 
 fn read_target(read: &mut Reader<'_>) -> Target {
@@ -143,6 +164,24 @@ pub(super) fn check_slot(
     with: &Map<String, Value>,
     slots: &[crate::manifest::IntegrationSlot],
 ) -> Option<Fault> {
+    let operation = with.get("operation").and_then(Value::as_str).and_then(Operation::find);
+    check_slot_of(with, slots, operation, "/operation")
+}
+
+/// As [`check_slot`], of a step that posts a message.
+pub(super) fn check_notify_slot(
+    with: &Map<String, Value>,
+    slots: &[crate::manifest::IntegrationSlot],
+) -> Option<Fault> {
+    check_slot_of(with, slots, Operation::find(POST_MESSAGE), "/slot")
+}
+
+fn check_slot_of(
+    with: &Map<String, Value>,
+    slots: &[crate::manifest::IntegrationSlot],
+    operation: Option<&'static Operation>,
+    place: &str,
+) -> Option<Fault> {
     let slot = with.get("slot")?.as_str()?;
     let Some(slot) = slots.iter().find(|known| known.slot == slot) else {
         let message = format!(
@@ -150,7 +189,7 @@ pub(super) fn check_slot(
         );
         return Some(Fault::new("/slot", "slot_unknown", message));
     };
-    let operation = Operation::find(with.get("operation")?.as_str()?)?;
+    let operation = operation?;
     let knows = |kind: &String| operation.kinds.iter().any(|known| known.as_str() == kind);
     if slot.kinds.iter().all(knows) {
         return None;
@@ -161,5 +200,5 @@ pub(super) fn check_slot(
         operation.name,
         kinds.join(", ")
     );
-    Some(Fault::new("/operation", "operation_not_of_slot", message))
+    Some(Fault::new(place, "operation_not_of_slot", message))
 }

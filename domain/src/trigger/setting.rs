@@ -1,5 +1,5 @@
 //! What a trigger's kind needs to know: a schedule's pattern, an event's filter, how a
-//! webhook is verified.
+//! webhook is verified, to whom people speak.
 //!
 //! The rule of this file: a configuration is read here, wherever it comes from: a manifest, a
 //! request, or the log.
@@ -11,6 +11,7 @@ use chrono::DateTime;
 use serde_json::Value;
 
 use super::TriggerKind;
+use super::message::{self, MessageFilter};
 use super::webhook::{self, Webhook};
 use crate::expression::{self, Cel, Place};
 use crate::reader::Reader;
@@ -49,6 +50,8 @@ pub enum Setting {
     },
     /// A delivery from outside.
     Webhook(Box<Webhook>),
+    /// A message in a communicator.
+    Message(Box<MessageFilter>),
 }
 
 impl Setting {
@@ -69,10 +72,7 @@ impl Setting {
                 webhook::read(&mut read).map(|webhook| Setting::Webhook(Box::new(webhook)))
             }
             TriggerKind::Message => {
-                let message =
-                    format!("triggers of type `{}` do not run in this version", kind.as_str());
-                read.fault("", "trigger_type_not_available", message);
-                None
+                message::read(&mut read).map(|message| Setting::Message(Box::new(message)))
             }
         };
         match setting {
@@ -87,6 +87,7 @@ impl Setting {
             Setting::Manual => None,
             Setting::Schedule { input, .. } | Setting::Event { input, .. } => input.as_ref(),
             Setting::Webhook(webhook) => webhook.input.as_ref(),
+            Setting::Message(message) => message.input.as_ref(),
         }
     }
 }

@@ -37,6 +37,38 @@ fn a_user_is_made_once() {
 }
 
 #[test]
+fn a_user_is_linked_to_one_subject_of_an_issuer() {
+    let link = |issuer: &str| UserCommand::Link(identity(issuer));
+    given::<User>(vec![created(Role::Member)])
+        .when(link("a"))
+        .then_expect_events(vec![identity_linked("a")]);
+    given::<User>(vec![created(Role::Member), identity_linked("a")])
+        .when(link("a"))
+        .then_expect_error(UserError::AlreadyLinked);
+    given::<User>(vec![created(Role::Member), identity_linked("a")])
+        .when(link("b"))
+        .then_expect_events(vec![identity_linked("b")]);
+    for past in [vec![], vec![created(Role::Member), UserEvent::Deleted {}]] {
+        given::<User>(past).when(link("a")).then_expect_error(UserError::NotFound);
+    }
+}
+
+#[test]
+fn a_user_is_made_with_who_it_is_outside() {
+    let create = UserCommand::Create {
+        email: sealed("email"),
+        name: None,
+        role: Role::Member,
+        password: None,
+        identity: Some(identity("a")),
+        by: Asker::Operator,
+    };
+    given::<User>(vec![])
+        .when(create)
+        .then_expect_events(vec![created(Role::Member), identity_linked("a")]);
+}
+
+#[test]
 fn each_change_is_an_event_of_its_own() {
     let change = UserCommand::Change {
         email: Some(sealed("new email")),
@@ -161,7 +193,7 @@ fn command() -> impl Strategy<Value = UserCommand> {
     let text = || prop::option::of("[ab]".prop_map(|text| sealed(&text)));
     prop_oneof![
         (text(), role(), text(), by()).prop_map(|(name, role, password, by)| {
-            UserCommand::Create { email: sealed("email"), name, role, password, by }
+            UserCommand::Create { email: sealed("email"), name, role, password, identity: None, by }
         }),
         (text(), text(), prop::option::of(role()), text(), by()).prop_map(
             |(email, name, role, password, by)| {
@@ -174,7 +206,14 @@ fn command() -> impl Strategy<Value = UserCommand> {
 }
 
 fn create(role: Role, by: Asker) -> UserCommand {
-    UserCommand::Create { email: sealed("email"), name: None, role, password: None, by }
+    UserCommand::Create {
+        email: sealed("email"),
+        name: None,
+        role,
+        password: None,
+        identity: None,
+        by,
+    }
 }
 
 fn created(role: Role) -> UserEvent {
@@ -183,4 +222,12 @@ fn created(role: Role) -> UserEvent {
 
 fn change_role(role: Option<Role>, by: Asker) -> UserCommand {
     UserCommand::Change { email: None, name: None, role, password: None, by }
+}
+
+fn identity(issuer: &str) -> Identity {
+    Identity { issuer: issuer.to_owned(), subject: sealed("subject") }
+}
+
+fn identity_linked(issuer: &str) -> UserEvent {
+    UserEvent::IdentityLinked { issuer: issuer.to_owned(), subject: sealed("subject") }
 }

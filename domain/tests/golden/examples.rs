@@ -7,6 +7,7 @@ use domain::access_log::{AccessLog, AccessLogEvent, Attempt};
 use domain::agent::{Agent, AgentEvent, AgentTrigger};
 use domain::api_token::{ApiToken, ApiTokenEvent};
 use domain::claim::{Claim, ClaimEvent, ClaimKind};
+use domain::conversation::{Conversation, ConversationEvent, Message, Reply};
 use domain::delivery::{Delivery, DeliveryEvent, Receipt};
 use domain::execution::{CancelReason, Execution, ExecutionEvent, TimeLimit};
 use domain::file::{File, FileEvent};
@@ -38,6 +39,7 @@ pub fn for_every_aggregate(visit: &mut impl Visit) {
     visit.visit::<Agent>(&agent());
     visit.visit::<ApiToken>(&api_token());
     visit.visit::<Claim>(&claim());
+    visit.visit::<Conversation>(&conversation());
     visit.visit::<Delivery>(&delivery());
     visit.visit::<Execution>(&execution());
     visit.visit::<Firings>(&firings());
@@ -192,6 +194,7 @@ fn claim() -> Vec<(&'static str, ClaimEvent)> {
     vec![
         ("", taken(ClaimKind::Email, "user")),
         ("webhook_path", taken(ClaimKind::WebhookPath, "trigger")),
+        ("identity", taken(ClaimKind::Identity, "user")),
         ("manifest", taken(ClaimKind::Manifest, "agent")),
         (
             "manifest_digest",
@@ -316,6 +319,51 @@ fn reaction() -> Vec<(&'static str, ReactionEvent)> {
     };
     let too_deep = ReactionEvent::TooDeep { event: id(8), event_type, subject, depth: 4 };
     vec![("", failed), ("", too_deep)]
+}
+
+fn conversation() -> Vec<(&'static str, ConversationEvent)> {
+    use ConversationEvent as Did;
+    let (integration, message, reply) = (id(1), id(2), id(3));
+    let code = || "unavailable".to_owned();
+    let answer = Reply {
+        integration,
+        reply,
+        message: Some(message),
+        execution: Some(id(4)),
+        step_id: Some("tell".to_owned()),
+        content: payload("content"),
+    };
+    let bare = Reply { message: None, execution: None, step_id: None, ..answer.clone() };
+    let attempted = |execution| Did::ReplyAttempted {
+        reply,
+        attempt: 1,
+        worker: id(9),
+        lease_until: at(60),
+        integration,
+        secrets_version: 2,
+        execution,
+    };
+    let failed = Did::ReplyFailed {
+        reply,
+        attempt: 1,
+        code: code(),
+        error: payload("error"),
+        retry_at: at(61),
+    };
+    vec![
+        ("", Did::MessageReceived(Message { integration, message, content: payload("content") })),
+        ("", Did::TriggerFailed { message, trigger: id(5), code: code(), error: payload("error") }),
+        ("", Did::MessageHandled { message, executions: vec![id(4), id(6)] }),
+        ("none", Did::MessageHandled { message, executions: vec![] }),
+        ("", Did::ExecutionUnanswered { execution: id(4) }),
+        ("", Did::ReplyQueued(answer)),
+        ("bare", Did::ReplyQueued(bare)),
+        ("", attempted(Some(id(4)))),
+        ("bare", attempted(None)),
+        ("", failed),
+        ("", Did::ReplyDelivered { reply, attempt: 2, receipt: payload("receipt") }),
+        ("", Did::ReplyGivenUp { reply, attempt: 15, code: code(), error: payload("error") }),
+    ]
 }
 
 fn delivery() -> Vec<(&'static str, DeliveryEvent)> {
@@ -518,6 +566,14 @@ fn session() -> Vec<(&'static str, SessionEvent)> {
                 expires_at: at(100),
             },
         ),
+        (
+            "",
+            SessionEvent::StartedOutside {
+                user: id(1),
+                issuer: "https://issuer.example".to_owned(),
+                expires_at: at(100),
+            },
+        ),
         ("", SessionEvent::Refreshed { refresh_hash: Digest::sha256("two"), expires_at: at(200) }),
         ("", ended(EndReason::Logout)),
         ("reuse", ended(EndReason::Reuse)),
@@ -587,6 +643,13 @@ fn user() -> Vec<(&'static str, UserEvent)> {
         ("", UserEvent::RoleChanged { role: Role::Admin }),
         ("member", UserEvent::RoleChanged { role: Role::Member }),
         ("", UserEvent::PasswordChanged { password: sealed("password") }),
+        (
+            "",
+            UserEvent::IdentityLinked {
+                issuer: "https://issuer.example".to_owned(),
+                subject: sealed("subject"),
+            },
+        ),
         ("", UserEvent::Deleted {}),
         ("", UserEvent::Erased {}),
     ]

@@ -6,8 +6,14 @@ use htmd::element_handler::{HandlerResult, Handlers};
 use htmd::{Element, HtmlToMarkdown, Node};
 use parking_lot::Mutex;
 
-use super::Document;
+use super::output::Output;
+use super::{Document, rows};
 use crate::error::ExtractError;
+
+/// Stand in the text for the ends of table cells, heading cells and rows, until the table is written.
+const CELL: char = '\u{1}';
+const HEADING: char = '\u{2}';
+const ROW: char = '\u{3}';
 
 /// Elements that are not read.
 const UNSEEN: [&str; 10] = [
@@ -30,8 +36,10 @@ const SELF_CLOSING: [&str; 31] = [
 ];
 
 /// The page's text as Markdown, and its title.
-pub(super) fn document(html: &str) -> Result<Document, ExtractError> {
-    let malformed = |reason: String| ExtractError::Malformed { format: "HTML", reason };
+pub(super) fn document(html: &str, mut out: Output) -> Result<Document, ExtractError> {
+    let malformed = |reason: String| ExtractError::malformed("HTML", reason);
+    let html = html.replace([CELL, HEADING, ROW], " ");
+    let html = html.as_str();
     let title = Arc::new(Mutex::new(None));
     let seen_title = Arc::clone(&title);
     if opens_more_than(html, MAX_OPEN) {
@@ -47,14 +55,58 @@ pub(super) fn document(html: &str) -> Result<Document, ExtractError> {
                 None
             },
         )
+        .add_handler(vec!["th"], |handlers: &dyn Handlers, element: Element| {
+            ended(handlers, &element, HEADING)
+        })
+        .add_handler(vec!["td"], |handlers: &dyn Handlers, element: Element| {
+            ended(handlers, &element, CELL)
+        })
+        .add_handler(vec!["tr"], |handlers: &dyn Handlers, element: Element| {
+            ended(handlers, &element, ROW)
+        })
+        .add_handler(vec!["thead"], |handlers: &dyn Handlers, element: Element| {
+            let content = handlers.walk_children(element.node).content;
+            Some(content.replace(CELL, &HEADING.to_string()).into())
+        })
+        .add_handler(vec!["table"], table)
         .build();
     let tree = converter.html_to_tree(html).map_err(|error| malformed(error.to_string()))?;
     if is_deeper_than(&tree, MAX_DEPTH) {
         return Err(malformed(format!("its elements are nested more than {MAX_DEPTH} deep")));
     }
-    let text = converter.tree_to_markdown(&tree);
-    let title = title.lock().take().filter(|title| !title.is_empty());
-    Ok(Document { text, markdown: true, title })
+    // Cells that no table holds.
+    let text = converter.tree_to_markdown(&tree).replace([CELL, HEADING, ROW], "\n");
+    out.push(text.trim_end())?;
+    let title = title.lock().take();
+    Ok(out.document(true, title))
+}
+
+/// The text of a part of a table, and a sign that it ends.
+fn ended(handlers: &dyn Handlers, element: &Element, end: char) -> Option<HandlerResult> {
+    let mut content = handlers.walk_children(element.node).content;
+    content.push(end);
+    Some(content.into())
+}
+
+/// A table as rows that keep their headings. (What is inside a table has been written by then: see [`ended`].)
+fn table(handlers: &dyn Handlers, element: Element) -> Option<HandlerResult> {
+    let content = handlers.walk_children(element.node).content;
+    let mut has_headings = false;
+    let mut table: Vec<Vec<String>> = Vec::new();
+    for row in content.split(ROW).map(str::trim).filter(|row| !row.is_empty()) {
+        if table.is_empty() {
+            let is_heading = |end| end == HEADING;
+            has_headings = row.contains(is_heading) && !row.contains(CELL);
+        }
+        let cells = row.trim_end_matches([CELL, HEADING]).split([CELL, HEADING]);
+        let even = |cell: &str| cell.split_whitespace().collect::<Vec<_>>().join(" ");
+        table.push(cells.map(even).collect());
+    }
+    // The whole text is measured in the end, and a page has no more cells than bytes.
+    let mut out = Output::new(usize::MAX);
+    rows::table(&mut out, &table, has_headings).ok()?;
+    let text = out.document(true, None).text;
+    Some(format!("\n\n{}\n\n", text.trim()).into())
 }
 
 /// Whether more than `limit` elements are open anywhere, as far as their tags tell.

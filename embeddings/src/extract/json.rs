@@ -6,47 +6,65 @@ use std::fmt::{self, Write};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::format::Format;
+use super::output::Output;
+use super::{Document, Landmark};
 use crate::error::ExtractError;
 
-/// The values as lines.
-pub(super) fn text(format: Format, text: &str) -> Result<String, ExtractError> {
-    let malformed = |line: usize, error: serde_json::Error| ExtractError::Malformed {
-        format: format.name(),
-        reason: if line == 0 {
-            error.to_string()
-        } else {
-            format!("{error} (in line {line} of the file)")
-        },
-    };
-    let mut out = String::with_capacity(text.len());
+/// The values as lines; each line of JSON lines is a row.
+pub(super) fn document(
+    format: Format,
+    text: &str,
+    mut out: Output,
+) -> Result<Document, ExtractError> {
     if format == Format::Json {
-        read(text, &mut out).map_err(|error| malformed(0, error))?;
+        read(text, &mut out, |error| ExtractError::malformed(format.name(), error))?;
     } else {
-        for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            read(line, &mut out).map_err(|error| malformed(index + 1, error))?;
-            out.push('\n');
+        for (number, line) in (1_u32..).zip(text.lines()) {
+            if line.trim().is_empty() {
+                continue;
+            }
+            out.paragraph()?;
+            out.mark(Landmark::Row(number));
+            read(line, &mut out, |error| {
+                let reason = format!("{error} (in line {number} of the file)");
+                ExtractError::malformed(format.name(), reason)
+            })?;
         }
     }
-    out.truncate(out.trim_end().len());
-    Ok(out)
+    Ok(out.document(false, None))
 }
 
-fn read(json: &str, out: &mut String) -> Result<(), serde_json::Error> {
+fn read(
+    json: &str,
+    out: &mut Output,
+    malformed: impl Fn(serde_json::Error) -> ExtractError,
+) -> Result<(), ExtractError> {
+    let mut full = None;
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    Value { path: &mut String::new(), out }.deserialize(&mut deserializer)?;
-    deserializer.end()
+    let value = Value { path: &mut String::new(), out, full: &mut full };
+    let read = value.deserialize(&mut deserializer).and_then(|()| deserializer.end());
+    match full {
+        Some(full) => Err(full),
+        None => read.map_err(malformed),
+    }
 }
 
 /// Writes one value, whatever it is, under its path.
 struct Value<'a> {
     path: &'a mut String,
-    out: &'a mut String,
+    out: &'a mut Output,
+    /// Why the text could not grow.
+    full: &'a mut Option<ExtractError>,
 }
 
 impl Value<'_> {
-    fn line<E: Error>(self, value: impl fmt::Display) -> Result<(), E> {
+    fn line<E: Error>(self, value: &str) -> Result<(), E> {
         let separator = if self.path.is_empty() { "" } else { ": " };
-        writeln!(self.out, "{}{separator}{value}", self.path).map_err(E::custom)
+        let parts = [self.path.as_str(), separator, value, "\n"];
+        parts.into_iter().try_for_each(|part| self.out.push(part)).map_err(|full| {
+            *self.full = Some(full);
+            E::custom("too much text")
+        })
     }
 }
 
@@ -70,19 +88,19 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.line(value)
+        self.line(&value.to_string())
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.line(value)
+        self.line(&value.to_string())
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.line(value)
+        self.line(&value.to_string())
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
-        self.line(value)
+        self.line(&value.to_string())
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
@@ -94,13 +112,18 @@ impl<'de> Visitor<'de> for Value<'_> {
         let length = self.path.len();
         for index in 0.. {
             write!(self.path, "[{index}]").map_err(A::Error::custom)?;
-            let more = items.next_element_seed(Value { path: self.path, out: self.out })?;
+            let more = items.next_element_seed(Value {
+                path: self.path,
+                out: self.out,
+                full: self.full,
+            })?;
             self.path.truncate(length);
             if more.is_none() {
                 break;
             }
             if outermost {
-                self.out.push('\n');
+                // What is full is said by the next line.
+                let _ = self.out.push("\n");
             }
         }
         Ok(())
@@ -113,7 +136,7 @@ impl<'de> Visitor<'de> for Value<'_> {
                 self.path.push('.');
             }
             self.path.push_str(&key);
-            entries.next_value_seed(Value { path: self.path, out: self.out })?;
+            entries.next_value_seed(Value { path: self.path, out: self.out, full: self.full })?;
             self.path.truncate(length);
         }
         Ok(())

@@ -1,58 +1,46 @@
-//! CSV and TSV into text: one paragraph per row, one `heading: value` line per cell, so that every chunk still knows what its
-//! numbers mean. The one rule: no cell is lost, whatever the length of its row.
+//! CSV and TSV into text, as [`super::rows`] writes it. The one rule: the first row is the headings.
 
 use csv::{ReaderBuilder, StringRecord};
 
 use super::format::Format;
+use super::output::Output;
+use super::{Document, rows};
 use crate::error::ExtractError;
 
 /// The rows of the table as paragraphs. The first row is the headings.
-pub(super) fn text(format: Format, text: &str) -> Result<String, ExtractError> {
+pub(super) fn document(
+    format: Format,
+    text: &str,
+    mut out: Output,
+) -> Result<Document, ExtractError> {
     let delimiter = match format {
         Format::Tsv => b'\t',
         _ => comma_or_semicolon(text),
     };
-    let mut rows = ReaderBuilder::new()
+    let mut reader = ReaderBuilder::new()
         .delimiter(delimiter)
         .has_headers(false)
         .flexible(true)
         .from_reader(text.as_bytes());
-    let mut records = rows.records();
     let read = |record: Result<StringRecord, csv::Error>| {
-        record.map_err(|error| ExtractError::Malformed {
-            format: format.name(),
-            reason: error.to_string(),
-        })
+        record.map_err(|error| ExtractError::malformed(format.name(), error))
     };
-    let Some(headings) =
-        records.next().transpose().map_or_else(|error| read(Err(error)).map(Some), Ok)?
-    else {
-        return Ok(String::new());
-    };
-    let mut out = String::with_capacity(text.len() * 2);
+    let mut headings = None;
     let mut any = false;
-    for record in records {
+    for (number, record) in (1_u32..).zip(reader.records()) {
         let record = read(record)?;
-        let before = out.len();
-        for (index, value) in record.iter().map(str::trim).enumerate() {
-            if value.is_empty() {
-                continue;
-            }
-            match headings.get(index).map(str::trim).filter(|heading| !heading.is_empty()) {
-                Some(heading) => out.extend([heading, ": ", value, "\n"]),
-                None => out.extend([value, "\n"]),
+        match &headings {
+            None => headings = Some(record.iter().map(str::to_owned).collect::<Vec<_>>()),
+            Some(headings) => {
+                let heading = |column: usize| headings.get(column).map(String::as_str);
+                any |= rows::write(&mut out, heading, record.iter().enumerate(), Some(number))?;
             }
         }
-        if out.len() > before {
-            out.push('\n');
-            any = true;
-        }
     }
-    if !any {
-        out = headings.iter().collect::<Vec<_>>().join("\n");
+    if let (false, Some(headings)) = (any, &headings) {
+        out.push(&headings.join("\n"))?;
     }
-    out.truncate(out.trim_end().len());
-    Ok(out)
+    Ok(out.document(false, None))
 }
 
 /// Spreadsheets write semicolons where the comma is the decimal sign.

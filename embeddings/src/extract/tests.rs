@@ -2,6 +2,26 @@
 
 use super::*;
 
+/// A file that another program made; `embeddings/tests/files/make` says which, and how.
+macro_rules! sample {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/files/", $name)).as_slice()
+    };
+}
+
+#[path = "tests/samples.rs"]
+mod samples;
+
+const LIMIT: usize = 1 << 20;
+
+fn extract(
+    file_name: &str,
+    media_type: Option<&str>,
+    bytes: &[u8],
+) -> Result<Document, ExtractError> {
+    super::extract(file_name, media_type, bytes, LIMIT)
+}
+
 fn text_of(file_name: &str, bytes: &[u8]) -> String {
     extract(file_name, None, bytes).unwrap().text
 }
@@ -15,10 +35,7 @@ fn text_stays_as_it_is() {
     let document =
         extract("notes.txt", Some("text/plain; charset=utf-8"), "Grüße,\r\n  Welt\n".as_bytes())
             .unwrap();
-    assert_eq!(
-        document,
-        Document { text: "Grüße,\r\n  Welt\n".to_owned(), markdown: false, title: None }
-    );
+    assert_eq!(document, Document { text: "Grüße,\r\n  Welt\n".to_owned(), ..Document::default() });
 }
 
 #[test]
@@ -44,7 +61,7 @@ fn html_becomes_what_a_reader_sees() {
         "{}",
         document.text
     );
-    assert!(document.text.contains("| 1 "), "{}", document.text);
+    assert!(document.text.ends_with("a: 1\nb: 2"), "{}", document.text);
     for unseen in ["alert", "p {}", "Click", "The Guide"] {
         assert!(!document.text.contains(unseen), "{unseen} in {}", document.text);
     }
@@ -110,8 +127,14 @@ fn a_file_that_lies_about_its_type_is_refused() {
     let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
     for (file_name, media_type, bytes) in [
         ("notes.txt", None, &png[..]),
-        ("notes.txt", Some("text/plain"), b"%PDF-1.7\n..."),
+        ("notes.txt", Some("text/plain"), &b"%PDF-1.7\n..."[..]),
         ("notes.md", None, b"PK\x03\x04\x14\0"),
+        ("notes.txt", None, sample!("handbook.pdf")),
+        ("report.pdf", None, b"just words"),
+        ("report.docx", None, sample!("stores.xlsx")),
+        ("stores.xlsx", None, sample!("stores.xls")),
+        ("stores.xls", None, sample!("stores.ods")),
+        ("report.pdf", Some("application/pdf"), sample!("handbook.docx")),
         ("data.json", Some("application/json"), b"<!DOCTYPE html><html></html>"),
         ("data.csv", None, b"\n<html><body>Sign in</body></html>"),
         ("page.html", Some("application/json"), b"<p>hello</p>"),
@@ -145,20 +168,29 @@ fn browsers_media_types_are_understood() {
 
 #[test]
 fn what_cannot_be_read_says_so() {
-    assert_eq!(code_of("report.pdf", Some("application/pdf"), b"%PDF-1.7"), "unsupported_format");
-    assert_eq!(code_of("report.docx", None, b"PK\x03\x04"), "unsupported_format");
-    assert_eq!(
-        code_of("feed.xml", Some("text/xml"), b"<?xml version=\"1.0\"?><a/>"),
-        "unsupported_format"
-    );
+    let error = extract("handbook.doc", None, sample!("handbook.doc")).unwrap_err();
+    assert_eq!(error.code(), "unsupported_format");
+    assert!(error.to_string().contains("an old Word document (DOC)"), "{error}");
+    let error = extract("handbook.odt", None, sample!("handbook.odt")).unwrap_err();
+    assert!(error.to_string().contains("an OpenDocument text (ODT)"), "{error}");
     assert_eq!(code_of("song.xyz", None, b"la la"), "unsupported_format");
+    assert_eq!(code_of("some.zip", Some("application/zip"), b"PK\x05\x06"), "unsupported_format");
 }
 
 #[test]
-fn other_encodings_are_refused_or_read_never_guessed() {
+fn other_encodings_are_read_and_damaged_ones_refused() {
+    assert_eq!(text_of("latin1.txt", b"Gr\xfc\xdfe aus M\xfcnchen"), "Grüße aus München");
+    // The media type knows better than a guess.
+    let cyrillic =
+        extract("a.txt", Some("text/plain; charset=KOI8-R"), b"\xd0\xd2\xc9\xd7\xc5\xd4");
+    assert_eq!(cyrillic.unwrap().text, "привет");
+    let page =
+        b"<html><head><meta charset='windows-1251'></head><p>\xef\xf0\xe8\xe2\xe5\xf2</p></html>";
+    assert_eq!(text_of("page.html", page), "привет");
+    // What began as UTF-8 is UTF-8.
     assert_eq!(
-        extract("latin1.txt", None, b"Gr\xfc\xdfe").unwrap_err(),
-        ExtractError::NotUtf8 { offset: 2 }
+        extract("torn.txt", None, b"Gr\xc3\xbc\xdfe").unwrap_err(),
+        ExtractError::NotUtf8 { offset: 4 }
     );
     assert_eq!(
         extract("zero.txt", None, b"abc\0def").unwrap_err(),
@@ -175,6 +207,47 @@ fn other_encodings_are_refused_or_read_never_guessed() {
     assert_eq!(text_of("big.txt", &big), "Grüße 🦊");
     assert_eq!(code_of("odd.txt", None, &little[..little.len() - 1]), "not_utf8");
     assert_eq!(code_of("half.txt", None, &little[..little.len() - 2]), "not_utf8");
+}
+
+#[test]
+fn no_format_makes_more_text_than_it_may() {
+    let heading = "h".repeat(1000);
+    let rows = "1\n".repeat(2000);
+    for (file_name, bytes) in [
+        ("a.txt", "a".repeat(LIMIT + 1)),
+        ("a.md", "a".repeat(LIMIT + 1)),
+        ("a.html", format!("<p>{}</p>", "a".repeat(LIMIT + 1))),
+        // Names repeated by the file's own size are more than the file is.
+        ("a.csv", format!("{heading}\n{rows}")),
+        ("a.json", format!("{{\"{heading}\": [{}1]}}", "1,".repeat(2000))),
+        ("a.xml", format!("<a>{}</a>", "<b>word</b>".repeat(200_000))),
+    ] {
+        assert_eq!(code_of(file_name, None, bytes.as_bytes()), "too_much_text", "{file_name}");
+    }
+}
+
+#[test]
+fn xml_keeps_the_names_of_what_it_holds() {
+    let xml = r#"<?xml version="1.0"?><!DOCTYPE catalog [<!ENTITY x SYSTEM "file:///etc/passwd">]>
+        <catalog xmlns="urn:c"><book id="b1"><title>Dune &amp; more</title><author>Frank Herbert</author>
+        <about>A <b>great</b> book.</about><empty/></book>
+        <book id="b2"><title>Emma</title><note><![CDATA[1 < 2]]> &x;</note></book></catalog>"#;
+    let document = extract("books.xml", Some("application/xml"), xml.as_bytes()).unwrap();
+    assert_eq!(
+        document.text,
+        "book id: b1\ntitle: Dune & more\nauthor: Frank Herbert\nA great book.\n\n\
+         book id: b2\ntitle: Emma\nnote: 1 < 2 &x;"
+    );
+    assert_eq!(document.title.as_deref(), Some("Dune & more"));
+    let headings: Vec<_> = document.landmarks.iter().map(|(_, landmark)| landmark).collect();
+    assert_eq!(
+        headings,
+        [&Landmark::Heading(2, "Dune & more".into()), &Landmark::Heading(2, "Emma".into())]
+    );
+    assert_eq!(code_of("feed.xml", Some("text/xml"), b"<?xml version=\"1.0\"?><a/>"), "empty");
+    assert_eq!(code_of("cut.xml", None, b"<a><b>text</b>"), "malformed");
+    assert_eq!(code_of("bomb.xml", None, "<a>".repeat(100_000).as_bytes()), "malformed");
+    assert_eq!(code_of("no.xml", None, b"just words"), "media_type_mismatch");
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn cosine(one: &[f32], other: &[f32]) -> f32 {
 }
 
 fn document(text: String, markdown: bool) -> Document {
-    Document { text, markdown, title: None }
+    Document { text, markdown, ..Document::default() }
 }
 
 #[test]

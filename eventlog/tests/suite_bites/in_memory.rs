@@ -89,8 +89,8 @@ impl InMemory {
         if self.has(Fault::TimeGoesBack) && first_position.is_multiple_of(7) {
             time -= Duration::from_secs(1);
         }
-        let metadata = &append.metadata;
         let recorded = |(index, event): (usize, &eventlog::NewEvent)| {
+            let metadata = event.metadata.as_ref().unwrap_or(&append.metadata);
             let data = if self.has(Fault::RewritesPayloads) {
                 let value: serde_json::Value = serde_json::from_str(event.data.get()).unwrap();
                 serde_json::value::to_raw_value(&value).unwrap()

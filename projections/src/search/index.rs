@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use embeddings::{Artifact, Chunk, Hit, VectorIndex};
 use uuid::Uuid;
 
-use super::{Filters, Metadata, Passage};
+use super::{FileChunk, Filters, Metadata, Passage, Place};
 use crate::Error;
 use crate::file::File;
 
@@ -65,7 +65,7 @@ impl Chunks {
             subject: file.subject.clone(),
             language: file.language.clone(),
             tags: file.tags.clone(),
-            heading: None,
+            place: Place::default(),
             created_at: file.created_at.clone(),
         };
         let indexed = Indexed {
@@ -144,6 +144,24 @@ impl Chunks {
             && filters.file_id.is_none_or(|wanted| wanted == id)
     }
 
+    /// Some chunks of a file, from the one numbered `skip` on, and how many it has; `None` when it is not here.
+    pub(super) fn of_file(
+        &self,
+        file: Uuid,
+        skip: usize,
+        limit: usize,
+    ) -> Option<(Vec<FileChunk>, usize)> {
+        let chunks = &self.files.get(&file)?.chunks;
+        let some = chunks.iter().skip(skip).take(limit).map(|chunk| FileChunk {
+            chunk_index: chunk.index,
+            text: chunk.text.clone(),
+            char_start: chunk.char_start,
+            char_end: chunk.char_end,
+            place: Place::of(&chunk.place),
+        });
+        Some((some.collect(), chunks.len()))
+    }
+
     pub(super) fn passage(&self, hit: &Hit) -> Option<Passage> {
         let file = self.files.get(&hit.document)?;
         let chunk = file.chunks.get(hit.chunk as usize)?;
@@ -154,7 +172,7 @@ impl Chunks {
             chunk_index: hit.chunk,
             text: chunk.text.clone(),
             score: hit.score,
-            metadata: Metadata { heading: chunk.heading.clone(), ..file.metadata.clone() },
+            metadata: Metadata { place: Place::of(&chunk.place), ..file.metadata.clone() },
             char_start: chunk.char_start,
             char_end: chunk.char_end,
         })

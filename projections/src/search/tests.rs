@@ -128,7 +128,8 @@ impl Node {
         };
         self.append(id, uploaded).await;
         let model = EMBEDDER.model();
-        let document = Document { text: given.text.to_owned(), markdown: true, title: None };
+        let document =
+            Document { text: given.text.to_owned(), markdown: true, ..Document::default() };
         let chunks = model.chunk(&document);
         let texts = chunks.iter().map(|chunk| chunk.text.clone()).collect();
         let artifact = Artifact {

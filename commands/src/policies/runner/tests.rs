@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::steps::MOST_ATTEMPTS;
 use super::*;
 use crate::policies::mortal::Mortal;
-use crate::policies::{Contents, Inside, KnowledgeQuery, NotNow, Pending, Policies};
+use crate::policies::{Contents, Inside, KnowledgeQuery, NotNow, Pending, Policies, Reading};
 use crate::testing::{open_commands, open_log};
 use crate::tools::{ToolSettings, Tools};
 use crate::{AgentChange, NewAgent, NewExecution};
@@ -183,7 +183,11 @@ impl World {
         let (_, embedder) = watch::channel(None);
         let tools = Arc::new(Tools::new(ToolSettings::default(), embedder.clone()).expect("tools"));
         let workers = Workers { all: 16, per_product: 8 };
-        Policies::start(commands, embedder, knowledge, tools, Arc::new(Untouched), pending, workers)
+        // No file is read here.
+        let extractor = embeddings::Extractor::new("/nowhere", Default::default());
+        let untouched = Arc::new(Untouched);
+        let reading = Reading { embedder, extractor };
+        Policies::start(commands, reading, knowledge, tools, untouched, pending, workers)
     }
 
     async fn events(&self, id: Uuid) -> Vec<ExecutionEvent> {

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use domain::expression::{Item, Scope};
 use domain::integration::IntegrationKind;
+use domain::integration::operation::Operation;
 use domain::manifest::StepSpec;
 use domain::step::{StepCall, Target};
 use domain::values::derived_id;
@@ -16,7 +17,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Run, Runner, Work};
+use crate::communicator::{Address, Saying};
 use crate::file::{FileFacts, NewFile};
+use crate::policies::outbox::Notice;
 use crate::policies::{KnowledgeQuery, ToolError};
 use crate::{Ask, Error, OpenIntegration, evaluate};
 
@@ -58,14 +61,7 @@ impl Runner {
             StepCall::Integration(call) => {
                 let integration = self.integration(run, work, &call.target).await?;
                 let operation = call.operation;
-                if !operation.kinds.contains(&integration.kind) {
-                    let message = format!(
-                        "an integration of type {} cannot do `{}`: bind another",
-                        integration.kind.as_str(),
-                        operation.name
-                    );
-                    return Err(ToolError::lasting("operation_unknown", message));
-                }
+                check_operation(&integration, operation)?;
                 let place = place(step, item);
                 self.commands
                     .record_integration_call(
@@ -79,6 +75,23 @@ impl Runner {
                     .map_err(not_known)?;
                 let key = derived_id(&[b"integration.call", run.id.as_bytes(), place.as_bytes()]);
                 self.tools.connectors.call(&integration, &call, &key.to_string()).await
+            }
+            StepCall::Notify(call) => {
+                let integration = self.integration(run, work, &call.target).await?;
+                check_operation(&integration, call.operation)?;
+                let told = |name: &str| {
+                    call.arguments.get(name).and_then(Value::as_str).map(str::to_owned)
+                };
+                let address =
+                    Address { channel: told("channel"), thread: told("thread"), service: None };
+                let saying = Saying { address, text: told("text").unwrap_or_default() };
+                let notice = Notice {
+                    integration: integration.id,
+                    execution: run.id,
+                    place: place(step, item),
+                    saying,
+                };
+                self.outbox.deliver(notice, &run.requested).await
             }
             // The clock is asked elsewhere, before a step of this kind begins.
             StepCall::Wait(_) => Err(crashed()),
@@ -263,6 +276,18 @@ pub(super) fn crashed() -> ToolError {
         "step_crashed",
         "the step crashed, which is a fault of this server: report it with the server's log",
     )
+}
+
+fn check_operation(integration: &OpenIntegration, operation: &Operation) -> Result<(), ToolError> {
+    if operation.kinds.contains(&integration.kind) {
+        return Ok(());
+    }
+    let message = format!(
+        "an integration of type {} cannot do `{}`: bind another",
+        integration.kind.as_str(),
+        operation.name
+    );
+    Err(ToolError::lasting("operation_unknown", message))
 }
 
 fn not_known(error: Error) -> ToolError {

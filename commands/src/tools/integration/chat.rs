@@ -70,7 +70,8 @@ impl Connectors {
         }
     }
 
-    /// Posts a message. Google Chat keeps the key, and does not post a second time for it.
+    /// Posts a message. Google Chat keeps the key, and does not post a second time for it. Slack promises
+    /// its own clients the same of `client_msg_id`, and others nothing.
     pub(super) async fn post_message(
         &self,
         integration: &OpenIntegration,
@@ -85,6 +86,7 @@ impl Connectors {
                     ("channel", Some(channel.into())),
                     ("text", Some(text.into())),
                     ("thread_ts", thread.map(Value::from)),
+                    ("client_msg_id", Some(key.into())),
                 ]);
                 let answer = self.slack(integration, "chat.postMessage", body).await?;
                 let (ts, channel) = (answer.body.get("ts").cloned(), answer.body.get("channel"));

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::Case;
 use crate::manifest::*;
 use crate::schedule::{Missed, Overlap};
-use crate::step::StepKind;
 use crate::trigger::{Setting, TriggerKind};
 
 #[test]
@@ -21,8 +20,13 @@ fn everything_is_read() {
     assert_eq!(concurrency.key.as_ref().unwrap().source(), "input.urls[0]");
 
     let kinds: Vec<_> = manifest.triggers.iter().map(|trigger| trigger.kind).collect();
-    let expected =
-        [TriggerKind::Schedule, TriggerKind::Event, TriggerKind::Webhook, TriggerKind::Manual];
+    let expected = [
+        TriggerKind::Schedule,
+        TriggerKind::Event,
+        TriggerKind::Webhook,
+        TriggerKind::Message,
+        TriggerKind::Manual,
+    ];
     assert_eq!(kinds, expected);
     let Setting::Schedule { schedule, input } = &manifest.triggers[0].setting else { panic!() };
     assert_eq!((schedule.cron(), schedule.zone()), ("0 3 * * *", "Europe/Madrid"));
@@ -33,7 +37,9 @@ fn everything_is_read() {
     assert_eq!((filter.source(), *max_depth), ("event.type == 'file.indexed.v1'", 2));
     let Setting::Webhook(webhook) = &manifest.triggers[2].setting else { panic!() };
     assert_eq!(webhook.path.as_deref(), Some("acme/push.1"));
-    assert_eq!(manifest.triggers[3].key, "manual");
+    let Setting::Message(message) = &manifest.triggers[3].setting else { panic!() };
+    assert_eq!(message.channel.as_deref(), Some("C0123456789"));
+    assert_eq!(manifest.triggers[4].key, "manual");
 
     let control = |id: &str| {
         let step = manifest.steps.iter().find(|step| step.id == id).unwrap();
@@ -68,20 +74,8 @@ fn what_is_not_said_has_a_default() {
 
 #[test]
 fn all_that_the_grammar_says_of_limits_triggers_and_steps_runs_in_this_version() {
-    let parsed = Manifest::parse(&full());
+    let parsed = Manifest::read(&full());
     assert!(parsed.is_ok(), "{:?}", parsed.err());
-}
-
-#[test]
-fn what_comes_with_integrations_is_told_apart_from_what_is_unknown() {
-    for kind in StepKind::LATER {
-        let mut document = super::small();
-        document["steps"][0]["type"] = json!(kind);
-        assert_eq!(super::faults(document), ["/steps/0/type step_type_not_available"]);
-    }
-    let mut document = super::small();
-    document["triggers"] = json!([{ "id": "x", "type": "message", "path": "a" }]);
-    assert_eq!(super::faults(document), ["/triggers/0/type trigger_type_not_available"]);
 }
 
 #[test]
@@ -194,6 +188,29 @@ pub(super) fn cases() -> Vec<Case> {
         (&["/triggers/1/match name_unknown"], |it| it["triggers"][1]["match"] = json!("input.n")),
         (&["/triggers/1/match type_mismatch"], |it| it["triggers"][1]["match"] = json!(true)),
         (&["/triggers/1/max_depth out_of_range"], |it| it["triggers"][1]["max_depth"] = json!(99)),
+        (&["/triggers/3/path field_unknown"], |it| it["triggers"][3]["path"] = json!("a")),
+        (&["/triggers/3/channel channel_invalid"], |it| it["triggers"][3]["channel"] = json!("")),
+        (&["/triggers/3/slot slot_unknown"], |it| it["triggers"][3]["slot"] = json!("chat")),
+        (&["/triggers/3/slot slot_not_of_communicators"], |it| {
+            it["triggers"][3]["slot"] = json!("git");
+        }),
+        (&["/triggers/3/integration fields_exclude_each_other"], |it| {
+            it["triggers"][3]["integration"] = json!("01010101-0101-0101-0101-010101010101");
+        }),
+        (&["/triggers/3/match name_unknown"], |it| it["triggers"][3]["match"] = json!("event.x")),
+        (&["/triggers/3/input/urls input_invalid"], |it| it["triggers"][3]["input"] = json!({})),
+        (&["/steps/7/with/text argument_missing"], |it| {
+            step("tell", it, |step| drop(step["with"].as_object_mut().unwrap().remove("text")));
+        }),
+        (&["/steps/7/with/operation argument_unknown"], |it| {
+            step("tell", it, |step| step["with"]["operation"] = json!("post_message"));
+        }),
+        (&["/steps/7/with/slot target_unclear"], |it| {
+            step("tell", it, |step| drop(step["with"].as_object_mut().unwrap().remove("slot")));
+        }),
+        (&["/steps/7/with/slot operation_not_of_slot"], |it| {
+            step("tell", it, |step| step["with"]["slot"] = json!("git"));
+        }),
         (&["/triggers/1/cron field_unknown"], |it| it["triggers"][1]["cron"] = json!("* * * * *")),
         (&["/steps/0/when cel_invalid"], |it| it["steps"][0]["when"] = json!("1 +")),
         (&["/steps/0/when name_unknown"], |it| it["steps"][0]["when"] = json!("item > 1")),
@@ -312,7 +329,10 @@ pub(super) fn full() -> Value {
             "urls": { "type": "array", "items": { "type": "string" } },
         }, "required": ["urls"] },
         "requires": {
-            "integrations": [{ "slot": "git", "kinds": ["github", "gitlab"] }],
+            "integrations": [
+                { "slot": "git", "kinds": ["github", "gitlab"] },
+                { "slot": "talk", "kinds": ["slack", "google-chat", "teams"] },
+            ],
             "knowledge": [{ "slot": "notes" }],
             "model": { "capability": "chat" },
         },
@@ -336,6 +356,11 @@ pub(super) fn full() -> Value {
                 "header": "X-Acme-Signature", "delivery_id": "/id",
                 "match": "trigger.headers['x-acme-event'] == 'push'",
                 "input": { "urls": { "cel": "[trigger.body.url]" } },
+            },
+            {
+                "id": "asked", "type": "message", "slot": "talk", "channel": "C0123456789",
+                "match": "trigger.text.startsWith('fetch')",
+                "input": { "urls": { "cel": "[trigger.text]" } },
             },
         ],
         "steps": [
@@ -385,6 +410,10 @@ pub(super) fn full() -> Value {
             {
                 "id": "note", "type": "kb.ingest", "needs": ["pause"],
                 "with": { "title": "Sum", "text": { "template": "{{ steps.names.output }}" }, "tags": ["sum"] },
+            },
+            {
+                "id": "tell", "type": "notify", "needs": ["note"],
+                "with": { "slot": "talk", "channel": "C1", "text": { "template": "{{ steps.note.output.file_name }}" } },
             },
         ],
         "output": { "cel": "steps.note.output" },

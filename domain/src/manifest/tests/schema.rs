@@ -13,7 +13,7 @@ use crate::manifest::{JSON_SCHEMA, Manifest};
 use crate::refusal::{Fault, pointer_segment};
 
 /// What a schema cannot know.
-const MEANING: [&str; 33] = [
+const MEANING: [&str; 32] = [
     "argument_mismatch",
     "argument_missing",
     "argument_unknown",
@@ -22,8 +22,8 @@ const MEANING: [&str; 33] = [
     "cron_invalid",
     "duration_out_of_range",
     "end_before_start",
-    "field_not_available",
     "input_invalid",
+    "integration_invalid",
     "manifest_too_large",
     "model_not_required",
     "name_unknown",
@@ -34,16 +34,15 @@ const MEANING: [&str; 33] = [
     "operation_unknown",
     "schema_invalid",
     "slot_duplicate",
+    "slot_not_of_communicators",
     "slot_unknown",
     "step_id_duplicate",
     "step_not_needed",
-    "step_type_not_available",
     "target_unclear",
     "template_invalid",
     "time_invalid",
     "trigger_id_duplicate",
     "trigger_id_reserved",
-    "trigger_type_not_available",
     "triggers_count",
     "tz_unknown",
     "wait_longer_than_timeout",

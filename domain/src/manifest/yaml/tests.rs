@@ -28,7 +28,7 @@ steps:
           and another
 ";
     let document = from_yaml(text).unwrap();
-    let manifest = Manifest::parse(&document).unwrap();
+    let manifest = Manifest::read(&document).unwrap();
     assert_eq!(manifest.version, "1.0.0");
     assert_eq!(document["steps"][0]["with"]["value"], json!({ "cel": "input.n + 1" }));
     assert_eq!(

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::trigger::message::Source;
 use crate::trigger::webhook::{DeliveryIdPlace, Verify};
 
 #[test]
@@ -70,7 +71,6 @@ fn every_fault_is_told_with_its_place() {
         faults(TriggerKind::Event, json!({ "match": "1 +", "input": { "cel": "steps" } })),
         ["/match cel_invalid", "/input/cel name_unknown"]
     );
-    assert_eq!(faults(TriggerKind::Message, json!({})), [" trigger_type_not_available"]);
     let webhook = |configuration| faults(TriggerKind::Webhook, configuration);
     assert_eq!(webhook(json!({})), ["/verify field_missing"]);
     assert_eq!(
@@ -96,6 +96,35 @@ fn every_fault_is_told_with_its_place() {
     for path in ["", "a//b", "a/", "../a", "a/./b", "a b", "a?b", "ä", &"a".repeat(201)] {
         assert_eq!(webhook(json!({ "verify": "none", "path": path })), ["/path path_invalid"]);
     }
+}
+
+#[test]
+fn who_says_nothing_hears_every_message() {
+    let message = |configuration| match parse(TriggerKind::Message, configuration) {
+        Ok(Setting::Message(message)) => message,
+        other => panic!("{other:?}"),
+    };
+    let any = message(json!({}));
+    assert_eq!((any.from, any.channel, any.filter, any.input), (Source::Any, None, None, None));
+    let id = "01010101-0101-0101-0101-010101010101";
+    let one =
+        message(json!({ "integration": id, "channel": "C1", "match": "trigger.text == 'x'" }));
+    assert_eq!(one.from, Source::Integration(id.parse().unwrap()));
+    assert_eq!(one.channel.as_deref(), Some("C1"));
+    assert_eq!(message(json!({ "slot": "talk" })).from, Source::Slot("talk".to_owned()));
+    let faults = |configuration| {
+        let faults = parse(TriggerKind::Message, configuration).unwrap_err();
+        faults.into_iter().map(|it| format!("{} {}", it.pointer, it.code)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        faults(json!({ "slot": "a", "integration": "b", "channel": "", "match": "1 +" })),
+        [
+            "/integration integration_invalid",
+            "/integration fields_exclude_each_other",
+            "/channel channel_invalid",
+            "/match cel_invalid"
+        ]
+    );
 }
 
 fn parse(kind: TriggerKind, configuration: Value) -> Result<Setting, Vec<Fault>> {

@@ -1,0 +1,179 @@
+//! What people say in communicators: `POST /api/communicator/webhook/{id}`, and for Teams
+//! `POST /api/communicator/botframework/{id}/messages`.
+//!
+//! The rule of this file: a message is in the log before it is answered, and nothing is looked at that
+//! was not verified. What the other side wants to hear is as short as it may be: people may see it.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use commands::jwt::TokenError;
+use commands::{Actor, Incoming, NotHeard, OpenIntegration};
+use domain::integration::IntegrationKind;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::access::Access;
+use crate::app::App;
+use crate::caller::Circumstances;
+use crate::http::openapi::{ActivityFailures, WebhookFailures};
+use crate::http::{ClientAddress, Path, Problem, json};
+use crate::record::Aim;
+
+/// The routes of communicators.
+pub fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(hear)).routes(routes!(hear_teams))
+}
+
+/// What a communicator hears that wants to see that we are there. Everything else is answered with nothing.
+#[derive(Serialize, ToSchema)]
+struct Challenged {
+    /// What it sent.
+    challenge: String,
+}
+
+fn no_such_communicator() -> Problem {
+    Problem::not_found(
+        "communicator_not_found",
+        "nobody is heard at this address: use the id of an enabled integration of a product, of type slack or google-chat; \
+         one of type teams is heard at /api/communicator/botframework/{id}/messages",
+    )
+}
+
+/// Hear what people say in a communicator
+///
+/// The id is that of a product's integration. Slack sends events and slash commands here, verified by the
+/// signing secret, and Google Chat its events, verified by Google's token. They are stored, and answered with
+/// nothing; what follows is said in the thread. A delivery that comes again is answered alike, and starts
+/// nothing.
+#[utoipa::path(post, path = "/api/communicator/webhook/{id}", tag = "Communicators", security(()),
+    extensions(("x-access" = json!(Access::Everybody))),
+    params(("id" = Uuid, Path, description = "The integration")),
+    request_body(content = Object, description = "Whatever the communicator sends"),
+    responses((status = 200, description = "It is stored, or is none of our business", body = Challenged),
+              WebhookFailures))]
+async fn hear(
+    State(app): State<App>,
+    Path(id): Path<Uuid>,
+    circumstances: Circumstances,
+    address: ClientAddress,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
+    let is_here = |kind| kind != IntegrationKind::Teams;
+    hear_at(&app, id, is_here, &circumstances, address, &headers, request).await
+}
+
+/// Hear what people say in Microsoft Teams
+///
+/// The id is that of a product's integration of type `teams`. What the Bot Framework sends is verified by its
+/// token, whose key must be endorsed for the channel; messages are stored, and answered with nothing; what
+/// follows is said in the conversation. Whatever else it sends is answered alike, and starts nothing.
+#[utoipa::path(post, path = "/api/communicator/botframework/{id}/messages", tag = "Communicators", security(()),
+    extensions(("x-access" = json!(Access::Everybody))),
+    params(("id" = Uuid, Path, description = "The integration")),
+    request_body(content = Object, description = "An activity"),
+    responses((status = 200, description = "It is stored, or is none of our business"), ActivityFailures))]
+async fn hear_teams(
+    State(app): State<App>,
+    Path(id): Path<Uuid>,
+    circumstances: Circumstances,
+    address: ClientAddress,
+    headers: HeaderMap,
+    request: Request,
+) -> Response {
+    let is_here = |kind| kind == IntegrationKind::Teams;
+    hear_at(&app, id, is_here, &circumstances, address, &headers, request).await
+}
+
+async fn hear_at(
+    app: &App,
+    id: Uuid,
+    is_here: impl Fn(IntegrationKind) -> bool,
+    circumstances: &Circumstances,
+    ClientAddress(address): ClientAddress,
+    headers: &HeaderMap,
+    request: Request,
+) -> Response {
+    let integration = match app.commands.communicator(id).await {
+        Ok(Some(integration)) if is_here(integration.kind) => integration,
+        Ok(_) => {
+            let answer = app.doors.knock(address).err().unwrap_or_else(no_such_communicator);
+            return answer.into_response();
+        }
+        Err(error) => return Problem::from(error).into_response(),
+    };
+    let inside = match app.doors.enter(id, address) {
+        Ok(inside) => inside,
+        Err(problem) => return problem.into_response(),
+    };
+    let mut response = match hear_from(app, &integration, circumstances, headers, request).await {
+        Ok(response) => response,
+        Err(problem) => {
+            let mut response = problem.into_response();
+            let product = integration.product.unwrap_or_default();
+            response.extensions_mut().insert(Aim { product, resource: ("integration", id) });
+            response
+        }
+    };
+    inside.write(response.headers_mut());
+    response
+}
+
+async fn hear_from(
+    app: &App,
+    integration: &OpenIntegration,
+    circumstances: &Circumstances,
+    headers: &HeaderMap,
+    request: Request,
+) -> Result<Response, Problem> {
+    let body = json::take(request, app).await?;
+    let heard = app.tools.connectors.hear(integration, headers, &body).await.map_err(refused)?;
+    Ok(match heard {
+        Incoming::Challenge(challenge) => Json(Challenged { challenge }).into_response(),
+        Incoming::Nothing => nothing(integration.kind),
+        Incoming::Message(message) => {
+            let (organization, product) = (integration.organization, integration.product);
+            let ask =
+                circumstances.ask_as(app, Actor::Anonymous, organization, product, &[]).await?;
+            app.commands.receive_message(integration, *message, &ask).await?;
+            nothing(integration.kind)
+        }
+    })
+}
+
+/// What is heard back where nothing is said at once.
+fn nothing(kind: IntegrationKind) -> Response {
+    match kind {
+        // An empty object is no message; no body at all is one that cannot be read.
+        IntegrationKind::GoogleChat => Json(serde_json::json!({})).into_response(),
+        _ => StatusCode::OK.into_response(),
+    }
+}
+
+fn refused(why: NotHeard) -> Problem {
+    let detail = why.to_string();
+    match why {
+        NotHeard::NotVerified(_) => Problem::unauthenticated("signature_invalid", detail),
+        NotHeard::BadToken { why: TokenError::KeysUnavailable, .. } => Problem::unavailable(
+            "issuer_unavailable",
+            "the keys that this token is signed with cannot be read now: send it again in a moment",
+            Duration::from_secs(15),
+        )
+        .recorded_as(TokenError::KeysUnavailable.code()),
+        NotHeard::BadToken { why, is_forbidden: true } => {
+            Problem::forbidden("token_refused", detail).recorded_as(why.code())
+        }
+        NotHeard::BadToken { why, is_forbidden: false } => {
+            Problem::unauthenticated("token_refused", detail).recorded_as(why.code())
+        }
+        NotHeard::Malformed(_) => Problem::malformed("body_malformed", detail),
+        NotHeard::NotHere(_) => no_such_communicator(),
+    }
+}

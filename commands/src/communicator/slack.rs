@@ -1,0 +1,166 @@
+//! Slack: its Events API and slash commands.
+//!
+//! The rule of this file: a request is verified on its raw bytes, `url_verification` too; who says
+//! something is a person, or it is not heard.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use domain::integration::IntegrationKind;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use serde::Deserialize;
+use serde_json::Value;
+use url::form_urlencoded;
+
+use super::{Address, Incoming, IncomingMessage, NotHeard, Said, Sender};
+use crate::OpenIntegration;
+use crate::webhook::verify_slack;
+
+/// How much is said at once, in characters: Slack cuts what is much longer.
+const LONGEST: usize = 12_000;
+
+/// What people's messages may be marked as; others are edits, joins and what bots say.
+const SUBTYPES: [&str; 3] = ["file_share", "me_message", "thread_broadcast"];
+
+/// What the Events API sends.
+#[derive(Deserialize)]
+struct Callback {
+    #[serde(rename = "type")]
+    kind: String,
+    challenge: Option<String>,
+    event_id: Option<String>,
+    event: Option<Event>,
+    #[serde(default)]
+    authorizations: Vec<Authorization>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "type")]
+    kind: String,
+    subtype: Option<String>,
+    channel_type: Option<String>,
+    user: Option<String>,
+    bot_id: Option<String>,
+    #[serde(default)]
+    text: String,
+    channel: Option<String>,
+    ts: Option<String>,
+    thread_ts: Option<String>,
+}
+
+/// For whom an event is sent: our bot is among them.
+#[derive(Deserialize)]
+struct Authorization {
+    user_id: Option<String>,
+    #[serde(default)]
+    is_bot: bool,
+}
+
+pub(super) fn hear(
+    integration: &OpenIntegration,
+    headers: &HeaderMap,
+    body: &[u8],
+    now: DateTime<Utc>,
+) -> Result<Incoming, NotHeard> {
+    let secrets = &integration.told.secrets.0;
+    let secret = secrets.get("signing_secret").map(String::as_bytes).unwrap_or_default();
+    if secret.is_empty() {
+        return Err(NotHeard::NotVerified("the integration has no signing_secret"));
+    }
+    verify_slack(secret, headers, body, now).map_err(NotHeard::NotVerified)?;
+    let is_form = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("application/x-www-form-urlencoded"));
+    if is_form { command(body) } else { event(body) }
+}
+
+/// A slash command. What buttons and menus send comes as a form, too, and is not for us.
+fn command(body: &[u8]) -> Result<Incoming, NotHeard> {
+    let mut form: HashMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
+    if !form.contains_key("command") {
+        return Ok(Incoming::Nothing);
+    }
+    let mut needed = |name: &str| {
+        let value = form.remove(name).filter(|value| !value.is_empty());
+        value.ok_or_else(|| NotHeard::Malformed(format!("a slash command has a {name}")))
+    };
+    let (command, trigger) = (needed("command")?, needed("trigger_id")?);
+    let (channel, user) = (needed("channel_id")?, needed("user_id")?);
+    let said = Said {
+        communicator: IntegrationKind::Slack.as_str().to_owned(),
+        text: form.remove("text").unwrap_or_default().trim().to_owned(),
+        sender: Sender { id: user, name: form.remove("user_name") },
+        kind: "command".to_owned(),
+        command: Some(command),
+        message_id: trigger.clone(),
+        address: Address { channel: Some(channel.clone()), thread: None, service: None },
+    };
+    let conversation = format!("{channel}/{trigger}");
+    Ok(Incoming::Message(Box::new(IncomingMessage { delivery_id: trigger, conversation, said })))
+}
+
+fn event(body: &[u8]) -> Result<Incoming, NotHeard> {
+    let malformed = |what: &str| NotHeard::Malformed(what.to_owned());
+    let text = std::str::from_utf8(body).map_err(|_| malformed("it is not UTF-8"))?;
+    let value: Value =
+        serde_json::from_str(text).map_err(|error| NotHeard::Malformed(error.to_string()))?;
+    let callback = Callback::deserialize(value)
+        .map_err(|error| NotHeard::Malformed(format!("it is no event of Slack's ({error})")))?;
+    if callback.kind == "url_verification" {
+        let challenge = callback.challenge.ok_or_else(|| malformed("the challenge is missing"))?;
+        return Ok(Incoming::Challenge(challenge));
+    }
+    let Some(event) = callback.event.filter(|_| callback.kind == "event_callback") else {
+        return Ok(Incoming::Nothing);
+    };
+    let kind = match (event.kind.as_str(), event.channel_type.as_deref()) {
+        ("app_mention", _) => "mention",
+        ("message", Some("im")) => "direct",
+        _ => return Ok(Incoming::Nothing),
+    };
+    let is_ours = |user: &str| {
+        let of = |it: &Authorization| it.is_bot && it.user_id.as_deref() == Some(user);
+        callback.authorizations.iter().any(of)
+    };
+    let user = event.user.filter(|user| event.bot_id.is_none() && !is_ours(user));
+    let is_edit = event.subtype.is_some_and(|it| !SUBTYPES.contains(&it.as_str()));
+    let Some(user) = user.filter(|_| !is_edit) else { return Ok(Incoming::Nothing) };
+
+    let delivery_id = callback.event_id.ok_or_else(|| malformed("event_id is missing"))?;
+    let channel = event.channel.ok_or_else(|| malformed("event.channel is missing"))?;
+    let message_id = event.ts.ok_or_else(|| malformed("event.ts is missing"))?;
+    let thread = event.thread_ts.unwrap_or_else(|| message_id.clone());
+    let said = Said {
+        communicator: IntegrationKind::Slack.as_str().to_owned(),
+        text: as_text(&event.text),
+        sender: Sender { id: user, name: None },
+        kind: kind.to_owned(),
+        command: None,
+        message_id,
+        address: Address {
+            channel: Some(channel.clone()),
+            thread: Some(thread.clone()),
+            service: None,
+        },
+    };
+    let conversation = format!("{channel}/{thread}");
+    Ok(Incoming::Message(Box::new(IncomingMessage { delivery_id, conversation, said })))
+}
+
+/// What a person wrote: without the mention that it begins with, and as it was typed.
+fn as_text(markup: &str) -> String {
+    let markup = markup.trim();
+    let rest = markup.strip_prefix("<@").and_then(|rest| rest.split_once('>'));
+    let text = rest.map_or(markup, |(_, rest)| rest);
+    text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&").trim().to_owned()
+}
+
+/// A text as Slack shows it, whatever stands in it: nobody calls a whole channel through us.
+pub(super) fn as_markup(text: &str) -> String {
+    super::cut(text, LONGEST).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests;
