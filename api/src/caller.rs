@@ -524,23 +524,12 @@ impl Circumstances {
         product: Option<Uuid>,
         body: &[&[u8]],
     ) -> Result<Ask, Problem> {
-        let (address, user_agent) = app
-            .commands
-            .seal_client(organization, actor, product, self.address, self.user_agent.as_deref())
-            .await?;
+        let client = (self.address, self.user_agent.as_deref());
+        let metadata =
+            metadata_of(app, &self.context, actor, organization, product, client).await?;
         let is_repeatable = self.idempotency.key().is_some();
         Ok(Ask {
-            metadata: Arc::new(Metadata {
-                organization,
-                product,
-                actor: actor.to_string(),
-                correlation: self.context.correlation,
-                causation: None,
-                request_id: Some(self.context.request_id.to_string()),
-                traceparent: Some(self.context.traceparent.to_string()),
-                address,
-                user_agent,
-            }),
+            metadata: Arc::new(metadata),
             command_id: self.idempotency.command_id(organization, &actor.to_string()),
             repeatable: is_repeatable,
             request_hash: is_repeatable
@@ -561,4 +550,31 @@ impl Circumstances {
 /// The present moment, as the domain counts it.
 pub fn now() -> Timestamp {
     Timestamp::from(Utc::now())
+}
+
+/// The metadata of what follows from a request: who asks, and from where, sealed.
+///
+/// # Errors
+/// The vault fails.
+pub async fn metadata_of(
+    app: &App,
+    context: &RequestContext,
+    actor: Actor,
+    organization: Uuid,
+    product: Option<Uuid>,
+    (address, user_agent): (Option<IpAddr>, Option<&str>),
+) -> Result<Metadata, Problem> {
+    let (address, user_agent) =
+        app.commands.seal_client(organization, actor, product, address, user_agent).await?;
+    Ok(Metadata {
+        organization,
+        product,
+        actor: actor.to_string(),
+        correlation: context.correlation,
+        causation: None,
+        request_id: Some(context.request_id.to_string()),
+        traceparent: Some(context.traceparent.to_string()),
+        address,
+        user_agent,
+    })
 }

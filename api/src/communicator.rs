@@ -109,21 +109,10 @@ async fn hear_at(
         }
         Err(error) => return Problem::from(error).into_response(),
     };
-    let inside = match app.doors.enter(id, address) {
-        Ok(inside) => inside,
-        Err(problem) => return problem.into_response(),
-    };
-    let mut response = match hear_from(app, &integration, circumstances, headers, request).await {
-        Ok(response) => response,
-        Err(problem) => {
-            let mut response = problem.into_response();
-            let product = integration.product.unwrap_or_default();
-            response.extensions_mut().insert(Aim { product, resource: ("integration", id) });
-            response
-        }
-    };
-    inside.write(response.headers_mut());
-    response
+    let product = integration.product.unwrap_or_default();
+    let aim = Aim { product, resource: ("integration", id) };
+    let answer = hear_from(app, &integration, circumstances, headers, request);
+    app.doors.let_in(aim, address, answer).await
 }
 
 async fn hear_from(

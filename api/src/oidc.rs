@@ -19,13 +19,13 @@ use commands::jwt::{
 };
 use commands::{Actor, Ask, OutsideIdentity, Whom};
 use domain::{Email, Name, Role, derived_id};
-use eventlog::Metadata;
 use reqwest::Url;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::app::App;
+use crate::caller::metadata_of;
 use crate::config::{KeysPlace, OidcSettings};
 use crate::http::{ClientAddress, Problem, RequestContext};
 use known::{KnownSession, KnownSessions};
@@ -260,22 +260,10 @@ impl Client {
         what: &str,
     ) -> Result<Ask, Problem> {
         let organization = app.organization;
-        let (address, user_agent) = app
-            .commands
-            .seal_client(organization, actor, None, self.address, self.user_agent.as_deref())
-            .await?;
+        let client = (self.address, self.user_agent.as_deref());
+        let metadata = metadata_of(app, &self.context, actor, organization, None, client).await?;
         Ok(Ask {
-            metadata: Arc::new(Metadata {
-                organization,
-                product: None,
-                actor: actor.to_string(),
-                correlation: self.context.correlation,
-                causation: None,
-                request_id: Some(self.context.request_id.to_string()),
-                traceparent: Some(self.context.traceparent.to_string()),
-                address,
-                user_agent,
-            }),
+            metadata: Arc::new(metadata),
             command_id: derived_id(&[b"outside token", digest, what.as_bytes()]),
             repeatable: true,
             request_hash: None,

@@ -72,21 +72,9 @@ async fn deliver(
         }
         Err(error) => return Problem::from(error).into_response(),
     };
-    let inside = match app.doors.enter(hook.trigger, address) {
-        Ok(inside) => inside,
-        Err(problem) => return problem.into_response(),
-    };
-    let mut response = match deliver_to(&app, &hook, &circumstances, &headers, request).await {
-        Ok(reply) => reply.into_response(),
-        Err(problem) => {
-            let mut response = problem.into_response();
-            let aim = Aim { product: hook.product, resource: ("trigger", hook.trigger) };
-            response.extensions_mut().insert(aim);
-            response
-        }
-    };
-    inside.write(response.headers_mut());
-    response
+    let aim = Aim { product: hook.product, resource: ("trigger", hook.trigger) };
+    let answer = deliver_to(&app, &hook, &circumstances, &headers, request);
+    app.doors.let_in(aim, address, answer).await
 }
 
 async fn deliver_to(

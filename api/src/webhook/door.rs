@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::http::Problem;
 use crate::http::rate_limit::{RateLimit, Standing};
+use crate::record::Aim;
 
 /// How many deliveries are read at once at one door, and at all of them. Each takes a mebibyte at most.
 const AT_ONE_DOOR: usize = 64;
@@ -40,7 +42,7 @@ struct Crowd {
 }
 
 /// A delivery that was let in, until it is dropped.
-pub struct Inside {
+struct Inside {
     doors: Doors,
     door: Uuid,
     standing: Option<Standing>,
@@ -52,11 +54,34 @@ impl Doors {
         Doors(Arc::new(Inner { limit, ..Inner::default() }))
     }
 
+    /// Lets a delivery in at the door of what it is for, and answers it; a refusal says for whom it was.
+    pub async fn let_in<R: IntoResponse>(
+        &self,
+        aim: Aim,
+        address: IpAddr,
+        answer: impl Future<Output = Result<R, Problem>>,
+    ) -> Response {
+        let inside = match self.enter(aim.resource.1, address) {
+            Ok(inside) => inside,
+            Err(problem) => return problem.into_response(),
+        };
+        let mut response = match answer.await {
+            Ok(answer) => answer.into_response(),
+            Err(problem) => {
+                let mut response = problem.into_response();
+                response.extensions_mut().insert(aim);
+                response
+            }
+        };
+        inside.write(response.headers_mut());
+        response
+    }
+
     /// Lets a delivery in at the door of a trigger or an integration.
     ///
     /// # Errors
     /// 429 when too many came from that address, or are inside.
-    pub fn enter(&self, door: Uuid, address: IpAddr) -> Result<Inside, Problem> {
+    fn enter(&self, door: Uuid, address: IpAddr) -> Result<Inside, Problem> {
         let standing = match &self.0.limit {
             Some(limit) => Some(limit.admit(door, address)?),
             None => None,
@@ -86,7 +111,7 @@ impl Doors {
 
 impl Inside {
     /// Says in the answer where its client stands.
-    pub fn write(&self, headers: &mut HeaderMap) {
+    fn write(&self, headers: &mut HeaderMap) {
         if let Some(standing) = &self.standing {
             standing.write(headers);
         }
