@@ -271,7 +271,7 @@ async fn get_api_token(
     known: IfNoneMatch,
     Path(id): Path<Uuid>,
 ) -> Result<Reply<ApiToken>, Problem> {
-    place_of(&app, &caller, id)?.must_exist()?;
+    place_of(&app, &caller, id).await?.must_exist()?;
     app.write_uses(Some(id)).await?;
     notice_expiry(&app).await?;
     let token = app.read(|db| api_token::get(db, id))?.ok_or_else(not_found)?;
@@ -408,13 +408,14 @@ async fn list_api_token_audit_logs(
     Path(id): Path<Uuid>,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<AuditEntry>, Problem> {
-    place_of(&app, &caller, id)?;
+    place_of(&app, &caller, id).await?;
     let window = window(&query)?;
     app.write_uses(Some(id)).await?;
     app.write_rejections().await?;
     notice_expiry(&app).await?;
     let filter = about(id);
-    let listing = app.read(|db| audit_log::list(db, caller.organization, &filter, window))?;
+    let listing =
+        app.read_audit(|db| audit_log::list(db, caller.organization, &filter, window)).await?;
     let total = total(&query, &listing);
     let mut entries = Vec::with_capacity(listing.items.len());
     for entry in listing.items {
@@ -489,7 +490,7 @@ impl Place {
 }
 
 /// Finds a token of the caller. Of a deleted one the audit log still knows whose it was.
-fn place_of(app: &App, caller: &Caller, id: Uuid) -> Result<Place, Problem> {
+async fn place_of(app: &App, caller: &Caller, id: Uuid) -> Result<Place, Problem> {
     let place = match app.read(|db| api_token::get(db, id))? {
         Some(token) if token.organization == caller.organization => {
             Place { product: token.product_id, is_there: true }
@@ -498,8 +499,9 @@ fn place_of(app: &App, caller: &Caller, id: Uuid) -> Result<Place, Problem> {
         None => {
             // Only the event itself makes such a row: whoever asks for a foreign id leaves a `rejected`.
             let made = Filter { action: Some("created".into()), ..about(id) };
-            let rows =
-                app.read(|db| audit_log::list(db, caller.organization, &made, Window::first(1)))?;
+            let rows = app
+                .read_audit(|db| audit_log::list(db, caller.organization, &made, Window::first(1)))
+                .await?;
             let product =
                 rows.items.first().and_then(|entry| entry.product).ok_or_else(not_found)?;
             Place { product, is_there: false }
@@ -526,7 +528,7 @@ async fn may_change(
     id: Uuid,
     body: &[u8],
 ) -> Result<Ask, Problem> {
-    let place = place_of(app, caller, id)?;
+    let place = place_of(app, caller, id).await?;
     let ask = circumstances.ask(app, caller, Some(place.product), &[body]).await?;
     if !ask.repeatable {
         place.must_exist()?;

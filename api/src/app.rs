@@ -111,6 +111,23 @@ impl App {
         self.views.read(query).map_err(Problem::from)
     }
 
+    /// As [`App::read`], where the audit log is looked at: it shows whatever others may have seen.
+    ///
+    /// # Errors
+    /// A problem that says what failed; 503 when it is behind for longer than [`PATIENCE`].
+    pub async fn read_audit<T>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, projections::Error>,
+    ) -> Result<T, Problem> {
+        let position = self.views.position();
+        if !self.views.all_caught_up(position, PATIENCE).await {
+            return Err(behind(format!(
+                "the audit log has not reached position {position} yet: try again in a moment"
+            )));
+        }
+        self.read(query)
+    }
+
     /// Waits until the read models have taken a position in.
     ///
     /// # Errors

@@ -201,7 +201,8 @@ async fn list_audit_logs(
     let window = window(&query)?;
     app.write_uses(None).await?;
     app.write_rejections().await?;
-    let listing = app.read(|db| audit_log::list(db, caller.organization, &filter, window))?;
+    let listing =
+        app.read_audit(|db| audit_log::list(db, caller.organization, &filter, window)).await?;
     let total = total(&query, &listing);
     let mut entries = Vec::with_capacity(listing.items.len());
     for entry in listing.items {
@@ -257,7 +258,7 @@ async fn export_audit_logs(
         let mut cursor = None;
         loop {
             let window = Window { offset: 0, size: EXPORT, cursor };
-            let listing = app.read(|db| audit_log::list(db, organization, &filter, window))?;
+            let listing = app.read_audit(|db| audit_log::list(db, organization, &filter, window)).await?;
             let mut text = Vec::new();
             for entry in listing.items {
                 let entry = shown(&app, entry).await?;

@@ -125,7 +125,7 @@ pub async fn fill(
     let head = log.head().await?;
     let started = Instant::now();
     let views = Views::open_with(folder.path(), log.clone(), models)?;
-    let is_filled = views.caught_up(head, PATIENCE).await;
+    let is_filled = views.all_caught_up(head, PATIENCE).await;
     let time = started.elapsed();
     if let Some(trouble) = views.trouble() {
         bail!("the read models are not filled: {trouble}");

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use domain::values::derived_id;
-use eventlog::{Metadata, RecordedEvent};
+use eventlog::{Metadata, RecordedEvent, event_id};
 use uuid::Uuid;
 
 /// Who asks.
@@ -90,15 +90,39 @@ impl Ask {
 
     /// A command that follows from an event, carried out once for that event and these `parts`.
     pub fn because_of(event: &RecordedEvent, name: &'static str, parts: &[&[u8]]) -> Ask {
-        let mut identity = vec![name.as_bytes(), event.id.as_bytes()];
+        let origin = Metadata {
+            organization: event.organization,
+            product: event.product,
+            actor: String::new(),
+            correlation: event.correlation,
+            causation: None,
+            request_id: event.request_id.clone(),
+            traceparent: event.traceparent.clone(),
+            address: None,
+            user_agent: None,
+        };
+        Ask::following(event.id, origin, name, parts)
+    }
+
+    /// As [`Ask::because_of`] the first event of this command, which is not stored yet.
+    pub(crate) fn because_of_its_first(&self, name: &'static str, parts: &[&[u8]]) -> Ask {
+        let origin = Metadata { address: None, user_agent: None, ..(*self.metadata).clone() };
+        Ask::following(event_id(self.command_id, 0), origin, name, parts)
+    }
+
+    /// A command of the server itself because of an event that came of `origin`.
+    fn following(cause: Uuid, origin: Metadata, name: &'static str, parts: &[&[u8]]) -> Ask {
+        let mut identity = vec![name.as_bytes(), cause.as_bytes()];
         identity.extend(parts);
-        let mut ask = Ask::system(name, event.organization, event.product, &identity);
-        let metadata = Arc::make_mut(&mut ask.metadata);
-        metadata.correlation = event.correlation;
-        metadata.causation = Some(event.id);
-        metadata.request_id.clone_from(&event.request_id);
-        metadata.traceparent.clone_from(&event.traceparent);
-        ask
+        let actor = Actor::System(name).to_string();
+        let metadata = Metadata { actor, causation: Some(cause), ..origin };
+        Ask {
+            metadata: Arc::new(metadata),
+            command_id: derived_id(&identity),
+            repeatable: true,
+            request_hash: None,
+            if_match: None,
+        }
     }
 
     /// The id of something that this command makes. A repeatable command gets the same id each time

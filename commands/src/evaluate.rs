@@ -17,10 +17,17 @@ pub(crate) struct Crashed;
 pub(crate) async fn evaluated<T: Send + 'static>(
     work: impl Fn() -> T + Send + 'static,
 ) -> Result<T, Crashed> {
-    let here = AssertUnwindSafe(|| expression::at_little_cost(&work));
-    match std::panic::catch_unwind(here) {
-        Ok(Some(result)) => Ok(result),
-        Ok(None) => tokio::task::spawn_blocking(work).await.map_err(|_| Crashed),
-        Err(_) => Err(Crashed),
+    match at_once(&work)? {
+        Some(result) => Ok(result),
+        None => tokio::task::spawn_blocking(work).await.map_err(|_| Crashed),
     }
+}
+
+/// Does work that evaluates expressions, here and now. None where that takes more than a little.
+///
+/// # Errors
+/// It crashed.
+pub(crate) fn at_once<T>(work: impl FnOnce() -> T) -> Result<Option<T>, Crashed> {
+    let here = AssertUnwindSafe(|| expression::at_little_cost(work));
+    std::panic::catch_unwind(here).map_err(|_| Crashed)
 }

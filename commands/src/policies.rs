@@ -7,7 +7,7 @@
 
 mod completion;
 mod conversation;
-mod delivery;
+pub(crate) mod delivery;
 mod erasure;
 mod firing;
 mod ingestion;
@@ -377,8 +377,8 @@ impl Follower {
     async fn catch_up(&mut self, stopped: &watch::Receiver<bool>) -> Result<(), Error> {
         while !*stopped.borrow() {
             let events = self.commands.log().read_after(self.position, BATCH).await?;
-            for event in &events {
-                self.hand_out(event);
+            for (index, event) in events.iter().enumerate() {
+                self.hand_out(event, events.get(index + 1));
                 self.position = event.position;
             }
             if events.len() < BATCH {
@@ -388,14 +388,17 @@ impl Follower {
         Ok(())
     }
 
-    fn hand_out(&self, event: &RecordedEvent) {
+    /// Tells whom an event concerns. What comes behind it may settle it already.
+    fn hand_out(&self, event: &RecordedEvent, next: Option<&Arc<RecordedEvent>>) {
         let Some(id) = event.stream.uuid() else { return };
         self.reactions.tell(event);
         match event.event_type.as_str() {
             "file.uploaded.v1" => self.ingestion.add(id),
             "execution.requested.v1" => self.runner.asked_for(event.product, id),
             "execution.continued.v1" | "execution.waiting.v1" => self.runner.add(event.product, id),
-            "delivery.received.v1" => self.deliveries.add(event.product, id),
+            "delivery.received.v1" if next.is_none_or(|next| next.stream != event.stream) => {
+                self.deliveries.add(event.product, id);
+            }
             "conversation.message_received.v1" | "conversation.message_handled.v1" => {
                 self.conversations.add(event.product, id);
             }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::{Actor, Commands, Error};
 
 /// The longest free text that is sealed inside an event; longer ones become blobs.
-const INLINE: usize = 16 * 1024;
+pub(crate) const INLINE: usize = 16 * 1024;
 
 /// The longest payload that is read back.
 const LONGEST: u64 = 64 * 1024 * 1024;

@@ -1,7 +1,8 @@
 //! Webhooks: finding the trigger that a delivery is meant for, verifying it, keeping it.
 //!
 //! The rule of this file: a delivery is verified on its raw bytes, and what is answered is in the log
-//! before. What it leads to is decided afterwards, by the process manager.
+//! before. What it starts is decided afterwards, by the process manager; that it starts nothing is stored
+//! with it, where that is plain to see.
 
 use chrono::{DateTime, Utc};
 use domain::agent::{Agent, Installation, trigger_id};
@@ -22,6 +23,8 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::claim::PATIENCE;
+use crate::policies::delivery;
+use crate::seal::INLINE;
 use crate::{Ask, Commands, Done, Error};
 
 mod signature;
@@ -48,15 +51,15 @@ pub struct Hook {
     pub organization: Uuid,
     /// The product.
     pub product: Uuid,
-    details: TriggerDetails,
-    webhook: Webhook,
+    pub(crate) details: TriggerDetails,
+    pub(crate) webhook: Webhook,
 }
 
 /// A delivery that was found to be genuine and well formed.
 pub struct GoodDelivery {
-    id: Option<String>,
-    headers: Map<String, Value>,
-    body: String,
+    content: Content,
+    /// Its body, read.
+    body: Value,
 }
 
 /// Why a delivery was turned away.
@@ -164,9 +167,9 @@ impl Commands {
         delivery: GoodDelivery,
         ask: &Ask,
     ) -> Result<Done, Error> {
-        let GoodDelivery { id, headers, body } = delivery;
+        let GoodDelivery { content, body } = delivery;
         let (agent, key) = (hook.details.agent, hook.details.key.as_bytes());
-        let name = match &id {
+        let name = match &content.id {
             // Of the key and not of the trigger: another version of the agent is no other receiver.
             Some(id) => derived_id(&[b"delivery", agent.as_bytes(), key, id.as_bytes()]),
             None => Uuid::now_v7(),
@@ -174,32 +177,43 @@ impl Commands {
         let stream = StreamId::new("delivery", name);
         let ask = Ask {
             command_id: derived_id(&[b"receive delivery", name.as_bytes()]),
-            repeatable: id.is_some(),
+            repeatable: content.id.is_some(),
             request_hash: None,
             if_match: None,
             ..ask.clone()
         };
-        if let Some(done) = self.done_before(&stream, &ask).await? {
+        // The log stores a command once. But a long body becomes a blob before that.
+        if content.body.len() > INLINE
+            && let Some(done) = self.done_before(&stream, &ask).await?
+        {
             return Ok(done);
         }
-        let digest = Sha256::digest(&body);
-        let size = body.len() as u64;
-        let content = Content { id, headers, body };
+        let digest = Sha256::digest(&content.body);
+        let size = content.body.len() as u64;
         let text = serde_json::to_vec(&content)
             .map_err(|source| Error::Decode { stream: stream.to_string(), source })?;
         let text = Zeroizing::new(text);
-        let content = self
+        let sealed = self
             .seal_payload(hook.organization, hook.product, &stream, RECEIVED, CONTENT, &text)
             .await?;
-        let receipt = Receipt {
+        let receive = DeliveryCommand::Receive(Receipt {
             trigger: hook.trigger,
             agent,
             verify: hook.webhook.verify.as_str().to_owned(),
             size,
             content_hash: self.secrets.request(&digest),
-            content,
-        };
-        self.execute_anew::<Delivery>(stream, DeliveryCommand::Receive(receipt), &ask).await
+            content: sealed,
+        });
+        let follows = self.is_plainly_filtered(hook, &content, body).then(|| {
+            let settle = ask.because_of_its_first(delivery::NAME, &[b"settle"]);
+            (DeliveryCommand::Filter, settle.metadata)
+        });
+        let new = (Delivery::default(), 0);
+        match self.decide_with(&stream, new, receive.clone(), follows, &ask).await {
+            // It is known, though not by this command.
+            Err(Error::Conflict) => self.execute_anew::<Delivery>(stream, receive, &ask).await,
+            stored => stored,
+        }
     }
 
     /// Where the deliveries of a trigger come in, below `/api/webhook/`.
@@ -525,7 +539,8 @@ fn read_delivery(
         .filter(|(_, value)| value.len() <= MAX_KEPT)
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), json!(value.to_str().ok()?))))
         .collect();
-    Ok(GoodDelivery { id, headers: kept, body: text.to_owned() })
+    let content = Content { id, headers: kept, body: text.to_owned() };
+    Ok(GoodDelivery { content, body: value })
 }
 
 /// The id that the sender gave a delivery. Where the sender has several customs, the first one counts.

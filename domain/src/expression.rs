@@ -10,6 +10,7 @@ mod template;
 
 pub use effort::at_little_cost;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
@@ -95,24 +96,27 @@ impl Place {
 
 impl Scope {
     /// Every name with what stands behind it; a step's output stands behind `steps.<id>.output`.
-    fn variables(&self) -> Vec<(&'static str, Value)> {
+    fn variables(&self) -> Vec<Variable<'_>> {
         let output = |(id, output): (&String, &Value)| (id.clone(), json!({ "output": output }));
         let steps = self.steps.iter().map(output).collect::<Map<_, _>>();
         let mut variables = vec![
-            ("input", self.input.clone()),
-            ("config", self.config.clone()),
-            ("trigger", self.trigger.clone()),
-            ("execution", self.execution.clone()),
-            ("steps", Value::Object(steps)),
+            ("input", Cow::Borrowed(&self.input)),
+            ("config", Cow::Borrowed(&self.config)),
+            ("trigger", Cow::Borrowed(&self.trigger)),
+            ("execution", Cow::Borrowed(&self.execution)),
+            ("steps", Cow::Owned(Value::Object(steps))),
         ];
         if let Some(item) = &self.item {
-            variables.push(("item", item.value.clone()));
-            variables.push(("index", Value::from(item.index)));
+            variables.push(("item", Cow::Borrowed(&item.value)));
+            variables.push(("index", Cow::Owned(Value::from(item.index))));
         }
-        variables.extend(self.event.clone().map(|event| ("event", event)));
+        variables.extend(self.event.as_ref().map(|event| ("event", Cow::Borrowed(event))));
         variables
     }
 }
+
+/// A name that stands at the beginning of what an expression sees, with what stands behind it.
+type Variable<'a> = (&'static str, Cow<'a, Value>);
 
 /// A CEL expression that stands by itself, outside of any `with`, and compiles.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +145,11 @@ impl Cel {
     /// The expression, as it is written.
     pub fn source(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it uses a name that stands at the beginning of what expressions see.
+    pub fn sees(&self, name: &str) -> bool {
+        cel::sees(&self.0, name)
     }
 
     /// Whether it holds.
@@ -333,7 +342,7 @@ pub fn evaluate(value: &Value, scope: &Scope) -> Result<Value, EvaluationError> 
 
 fn evaluate_at(
     value: &Value,
-    variables: &[(&'static str, Value)],
+    variables: &[Variable<'_>],
     room: &mut usize,
     at: &mut Vec<String>,
 ) -> Result<Value, (&'static str, String)> {

@@ -1,5 +1,9 @@
 //! Webhooks from outside: made, delivered to in every way, deduplicated, filtered, taken up again.
 
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -277,6 +281,45 @@ async fn every_way_of_verifying_lets_the_right_ones_in() {
     it.make(json!({ "verify": "none", "path": "open" })).await;
     deliver(&it.app, "open", &[], body).await.expect_status(200);
     it.ended(7).await;
+}
+
+/// What the library of Standard Webhooks sends with a body.
+fn signed_by_their_library(secret: &str, id: &str, body: &[u8]) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a folder of the workspace");
+    let mut signer = Command::new(root.join("scripts/webhook-signer"))
+        .args([secret, id])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("scripts/webhook-signer can be run");
+    signer.stdin.take().expect("it reads").write_all(body).expect("it reads all of it");
+    let output = signer.wait_with_output().expect("it ends");
+    let headers = String::from_utf8(output.stdout).expect("text");
+    let header =
+        |line: &str| line.split_once(": ").map(|(name, value)| (name.into(), value.into()));
+    let headers = headers.lines().filter_map(header).collect::<Vec<_>>();
+    assert_eq!(
+        headers.len(),
+        3,
+        "scripts/webhook-signer --install puts their library into the cache"
+    );
+    headers
+}
+
+#[tokio::test]
+async fn what_the_library_of_standard_webhooks_signs_is_let_in() {
+    let it = installed().await;
+    let secret = format!("whsec_{}", STANDARD.encode("twenty-four bytes of key"));
+    it.make(json!({ "verify": "standard-webhooks", "secret": secret, "path": "standard" })).await;
+    let body = r#"{"n":1,"text":"Grüße, 世界 🎉"}"#.as_bytes();
+    let headers = signed_by_their_library(&secret, "msg_1", body);
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let changed = r#"{"n":2,"text":"Grüße, 世界 🎉"}"#.as_bytes();
+    deliver(&it.app, "standard", &headers, changed).await.expect_problem(401, "signature_invalid");
+    for _ in 0..2 {
+        deliver(&it.app, "standard", &headers, body).await.expect_status(200);
+    }
+    assert_eq!(it.ended(1).await.len(), 1);
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ async fn call(
         let views = views.clone();
         waiting.spawn(async move {
             let nodes = views.iter().map(async |views| {
-                ensure!(views.caught_up(position, PATIENCE).await, "an event was not taken in");
+                ensure!(views.all_caught_up(position, PATIENCE).await, "an event was not taken in");
                 Ok((answered.elapsed(), sent.elapsed()))
             });
             join_all(nodes).await.into_iter().collect::<anyhow::Result<Times>>()

@@ -18,14 +18,14 @@ use uuid::Uuid;
 use super::firing::{Refused, wanted_input};
 use super::queue::{Outcome, Queue};
 use crate::execute::decode_event;
-use crate::webhook::{CONTENT, Content, RECEIVED, webhook_of};
-use crate::{Ask, Commands, Done, Error, NewExecution};
+use crate::webhook::{CONTENT, Content, Hook, RECEIVED, webhook_of};
+use crate::{Ask, Commands, Done, Error, NewExecution, evaluate};
 
 /// How many deliveries are worked on at once.
 const AT_ONCE: usize = 16;
 
 /// Whose the events are.
-const NAME: &str = "webhook";
+pub(crate) const NAME: &str = "webhook";
 
 const FAILED: &str = "delivery.failed.v1";
 const ERROR: &str = "error";
@@ -71,6 +71,18 @@ impl Deliveries {
 }
 
 impl Commands {
+    /// Whether the trigger does not want a delivery, as far as that is known here and now: its filter looks at
+    /// nothing else, and takes next to nothing.
+    pub(crate) fn is_plainly_filtered(&self, hook: &Hook, content: &Content, body: Value) -> bool {
+        let Some(filter) = hook.webhook.filter.as_ref().filter(|filter| !filter.sees("config"))
+        else {
+            return false;
+        };
+        let trigger = seen(hook.trigger, &hook.details, content, body);
+        let scope = Scope { trigger, ..Scope::default() };
+        matches!(evaluate::at_once(|| filter.truth(&scope)), Ok(Some(Ok(false))))
+    }
+
     /// Lets a delivery start an execution once more, because somebody says so: of the version that its
     /// trigger starts, or of another one. What became of it the first time stays what it was.
     ///
@@ -123,7 +135,7 @@ async fn settle(commands: &Commands, delivery: Uuid) -> Result<(), Error> {
                 Ok(done) => {
                     DeliveryCommand::Start { execution: done.stream_id().unwrap_or_default() }
                 }
-                Err(error) => fail(commands, received, refusal(error)?).await?,
+                Err(error) => fail(commands, received, Refused::by_request(error)?).await?,
             }
         }
     };
@@ -194,9 +206,9 @@ async fn verdict(
     let manifest = commands.manifest_of(receipt.agent, runs).await?;
     let config = match commands.config_for(received.organization, receipt.agent, &manifest).await {
         Ok(config) => config,
-        Err(error) => return Ok(Verdict::Fail(refusal(error)?)),
+        Err(error) => return Ok(Verdict::Fail(Refused::by_configuration(error)?)),
     };
-    let trigger = seen(receipt.trigger, &details, &content, &body);
+    let trigger = seen(receipt.trigger, &details, &content, body.clone());
     let scope = Scope { config, trigger, ..Scope::default() };
     Ok(match wanted_input(webhook.filter, webhook.input, body, scope).await {
         Ok(Some(input)) => Verdict::Start { version, input: Some(input) },
@@ -206,25 +218,13 @@ async fn verdict(
 }
 
 /// What the expressions of a trigger see of a delivery.
-fn seen(trigger: Uuid, details: &TriggerDetails, content: &Content, body: &Value) -> Value {
-    json!({
+fn seen(trigger: Uuid, details: &TriggerDetails, content: &Content, body: Value) -> Value {
+    let mut seen = json!({
         "id": trigger, "key": details.key, "type": "webhook",
-        "delivery_id": content.id, "headers": content.headers, "body": body,
-    })
-}
-
-fn refusal(error: Error) -> Result<Refused, Error> {
-    match error {
-        Error::Refused { code, message, .. } => Ok(Refused { code: code.to_owned(), message }),
-        Error::Invalid { code, .. } => {
-            let message = format!(
-                "what was delivered is not what the agent works on ({}): mend the trigger's `input`",
-                error.in_a_line()
-            );
-            Ok(Refused { code: code.to_owned(), message })
-        }
-        error => Err(error),
-    }
+        "delivery_id": content.id, "headers": content.headers,
+    });
+    seen["body"] = body;
+    seen
 }
 
 async fn fail(

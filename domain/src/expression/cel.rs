@@ -17,7 +17,7 @@ use cel::{Context, Env, ExecutionError, Value as CelValue};
 use moka::sync::Cache;
 use serde_json::{Map, Number, Value};
 
-use super::{References, brief, effort};
+use super::{References, Variable, brief, effort};
 
 /// The longest expression. More is a program, and belongs into a step of its own.
 const MAX_SOURCE_BYTES: usize = 4096;
@@ -93,11 +93,16 @@ pub(super) fn references(source: &str) -> Result<References, String> {
     on_enough_stack(source, || Ok(compile(source)?.references.clone()))
 }
 
+/// Whether an expression uses a name; not so, where it does not compile.
+pub(super) fn sees(source: &str, name: &str) -> bool {
+    on_enough_stack(source, || compile(source).is_ok_and(|it| it.references.names.contains(name)))
+}
+
 /// What an expression comes to.
 ///
 /// # Errors
 /// A sentence, when it does not compile, fails, or spends its budget.
-pub(super) fn evaluate(source: &str, variables: &[(&'static str, Value)]) -> Result<Value, String> {
+pub(super) fn evaluate(source: &str, variables: &[Variable<'_>]) -> Result<Value, String> {
     on_enough_stack(source, || evaluate_here(source, variables))
 }
 
@@ -121,7 +126,7 @@ fn compile(source: &str) -> Result<Arc<Compiled>, String> {
     Ok(compiled)
 }
 
-fn evaluate_here(source: &str, variables: &[(&'static str, Value)]) -> Result<Value, String> {
+fn evaluate_here(source: &str, variables: &[Variable<'_>]) -> Result<Value, String> {
     let compiled = compile(source)?;
     let names = &compiled.references.names;
 

@@ -7,6 +7,8 @@ use std::cell::Cell;
 
 use serde_json::Value;
 
+use super::Variable;
+
 /// What all CEL expressions of such a try may spend: less than a millisecond.
 const LITTLE: i64 = 32 * 1024;
 
@@ -59,7 +61,7 @@ pub(super) fn is_little() -> bool {
 }
 
 /// Whether these values are few enough to be looked at for little.
-pub(super) fn is_little_to_see(variables: &[(&'static str, Value)]) -> bool {
+pub(super) fn is_little_to_see(variables: &[Variable<'_>]) -> bool {
     let mut left = LITTLE_SEEN;
     variables.iter().all(|(_, value)| fits(value, &mut left))
 }

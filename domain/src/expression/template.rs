@@ -12,9 +12,8 @@ use std::sync::LazyLock;
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
 use minijinja::machinery::{WhitespaceConfig, parse};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, filters, tests};
-use serde_json::Value;
 
-use super::{MAX_OUTPUT_BYTES, References, brief};
+use super::{MAX_OUTPUT_BYTES, References, Variable, brief};
 
 /// The longest template.
 const MAX_SOURCE_BYTES: usize = 32 * 1024;
@@ -196,11 +195,11 @@ fn look_over(source: &str) -> Result<References, String> {
 ///
 /// # Errors
 /// A sentence, when it does not compile, fails, or goes on too long.
-pub(super) fn render(source: &str, variables: &[(&'static str, Value)]) -> Result<String, String> {
+pub(super) fn render(source: &str, variables: &[Variable<'_>]) -> Result<String, String> {
     stacker::grow(STACK_BYTES, || render_here(source, variables))
 }
 
-fn render_here(source: &str, variables: &[(&'static str, Value)]) -> Result<String, String> {
+fn render_here(source: &str, variables: &[Variable<'_>]) -> Result<String, String> {
     // Looked at again: what is rendered may come from elsewhere than what was checked.
     look_over(source)?;
     let template = ENVIRONMENT.template_from_str(source).map_err(|error| explain(&error))?;

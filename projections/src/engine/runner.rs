@@ -1,7 +1,7 @@
 //! The thread that follows the log and keeps the read models up with it.
 //!
-//! The rule of this file: one thread writes; whoever waits is told after the commit. The next batch
-//! is read while the last one is taken in.
+//! The rule of this file: one thread writes; whoever waits is told after the commit. The main file comes
+//! first, since most wait for that alone. The next batch is read while the last one is taken in.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -184,7 +184,9 @@ impl Runner {
             let after = last.position;
             let is_full = next.len() == BATCH;
             let ahead = is_full.then(|| self.read_ahead(after));
-            generation.apply(&next)?;
+            generation.apply(&next, |main| {
+                self.shared.main.send_replace(main);
+            })?;
             taken += next.len();
             let rate = taken as f64 / started.elapsed().as_secs_f64().max(1e-6);
             self.publish(generation, Some(rate), rebuilding);
@@ -225,6 +227,7 @@ impl Runner {
                 .set(status.lag as f64);
         }
         drop(statuses);
+        self.shared.main.send_replace(generation.main_position());
         self.shared.applied.send_replace(generation.position());
     }
 
@@ -264,7 +267,7 @@ impl Runner {
             if events.is_empty() {
                 break;
             }
-            newer.apply(&events)?;
+            newer.apply(&events, |_| ())?;
         }
         self.shared.pool.store(Some(Arc::new(Pool::new(path, &self.models))));
         self.shared.each_status(|status| status.rebuild_percent = None);

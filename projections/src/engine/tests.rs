@@ -156,9 +156,9 @@ async fn models_in_several_files_are_filled_followed_and_read_as_one() {
     node.append_many(30).await;
     let before = node.append("other-1", "other.happened.v1").await;
     let views = node.open();
-    assert!(views.caught_up(before, PATIENCE).await);
+    assert!(views.all_caught_up(before, PATIENCE).await);
     let after = node.append_many(5).await;
-    assert!(views.caught_up(after, PATIENCE).await);
+    assert!(views.all_caught_up(after, PATIENCE).await);
 
     assert_eq!((count(&views, "noted"), count(&views, "everything")), (70, 36));
     let joined = "everything JOIN noted USING (position) WHERE half = 2";
@@ -173,10 +173,10 @@ async fn a_poisonous_event_stops_its_model_before_it_and_no_other() {
     let node = Node::new();
     node.append_many(3).await;
     let views = node.open();
-    assert!(views.caught_up(Position(3), PATIENCE).await);
+    assert!(views.all_caught_up(Position(3), PATIENCE).await);
     let poison = node.append("note-1", POISON).await;
     let last = node.append_many(2).await;
-    assert!(views.caught_up(last, PATIENCE).await);
+    assert!(views.all_caught_up(last, PATIENCE).await);
 
     assert_stopped(&views, poison, last);
     views.close().await;
@@ -189,14 +189,14 @@ async fn a_poisonous_event_met_while_filling_leaves_no_half_of_itself() {
     let poison = node.append("note-1", POISON).await;
     let last = node.append_many(2).await;
     let views = node.open();
-    assert!(views.caught_up(last, PATIENCE).await);
+    assert!(views.all_caught_up(last, PATIENCE).await);
 
     assert_stopped(&views, poison, last);
     views.close().await;
 
     // The next start tries again, and finds it again.
     let views = node.open();
-    assert!(views.caught_up(last, PATIENCE).await);
+    assert!(views.all_caught_up(last, PATIENCE).await);
     assert_stopped(&views, poison, last);
     views.close().await;
 }
@@ -218,14 +218,14 @@ async fn a_rebuild_swaps_a_whole_generation_in_and_removes_the_old_one() {
     let node = Node::new();
     let last = node.append_many(10).await;
     let views = node.open();
-    assert!(views.caught_up(last, PATIENCE).await);
+    assert!(views.all_caught_up(last, PATIENCE).await);
     let mut rebuilds = views.rebuilds();
 
     assert!(views.rebuild("noted"));
     assert!(!views.rebuild("nothing"));
     tokio::time::timeout(PATIENCE, rebuilds.changed()).await.unwrap().unwrap();
     let last = node.append_many(1).await;
-    assert!(views.caught_up(last, PATIENCE).await);
+    assert!(views.all_caught_up(last, PATIENCE).await);
 
     assert_eq!((count(&views, "noted"), count(&views, "everything")), (22, 11));
     assert_eq!(generations(&node.views_folder()), 1);
@@ -237,7 +237,7 @@ async fn read_models_that_are_ahead_of_a_log_put_back_from_a_backup_are_made_ane
     let mut node = Node::new();
     let last = node.append_many(5).await;
     let views = node.open();
-    assert!(views.caught_up(last, PATIENCE).await);
+    assert!(views.all_caught_up(last, PATIENCE).await);
     views.close().await;
 
     let backup = SqliteStore::open(&node.folder.path().join("old.db"), SqliteOptions::default());
@@ -245,7 +245,7 @@ async fn read_models_that_are_ahead_of_a_log_put_back_from_a_backup_are_made_ane
     node.append("other-1", "other.happened.v1").await;
     let views = node.open();
     let last = node.append_many(2).await;
-    assert!(views.caught_up(last, PATIENCE).await);
+    assert!(views.all_caught_up(last, PATIENCE).await);
 
     assert_eq!((count(&views, "noted"), count(&views, "everything")), (4, 3));
     views.close().await;
@@ -259,7 +259,7 @@ async fn what_an_earlier_build_or_a_crash_left_is_removed_at_the_start() {
     std::fs::create_dir_all(folder.join("views-0123456789abcdef-1.filling")).unwrap();
     std::fs::write(folder.join("views-0123456789abcdef-1.db"), "of an earlier build").unwrap();
     let views = node.open();
-    assert!(views.caught_up(last, PATIENCE).await);
+    assert!(views.all_caught_up(last, PATIENCE).await);
 
     assert_eq!(generations(&folder), 1);
     assert_eq!(count(&views, "everything"), 2);

@@ -21,6 +21,9 @@ use crate::Error;
 /// What readers and the runner share.
 pub(crate) struct Shared {
     pub(crate) pool: ArcSwapOption<Pool>,
+    /// What the main file has taken in.
+    pub(crate) main: watch::Sender<Position>,
+    /// What all files have.
     pub(crate) applied: watch::Sender<Position>,
     pub(crate) rebuilt: watch::Sender<u64>,
     pub(crate) statuses: Mutex<Vec<Status>>,
@@ -78,6 +81,7 @@ impl Views {
             .collect();
         let shared = Arc::new(Shared {
             pool: ArcSwapOption::empty(),
+            main: watch::Sender::new(Position::START),
             applied: watch::Sender::new(Position::START),
             rebuilt: watch::Sender::new(0),
             statuses: Mutex::new(statuses),
@@ -123,21 +127,37 @@ impl Views {
         query(&file.connection)
     }
 
-    /// The position that all read models have taken in.
+    /// The position that the read models of the main file have taken in. Others may be a batch behind:
+    /// see [`Views::all_caught_up`].
     pub fn position(&self) -> Position {
-        *self.shared.applied.borrow()
+        *self.shared.main.borrow()
     }
 
-    /// Follows the position that all read models have taken in.
+    /// Follows [`Views::position`].
     pub fn watch(&self) -> watch::Receiver<Position> {
-        self.shared.applied.subscribe()
+        self.shared.main.subscribe()
     }
 
-    /// Waits until the read models have taken `position` in; `false` when that takes longer than
-    /// `at_most`.
+    /// Waits until the read models of the main file have taken `position` in; `false` when that takes
+    /// longer than `at_most`.
     pub async fn caught_up(&self, position: Position, at_most: Duration) -> bool {
-        let mut applied = self.shared.applied.subscribe();
-        let reached = applied.wait_for(|applied| *applied >= position);
+        self.reaches(&self.shared.main, position, at_most).await
+    }
+
+    /// Waits until all read models have taken `position` in; `false` when that takes longer than
+    /// `at_most`.
+    pub async fn all_caught_up(&self, position: Position, at_most: Duration) -> bool {
+        self.reaches(&self.shared.applied, position, at_most).await
+    }
+
+    async fn reaches(
+        &self,
+        place: &watch::Sender<Position>,
+        position: Position,
+        at_most: Duration,
+    ) -> bool {
+        let mut place = place.subscribe();
+        let reached = place.wait_for(|place| *place >= position);
         matches!(tokio::time::timeout(at_most, reached).await, Ok(Ok(_)))
             && self.shared.pool.load().is_some()
     }

@@ -164,3 +164,39 @@ async fn an_id_seen_before_keeps_the_first_delivery() {
     assert_eq!(world.receive("one", r#"{"n":3}"#).await, first);
     assert_eq!(world.outcomes().await.1.len(), 1);
 }
+
+#[tokio::test]
+async fn what_a_trigger_plainly_does_not_want_is_stored_with_that() {
+    let world = World::new(json!({ "match": "trigger.body.n > 3" })).await;
+    let delivery = world.receive("small", r#"{"n":1}"#).await;
+    let stream = StreamId::new("delivery", delivery);
+    let events = world.log.read_stream(&stream, 0, 10).await.expect("read");
+    let [received, filtered] = &events[..] else { panic!("not two events: {events:?}") };
+    assert_eq!(filtered.event_type, "delivery.filtered.v1");
+    assert_eq!(filtered.actor, "system:webhook", "it is the server that does not want it");
+    assert_eq!(filtered.causation, Some(received.id));
+    assert_eq!(filtered.correlation, received.correlation);
+    assert_eq!(filtered.command_id, received.command_id, "they are one append");
+
+    assert_eq!(world.receive("small", r#"{"n":1}"#).await, delivery, "it comes again");
+    settle(&world.commands, delivery).await.expect("settled already");
+    assert_eq!(world.outcomes().await, (vec![DeliveryEvent::Filtered {}], vec![]));
+}
+
+#[tokio::test]
+async fn what_is_not_plain_is_left_to_the_process_manager() {
+    let long = format!(r#"{{"n":1,"text":"{}"}}"#, "x".repeat(100_000));
+    let cases = [
+        ("trigger.body.n < 3", r#"{"n":1}"#),
+        ("trigger.body.n > 3 && size(config) == 0", r#"{"n":1}"#),
+        ("trigger.body.absent > 3", r#"{"n":1}"#),
+        ("trigger.body.n > 3", long.as_str()),
+    ];
+    for (filter, body) in cases {
+        let world = World::new(json!({ "match": filter })).await;
+        let delivery = world.receive("one", body).await;
+        assert_eq!(world.outcomes().await, (vec![], vec![]), "{filter}: nothing yet");
+        settle(&world.commands, delivery).await.expect("settled");
+        assert_eq!(world.outcomes().await.0.len(), 1, "{filter}");
+    }
+}
