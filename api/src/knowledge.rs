@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use commands::policies::{Knowledge, KnowledgeQuery, ToolError};
 use domain::integration::IntegrationKind;
+use embeddings::Embedder;
 use eventlog::Position;
 use projections::search::{Filters, Mode, Passage, Query};
 use projections::{Window, integration, knowledge_base, product, trigger};
@@ -25,21 +26,29 @@ impl App {
             return Err(Problem::unavailable("search_not_ready", trouble, Duration::from_secs(1)));
         }
         if query.mode != Mode::FullText {
-            let embedder = self.embedder.borrow().clone().ok_or_else(|| {
-                Problem::unavailable(
-                    "model_missing",
-                    "the embedding model is missing: run `prodgy model fetch` or scripts/fetch-model, it is picked up \
-                     as soon as it is there",
-                    Duration::from_secs(30),
-                )
-            })?;
-            let vector = embedder
+            let vector = self
+                .embedder()?
                 .embed_query(&query.text)
                 .await
                 .map_err(|error| Problem::internal(&error))?;
             query.vector = Some(vector);
         }
         Ok(self.search.search(query).await?)
+    }
+
+    /// The embedding model.
+    ///
+    /// # Errors
+    /// 503 while it is missing.
+    pub fn embedder(&self) -> Result<Embedder, Problem> {
+        self.embedder.borrow().clone().ok_or_else(|| {
+            Problem::unavailable(
+                "model_missing",
+                "the embedding model is missing: run `prodgy model fetch` or scripts/fetch-model, it is picked up \
+                 as soon as it is there",
+                Duration::from_secs(30),
+            )
+        })
     }
 }
 

@@ -17,6 +17,7 @@ mod communicator;
 pub mod config;
 mod contents;
 mod demo;
+mod evaluation;
 mod event;
 mod execution;
 mod export;

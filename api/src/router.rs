@@ -23,8 +23,9 @@ use crate::http::rate_limit::{self, RateLimit};
 use crate::metrics::Metrics;
 use crate::record::remember;
 use crate::{
-    admin, agent, api_token, audit_log, communicator, event, execution, file, integration,
-    knowledge_base, product, search, service, session, trigger, user, webhook, workflow,
+    admin, agent, api_token, audit_log, communicator, evaluation, event, execution, file,
+    integration, knowledge_base, product, search, service, session, trigger, user, webhook,
+    workflow,
 };
 
 /// How the routes are dressed.
@@ -64,6 +65,7 @@ fn ordinary() -> OpenApiRouter<App> {
         .merge(knowledge_base::router())
         .merge(file::router())
         .merge(search::router())
+        .merge(evaluation::router())
         .merge(agent::router())
         .merge(trigger::router())
         .merge(integration::router())
@@ -82,6 +84,7 @@ fn long(upload_limit: u64) -> OpenApiRouter<App> {
         .merge(event::long_router())
         .merge(audit_log::long_router())
         .merge(trigger::long_router())
+        .merge(evaluation::long_router())
         .merge(workflow::long_router())
 }
 

@@ -13,6 +13,7 @@ mod communicator;
 mod conversation;
 mod error;
 mod evaluate;
+mod evaluation;
 mod execute;
 mod execution;
 mod file;

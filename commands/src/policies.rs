@@ -59,8 +59,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Pending {
     /// Up to where the read models have taken the log in.
     pub position: Position,
-    /// Files that wait to be read.
-    pub files: Vec<Uuid>,
+    /// Files that wait to be read, with their products.
+    pub files: Vec<(Uuid, Uuid)>,
     /// Executions that have not ended.
     pub executions: Vec<Uuid>,
     /// Products whose default knowledge base is missing.
@@ -329,7 +329,9 @@ struct Follower {
 
 impl Follower {
     async fn run(mut self, pending: Pending, mut stopped: watch::Receiver<bool>) {
-        pending.files.into_iter().for_each(|file| self.ingestion.add(file));
+        for (file, product) in pending.files {
+            self.ingestion.add(Some(product), file);
+        }
         pending.executions.into_iter().for_each(|execution| self.runner.add(None, execution));
         pending.products.into_iter().for_each(|product| self.completion.add_product(product));
         pending.agents.into_iter().for_each(|agent| self.completion.add_agent(agent));
@@ -393,7 +395,7 @@ impl Follower {
         let Some(id) = event.stream.uuid() else { return };
         self.reactions.tell(event);
         match event.event_type.as_str() {
-            "file.uploaded.v1" => self.ingestion.add(id),
+            "file.uploaded.v1" => self.ingestion.add(event.product, id),
             "execution.requested.v1" => self.runner.asked_for(event.product, id),
             "execution.continued.v1" | "execution.waiting.v1" => self.runner.add(event.product, id),
             "delivery.received.v1" if next.is_none_or(|next| next.stream != event.stream) => {

@@ -12,6 +12,7 @@ pub mod claim;
 pub mod conversation;
 pub mod delivery;
 pub mod duration;
+pub mod evaluation;
 pub mod event;
 pub mod execution;
 pub mod expression;

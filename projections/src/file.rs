@@ -280,6 +280,18 @@ pub fn ids(db: &Connection, base: Uuid) -> Result<Vec<Uuid>, Error> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// The ids of the files of a knowledge base that a search finds which has taken the log in up to `indexed`.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn ready_in(db: &Connection, base: Uuid, indexed: u64) -> Result<Vec<Uuid>, Error> {
+    let mut statement = db.prepare_cached(
+        "SELECT id FROM file WHERE knowledge_base = ?1 AND status = 'ready' AND ready_position <= ?2",
+    )?;
+    let rows = statement.query_map(params![base.to_string(), indexed], |row| id(row, 0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Whether there is any file in a knowledge base, deleted as that may be.
 ///
 /// # Errors
@@ -307,5 +319,16 @@ pub fn ready(db: &Connection) -> Result<Vec<File>, Error> {
     let sql = format!("SELECT {COLUMNS} FROM file WHERE status = 'ready' ORDER BY id");
     let mut statement = db.prepare(&sql)?;
     let rows = statement.query_map([], read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The files that were not read yet, with their products, oldest first.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn unread(db: &Connection) -> Result<Vec<(Uuid, Uuid)>, Error> {
+    let mut statement =
+        db.prepare("SELECT id, product FROM file WHERE status = 'processing' ORDER BY position")?;
+    let rows = statement.query_map([], |row| Ok((id(row, 0)?, id(row, 1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -11,6 +11,7 @@ pub mod conversation;
 pub mod delivery;
 mod engine;
 mod error;
+pub mod evaluation;
 pub mod execution;
 pub mod file;
 pub mod integration;
@@ -43,6 +44,7 @@ pub fn read_models() -> Vec<Box<dyn ReadModel>> {
         Box::new(api_token::ApiTokens),
         Box::new(knowledge_base::KnowledgeBases),
         Box::new(file::Files),
+        Box::new(evaluation::Evaluations),
         Box::new(agent::Agents),
         Box::new(trigger::Triggers),
         Box::new(integration::Integrations),

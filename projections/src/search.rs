@@ -47,6 +47,17 @@ pub enum Mode {
     Hybrid,
 }
 
+impl Mode {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Mode::Vector => "vector",
+            Mode::FullText => "full_text",
+            Mode::Hybrid => "hybrid",
+        }
+    }
+}
+
 /// Which files a search looks at. Every condition narrows.
 #[derive(Clone, Debug, Default, PartialEq, serde::Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -6,15 +6,15 @@ use uuid::Uuid;
 
 use crate::columns::id;
 use crate::trigger::{self, KnownSchedule};
-use crate::{Error, conversation, delivery};
+use crate::{Error, conversation, delivery, file};
 
 /// What is unfinished at a position.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Unfinished {
     /// Up to where the log was read.
     pub position: Position,
-    /// Files that wait to be read.
-    pub files: Vec<Uuid>,
+    /// Files that wait to be read, with their products.
+    pub files: Vec<(Uuid, Uuid)>,
     /// Executions that have not ended.
     pub executions: Vec<Uuid>,
     /// Products whose default knowledge base is missing.
@@ -56,7 +56,7 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
         snapshot.query_row("SELECT min(position) FROM checkpoint", [], |row| row.get(0))?;
     Ok(Unfinished {
         position: Position(position),
-        files: ids("SELECT id FROM file WHERE status = 'processing' ORDER BY position")?,
+        files: file::unread(&snapshot)?,
         executions: ids("SELECT id FROM execution WHERE status IN ('queued', 'running', 'paused', 'waiting') ORDER BY position")?,
         products: ids(
             "SELECT id FROM product WHERE NOT EXISTS

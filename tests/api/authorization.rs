@@ -53,6 +53,9 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("PUT", "/api/knowledge-base/base/{knowledgeBaseId}", Has(Right::WriteKnowledge)),
     ("DELETE", "/api/knowledge-base/base/{knowledgeBaseId}", Has(Right::WriteKnowledge)),
     ("POST", "/api/knowledge-base/embeddings", Has(Right::ReadKnowledge)),
+    ("POST", "/api/knowledge-base/{knowledgeBaseId}/evaluate", Has(Right::WriteKnowledge)),
+    ("GET", "/api/knowledge-base/{knowledgeBaseId}/evaluations", Has(Right::ReadKnowledge)),
+    ("GET", "/api/knowledge-base/evaluation/{evaluationId}", Has(Right::ReadKnowledge)),
     ("POST", "/api/knowledge-base/storage/upload", Has(Right::WriteKnowledge)),
     ("GET", "/api/knowledge-base/storage/{knowledgeBaseId}", Has(Right::ReadKnowledge)),
     ("GET", "/api/knowledge-base/storage/file/{id}", Has(Right::ReadKnowledge)),
@@ -441,6 +444,10 @@ impl Fixture {
         let body = json!({ "product_id": product.id, "type": "http", "title": "Tool",
                            "config": { "base_url": "https://192.0.2.1" } });
         let integration = app.post("/api/integrations-base", body).await.expect_status(201);
+        app.wait_ready(&file).await;
+        let evaluate = format!("/api/knowledge-base/{}/evaluate", product.knowledge_base);
+        let body = json!({ "questions": [{ "query": "secret", "expected": [file] }] });
+        let evaluation = app.post(&evaluate, body).await.expect_status(201);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let ids = BTreeMap::from([
             ("productId".to_owned(), product.id.clone()),
@@ -448,6 +455,7 @@ impl Fixture {
             ("path".to_owned(), "nothing".to_owned()),
             ("deliveryId".to_owned(), NOTHING.to_owned()),
             ("knowledgeBaseId".to_owned(), product.knowledge_base.clone()),
+            ("evaluationId".to_owned(), text(&evaluation.data()["id"])),
             ("triggerId".to_owned(), text(&agent["triggers"][0]["id"])),
             ("versionId".to_owned(), text(&agent["version_id"])),
             ("executionId".to_owned(), text(&run.data()["id"])),
@@ -542,6 +550,9 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("POST", "/api/knowledge-base") => json!({ "product_id": NOTHING, "name": "Another" }),
         ("POST", "/api/knowledge-base/embeddings") => {
             json!({ "product_id": NOTHING, "query": "anything" })
+        }
+        ("POST", _) if verb == "evaluate" => {
+            json!({ "questions": [{ "query": "anything", "expected": [NOTHING] }] })
         }
         ("POST", "/api/agent-base/install") => {
             json!({ "product_id": NOTHING, "agent": "prodgy.search" })

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
@@ -378,6 +379,80 @@ async fn a_killed_server_goes_on_with_what_it_was_reading() {
     for file in files {
         assert!(app.wait_ready(&file).await["chunks"].as_u64().unwrap() > 1);
     }
+}
+
+/// The parts of artifacts that lie below a folder.
+fn parts_below(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let count = |entry: std::fs::DirEntry| match entry.path().is_dir() {
+        true => parts_below(&entry.path()),
+        false => usize::from(entry.file_name().to_string_lossy().contains(".part-")),
+    };
+    entries.map(count).sum()
+}
+
+#[tokio::test]
+async fn a_long_file_goes_on_where_a_kill_cut_it_off() {
+    let mut app = TestApp::spawn().await;
+    let product = app.product().await;
+    let filling = |number: usize| {
+        format!("Paragraph {number} is about nothing but the number {number} itself. ").repeat(14)
+    };
+    let folder = app.data_dir();
+    // A machine that reads it too fast to be cut off gets a longer one.
+    let mut file = None;
+    for paragraphs in [60, 240, 960] {
+        let text = (0..paragraphs).map(filling).collect::<Vec<_>>().join("\n\n");
+        let id = app.text_file(&product, &format!("{paragraphs}.txt"), &text).await;
+        let path = format!("/api/knowledge-base/storage/file/{id}");
+        let is_cut = eventually("no part of the file is stored", async || {
+            let is_read = app.get(&path).await.data()["status"] == "ready";
+            (is_read || parts_below(&folder) > 0).then_some(!is_read)
+        });
+        if is_cut.await {
+            file = Some(id);
+            break;
+        }
+    }
+    let file = file.expect("a file that is being read");
+    app.kill();
+    app.start();
+
+    let ready = app.wait_ready(&file).await;
+    assert!(app.stderr().contains("reading goes on where it was cut off"), "{}", app.stderr());
+    assert_eq!(parts_below(&folder), 0, "they are one now");
+    let count = ready["chunks"].as_u64().unwrap();
+    // Every vector is that of its chunk: of those that were there before the cut, and of those since.
+    for (page, index) in [(1, 0), (count, count - 1)] {
+        let path = format!("/api/knowledge-base/storage/file/{file}/chunks?pageSize=1&page={page}");
+        let chunk = app.get(&path).await.expect_status(200);
+        assert_eq!(chunk.body["pagination"]["total"], count, "none is there twice");
+        let text = &chunk.data()[0]["text"];
+        let question = json!({ "query": text, "product_id": product.id, "limit": 1 });
+        let found = app.post("/api/knowledge-base/embeddings", question).await.expect_status(200);
+        let best = &found.data()[0];
+        assert_eq!((&best["chunk_index"], &best["text"]), (&json!(index), text));
+        assert!(best["score"].as_f64().unwrap() > 0.999, "{best}");
+    }
+}
+
+#[tokio::test]
+async fn one_products_files_do_not_hold_up_anothers() {
+    let app = TestApp::spawn().await;
+    let (busy, other) = (app.product().await, app.product().await);
+    let text = "A sentence of the long file that somebody uploads. ".repeat(300);
+    let mut files = Vec::new();
+    for number in 0..40 {
+        files.push(
+            app.text_file(&busy, &format!("{number}.txt"), &format!("{number} {text}")).await,
+        );
+    }
+    let small = app.text_file(&other, "small.txt", "It is short.").await;
+    app.wait_ready(&small).await;
+    let path = format!("/api/knowledge-base/storage/{}?status=processing", busy.knowledge_base);
+    let waiting = app.get(&path).await.expect_status(200);
+    let waiting = waiting.data().as_array().unwrap().len();
+    assert!(waiting > 20, "{waiting} files wait: the other product's had to wait for most");
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod concurrency;
 mod control;
 mod erasure;
 mod etags;
+mod evaluation;
 mod execution;
 mod faults;
 mod file;

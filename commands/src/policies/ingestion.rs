@@ -1,8 +1,8 @@
 //! Ingestion: from an uploaded file to text, chunks and vectors, and an event that says so.
 //!
-//! The rule of this file: the artifact is durable before the event that names it. A file that cannot
-//! be read ends `failed` with the reason; a disk that is full or a model that is missing is waited
-//! for.
+//! The rule of this file: the artifact is durable before the event that names it, and so are parts of it
+//! while a long file is read, so that a cut costs seconds. A file that cannot be read ends `failed` with the
+//! reason; a disk that is full or a model that is missing is waited for.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use chrono::{TimeDelta, Utc};
 use domain::Timestamp;
 use domain::file::{File, FileCommand, FileEvent, FileIndex, Upload};
 use domain::lease::LeaseClaim;
-use embeddings::{Artifact, CHUNKER_VERSION, Embedder, ExtractFailure, Extractor};
+use embeddings::{Artifact, CHUNKER_VERSION, Chunk, Embedder, ExtractFailure, Extractor};
 use eventlog::{RecordedEvent, StreamId};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -22,8 +22,10 @@ use crate::execute::decode_event;
 use crate::seal::product_key;
 use crate::{Ask, Commands, Error};
 
-/// How many files are read at once. The embedding threads are shared by all of them.
-const AT_ONCE: usize = 2;
+/// How many files are read at once, and how many of one product: another's finds a place beside them. The
+/// embedding threads are shared by all of them.
+const AT_ONCE: usize = 3;
+const OF_ONE_PRODUCT: usize = 2;
 
 /// For how long a worker claims a file.
 const LEASE: TimeDelta = TimeDelta::minutes(30);
@@ -33,6 +35,9 @@ const LONGEST: u64 = 64 * 1024 * 1024;
 
 /// How many chunks are embedded between two looks at the clock.
 const CHUNKS: usize = 32;
+
+/// How often what was embedded of a file is stored as a part of it.
+const PART_EVERY: Duration = Duration::from_secs(2);
 
 /// How often progress becomes an event.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -89,13 +94,14 @@ impl Ingestion {
             embedder,
             extractor,
             worker,
-            queue: Arc::new(Queue::new("ingestion", AT_ONCE)),
+            queue: Arc::new(Queue::shared("ingestion", AT_ONCE, OF_ONE_PRODUCT)),
         })
     }
 
-    pub(super) fn add(self: &Arc<Self>, file: Uuid) {
+    /// Reads a file of a product. Those of unknown ones count as one product's.
+    pub(super) fn add(self: &Arc<Self>, product: Option<Uuid>, file: Uuid) {
         let ingestion = self.clone();
-        self.queue.add(file, move || {
+        self.queue.add_for(product.unwrap_or_default(), file, move || {
             let ingestion = ingestion.clone();
             async move { ingestion.read(file).await }
         });
@@ -169,12 +175,14 @@ impl Ingestion {
         if let Some(artifact) = known.and_then(|bytes| Artifact::decode(&bytes).ok()) {
             return Ok(Ok((name, artifact)));
         }
-        let artifact = match self.make(file, product, claim, embedder).await? {
+        let key = product_key(product);
+        let mut parts = Parts { vault, key: &key, name: &name, stored: Vec::new() };
+        let artifact = match self.make(file, product, claim, embedder, &mut parts).await? {
             Ok(artifact) => artifact,
             Err(unreadable) => return Ok(Err(unreadable)),
         };
-        let key = product_key(product);
         vault.put_artifact(&key, &name, &artifact.encode()).await.map_err(Error::from)?;
+        parts.remove().await;
         Ok(Ok((name, artifact)))
     }
 
@@ -216,6 +224,7 @@ impl Ingestion {
         product: Uuid,
         claim: &Claimed,
         embedder: &Embedder,
+        parts: &mut Parts<'_>,
     ) -> Result<Result<Artifact, Unreadable>, Failure> {
         let blob =
             vault::BlobRef { name: claim.upload.blob.name.clone(), size: claim.upload.blob.size };
@@ -255,12 +264,35 @@ impl Ingestion {
             }
             Err(_) => return Err(Failure::Passing("the server stops".into())),
         };
-        let mut vectors = Vec::with_capacity(chunks.len());
+        let mut made = Artifact {
+            revision: embedder.model().revision().to_owned(),
+            chunker_version: CHUNKER_VERSION.to_owned(),
+            text,
+            chunks,
+            vectors: Vec::new(),
+        };
+        made.vectors = parts.load(&made).await?;
+        if !made.vectors.is_empty() {
+            tracing::info!(%file, chunk = made.vectors.len(), "reading goes on where it was cut off");
+        }
+        self.embed(claim, embedder, parts, &mut made).await?;
+        Ok(Ok(made))
+    }
+
+    /// The vectors of all chunks that have none yet.
+    async fn embed(
+        &self,
+        claim: &Claimed,
+        embedder: &Embedder,
+        parts: &mut Parts<'_>,
+        made: &mut Artifact,
+    ) -> Result<(), Failure> {
+        let Artifact { revision, chunks, vectors, .. } = made;
         let mut reported = Instant::now();
-        for batch in chunks.chunks(CHUNKS) {
-            if self.queue.is_stopping() {
-                return Err(Failure::Passing("the server stops".into()));
-            }
+        let (mut stored, mut stored_at) = (vectors.len(), Instant::now());
+        while vectors.len() < chunks.len() {
+            let rest = &chunks[vectors.len()..];
+            let batch = &rest[..rest.len().min(CHUNKS)];
             let texts = batch.iter().map(|chunk| chunk.text.clone()).collect();
             let embedded = embedder.embed_passages(texts).await;
             vectors.extend(embedded.map_err(|error| Failure::Passing(error.to_string()))?);
@@ -270,17 +302,101 @@ impl Ingestion {
                     u8::try_from(vectors.len() * 100 / chunks.len()).unwrap_or(99).min(99);
                 let command = FileCommand::Progress { fence: claim.fence, percent };
                 let ask = claim.ask(&format!("progress {}", vectors.len()));
-                self.commands.execute::<File>(file, command, &ask).await?;
+                self.commands.execute::<File>(claim.file(), command, &ask).await?;
+            }
+            let stops = self.queue.is_stopping();
+            if (stops || stored_at.elapsed() >= PART_EVERY) && vectors.len() < chunks.len() {
+                let part = part(revision, &chunks[stored..vectors.len()], &vectors[stored..]);
+                parts.store(stored, &part).await?;
+                (stored, stored_at) = (vectors.len(), Instant::now());
+            }
+            if stops && vectors.len() < chunks.len() {
+                return Err(Failure::Passing("the server stops".into()));
             }
         }
-        Ok(Ok(Artifact {
-            revision: embedder.model().revision().to_owned(),
-            chunker_version: CHUNKER_VERSION.to_owned(),
-            text,
-            chunks,
-            vectors,
-        }))
+        Ok(())
     }
+}
+
+/// The parts of an artifact that is being made, each of them an artifact of its own that is named by its first
+/// chunk. What is left of a file that was never finished is garbage.
+struct Parts<'a> {
+    vault: &'a vault::Vault,
+    key: &'a str,
+    name: &'a str,
+    /// The names of those that are there.
+    stored: Vec<String>,
+}
+
+impl Parts<'_> {
+    /// The vectors of what was embedded before a cut, as far as it is of these very chunks.
+    async fn load(&mut self, made: &Artifact) -> Result<Vec<Vec<f32>>, Failure> {
+        let mut vectors: Vec<Vec<f32>> = Vec::new();
+        loop {
+            let name = self.name_of(vectors.len());
+            let bytes = match self.vault.get_artifact(&name).await {
+                Err(vault::Error::Corrupt { .. }) => None,
+                known => known.map_err(Error::from)?,
+            };
+            let Some(bytes) = bytes else { return Ok(vectors) };
+            self.stored.push(name);
+            let rest = &made.chunks[vectors.len()..];
+            match Artifact::decode(&bytes) {
+                Ok(part) if is_of(&part, &made.revision, rest) => vectors.extend(part.vectors),
+                _ => return Ok(vectors),
+            }
+        }
+    }
+
+    async fn store(&mut self, first: usize, part: &Artifact) -> Result<(), Failure> {
+        let name = self.name_of(first);
+        self.vault.put_artifact(self.key, &name, &part.encode()).await.map_err(Error::from)?;
+        self.stored.push(name);
+        Ok(())
+    }
+
+    /// Removes them: the whole is there. What cannot be removed now is garbage.
+    async fn remove(self) {
+        for name in &self.stored {
+            if let Err(error) = self.vault.delete_artifact(name).await {
+                tracing::warn!(%error, name, "a part of a file that is ready could not be removed");
+            }
+        }
+    }
+
+    fn name_of(&self, first: usize) -> String {
+        format!("{}.part-{first}", self.name)
+    }
+}
+
+/// Some chunks with their vectors, as an artifact whose text is theirs.
+fn part(revision: &str, chunks: &[Chunk], vectors: &[Vec<f32>]) -> Artifact {
+    let mut text = String::new();
+    let mut end = 0;
+    let own = |chunk: &Chunk| {
+        let char_start = end;
+        end += chunk.text.chars().count() as u64;
+        text.push_str(&chunk.text);
+        Chunk { char_start, char_end: end, ..chunk.clone() }
+    };
+    let chunks = chunks.iter().map(own).collect();
+    Artifact {
+        revision: revision.to_owned(),
+        chunker_version: CHUNKER_VERSION.to_owned(),
+        text,
+        chunks,
+        vectors: vectors.to_vec(),
+    }
+}
+
+/// Whether a part holds the beginning of these chunks, embedded by this model.
+fn is_of(part: &Artifact, revision: &str, rest: &[Chunk]) -> bool {
+    let texts = part.chunks.iter().map(|chunk| &chunk.text);
+    part.revision == revision
+        && part.chunker_version == CHUNKER_VERSION
+        && !part.chunks.is_empty()
+        && part.chunks.len() <= rest.len()
+        && texts.eq(rest[..part.chunks.len()].iter().map(|chunk| &chunk.text))
 }
 
 /// The name of what a file becomes: made from its bytes, from what decides how they are read, and
@@ -306,6 +422,11 @@ struct Claimed {
 }
 
 impl Claimed {
+    /// The file.
+    fn file(&self) -> Uuid {
+        self.event.stream.uuid().unwrap_or_default()
+    }
+
     /// A command that follows from the claim.
     fn ask(&self, what: &str) -> Ask {
         Ask::because_of(&self.event, "ingestion", &[what.as_bytes()])

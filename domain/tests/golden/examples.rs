@@ -9,6 +9,7 @@ use domain::api_token::{ApiToken, ApiTokenEvent};
 use domain::claim::{Claim, ClaimEvent, ClaimKind};
 use domain::conversation::{Conversation, ConversationEvent, Message, Reply};
 use domain::delivery::{Delivery, DeliveryEvent, Receipt};
+use domain::evaluation::{Evaluation, EvaluationEvent, Latency, Scores, Summary};
 use domain::execution::{CancelReason, Execution, ExecutionEvent, TimeLimit};
 use domain::file::{File, FileEvent};
 use domain::instance::{Instance, InstanceEvent, KeyAlgorithm, KeyPurpose};
@@ -41,6 +42,7 @@ pub fn for_every_aggregate(visit: &mut impl Visit) {
     visit.visit::<Claim>(&claim());
     visit.visit::<Conversation>(&conversation());
     visit.visit::<Delivery>(&delivery());
+    visit.visit::<Evaluation>(&evaluation());
     visit.visit::<Execution>(&execution());
     visit.visit::<Firings>(&firings());
     visit.visit::<File>(&file());
@@ -478,6 +480,22 @@ fn integration() -> Vec<(&'static str, IntegrationEvent)> {
         ("", IntegrationEvent::Deleted {}),
         ("", IntegrationEvent::Erased {}),
     ]
+}
+
+fn evaluation() -> Vec<(&'static str, EvaluationEvent)> {
+    let summary = Summary {
+        knowledge_base: id(4),
+        mode: "hybrid".to_owned(),
+        k: 10,
+        questions: 76,
+        files: 1_460,
+        model: "all-MiniLM-L6-v2".to_owned(),
+        model_revision: "53aa5117".to_owned(),
+        chunker: "2".to_owned(),
+        scores: Scores { ndcg: 0.4321, recall: 0.125, reciprocal_rank: 1.0 },
+        latency: Latency { p50: 9_400, p99: 21_000, max: 30_500 },
+    };
+    vec![("", EvaluationEvent::Finished { summary, content: payload("questions") })]
 }
 
 fn integration_use() -> Vec<(&'static str, IntegrationUseEvent)> {
