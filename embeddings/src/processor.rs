@@ -3,9 +3,9 @@
 //!
 //! Everything that a kernel calls must be `#[inline(always)]`: what is not inlined into it is compiled without the wide instructions.
 
-#[cfg(target_arch = "x86_64")]
-use pulp::Simd;
-use pulp::WithSimd;
+use std::slice;
+
+use pulp::{Simd, WithSimd, bytemuck};
 
 /// The instruction set in use.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +33,7 @@ impl Processor {
     }
 
     /// Runs a kernel with this instruction set.
-    pub(crate) fn dispatch<Kernel: WithSimd>(self, kernel: Kernel) -> Kernel::Output {
+    pub(crate) fn dispatch<K: WithSimd>(self, kernel: K) -> K::Output {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(simd) => simd.vectorize(Call { kernel, simd }),
@@ -42,21 +42,170 @@ impl Processor {
             Self::Other(arch) => arch.dispatch(kernel),
         }
     }
+
+    /// Runs a kernel that multiplies whole numbers with this instruction set.
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) => simd.vectorize(Run { kernel, pairs: simd }),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(simd) => simd.vectorize(Run { kernel, pairs: simd }),
+            Self::Other(arch) => arch.dispatch(OnAny(kernel)),
+        }
+    }
+}
+
+/// What [`Processor::run`] runs.
+pub(crate) trait Kernel {
+    type Output;
+
+    /// Must be `#[inline(always)]`.
+    fn run<P: Pairs>(self, pairs: P) -> Self::Output;
+}
+
+/// Vector instructions on pairs of whole numbers of 16 bits, which `pulp`'s [`Simd`] does not have. A pair lies in a lane of 32 bits.
+pub(crate) trait Pairs: Copy {
+    /// Everything else.
+    type Simd: Simd;
+
+    fn simd(self) -> Self::Simd;
+
+    /// Lane by lane: `sum + a₀·b₀ + a₁·b₁`.
+    fn multiply_add(self, a: Lanes<Self>, b: Lanes<Self>, sum: Lanes<Self>) -> Lanes<Self>;
+
+    /// The nearest floating-point numbers.
+    fn to_f32(self, numbers: Lanes<Self>) -> <Self::Simd as Simd>::f32s;
+}
+
+type Lanes<P> = <<P as Pairs>::Simd as Simd>::i32s;
+
+#[cfg(target_arch = "x86_64")]
+impl Pairs for pulp::x86::V4 {
+    type Simd = Self;
+
+    #[inline(always)]
+    fn simd(self) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, a: Lanes<Self>, b: Lanes<Self>, sum: Lanes<Self>) -> Lanes<Self> {
+        let products = self.avx512bw._mm512_madd_epi16(pulp::cast(a), pulp::cast(b));
+        pulp::cast(self.avx512f._mm512_add_epi32(products, pulp::cast(sum)))
+    }
+
+    #[inline(always)]
+    fn to_f32(self, numbers: Lanes<Self>) -> <Self as Simd>::f32s {
+        pulp::cast(self.avx512f._mm512_cvtepi32_ps(pulp::cast(numbers)))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Pairs for pulp::x86::V3 {
+    type Simd = Self;
+
+    #[inline(always)]
+    fn simd(self) -> Self {
+        self
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, a: Lanes<Self>, b: Lanes<Self>, sum: Lanes<Self>) -> Lanes<Self> {
+        let products = self.avx2._mm256_madd_epi16(pulp::cast(a), pulp::cast(b));
+        pulp::cast(self.avx2._mm256_add_epi32(products, pulp::cast(sum)))
+    }
+
+    #[inline(always)]
+    fn to_f32(self, numbers: Lanes<Self>) -> <Self as Simd>::f32s {
+        pulp::cast(self.avx._mm256_cvtepi32_ps(pulp::cast(numbers)))
+    }
+}
+
+/// [`Pairs`] by plain numbers, for the compiler to make the best of.
+#[derive(Clone, Copy)]
+struct Any<S>(S);
+
+impl<S: Simd> Pairs for Any<S> {
+    type Simd = S;
+
+    #[inline(always)]
+    fn simd(self) -> S {
+        self.0
+    }
+
+    #[inline(always)]
+    fn multiply_add(self, a: S::i32s, b: S::i32s, mut sum: S::i32s) -> S::i32s {
+        let (a, b): (&[[i16; 2]], &[[i16; 2]]) =
+            (bytemuck::cast_slice(slice::from_ref(&a)), bytemuck::cast_slice(slice::from_ref(&b)));
+        let sums: &mut [i32] = bytemuck::cast_slice_mut(slice::from_mut(&mut sum));
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += i32::from(a[0]) * i32::from(b[0]) + i32::from(a[1]) * i32::from(b[1]);
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn to_f32(self, numbers: S::i32s) -> S::f32s {
+        let mut floats = self.0.splat_f32s(0.0);
+        let numbers: &[i32] = bytemuck::cast_slice(slice::from_ref(&numbers));
+        let target: &mut [f32] = bytemuck::cast_slice_mut(slice::from_mut(&mut floats));
+        for (float, number) in target.iter_mut().zip(numbers) {
+            *float = *number as f32;
+        }
+        floats
+    }
+}
+
+/// Glue as below, between `pulp`'s choice and a [`Kernel`].
+struct OnAny<K>(K);
+
+impl<K: Kernel> WithSimd for OnAny<K> {
+    type Output = K::Output;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Self::Output {
+        self.0.run(Any(simd))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+struct Run<K, P> {
+    kernel: K,
+    pairs: P,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl<K: Kernel, P: Pairs> pulp::NullaryFnOnce for Run<K, P> {
+    type Output = K::Output;
+
+    #[inline(always)]
+    fn call(self) -> Self::Output {
+        self.kernel.run(self.pairs)
+    }
 }
 
 /// Glue between a token's own `vectorize` (which takes a closure-like object) and a kernel.
 #[cfg(target_arch = "x86_64")]
-struct Call<Kernel, S> {
-    kernel: Kernel,
+struct Call<K, S> {
+    kernel: K,
     simd: S,
 }
 
 #[cfg(target_arch = "x86_64")]
-impl<Kernel: WithSimd, S: Simd> pulp::NullaryFnOnce for Call<Kernel, S> {
-    type Output = Kernel::Output;
+impl<K: WithSimd, S: Simd> pulp::NullaryFnOnce for Call<K, S> {
+    type Output = K::Output;
 
     #[inline(always)]
     fn call(self) -> Self::Output {
         self.kernel.with_simd(self.simd)
     }
+}
+
+/// Every instruction set that is here, plain numbers among them.
+#[cfg(test)]
+pub(crate) fn all() -> Vec<Processor> {
+    let mut processors = vec![Processor::detect(), Processor::Other(pulp::Arch::Scalar)];
+    #[cfg(target_arch = "x86_64")]
+    processors.extend(pulp::x86::V3::try_new().map(Processor::Avx2));
+    processors
 }

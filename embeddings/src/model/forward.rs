@@ -1,8 +1,9 @@
 //! The forward pass: tokens in, one vector of unit length per sequence out. The one rule: sequences of any lengths lie end to end
 //! in one matrix, so that no arithmetic is spent on padding.
 
-use super::kernels::{Attention, AttentionScratch, Normalize, Product, Then, panel_width, widen};
-use super::weights::{Linear, Norm, Packed, Weights};
+use super::kernels::{Attention, AttentionScratch, Normalize, widen};
+use super::linear::{Product, Quantize, Rows, Then};
+use super::weights::{Matrix, Norm, Weights};
 
 /// The matrices of a forward pass, kept between passes. One per thread.
 #[derive(Default)]
@@ -12,7 +13,10 @@ pub(crate) struct Scratch {
     queries: Vec<f32>,
     keys: Vec<f32>,
     values: Vec<f32>,
-    panel: Vec<f32>,
+    /// What goes into a linear layer.
+    rows: Rows,
+    /// The same, of a part of the feed-forward block.
+    part: Rows,
     attention: AttentionScratch,
 }
 
@@ -30,7 +34,6 @@ impl Weights {
         for matrix in [&mut scratch.queries, &mut scratch.keys, &mut scratch.values] {
             matrix.resize(size, 0.0);
         }
-        scratch.panel.resize(hidden * panel_width(self.processor), 0.0);
         for layer in 0..self.layers.len() {
             self.layer(layer, sequences, scratch);
             between();
@@ -65,67 +68,53 @@ impl Weights {
     fn layer(&self, index: usize, sequences: &[Vec<u32>], scratch: &mut Scratch) {
         let layer = &self.layers[index];
         let hidden = self.config.hidden_size;
-        let Scratch { states, queries, keys, values, panel, attention } = scratch;
+        let Scratch { states, queries, keys, values, rows, part, attention } = scratch;
 
+        self.quantize(states, rows);
         for (linear, output) in layer.projections.iter().zip([&mut *queries, keys, values]) {
-            self.linear(states, linear, Then::Bias(&linear.bias), output, panel);
+            self.product(rows, &linear.weights, Then::Bias(&linear.bias), output);
         }
         let mut first = 0;
         for tokens in sequences {
-            let rows = first..first + tokens.len() * hidden;
-            first = rows.end;
+            let part = first..first + tokens.len() * hidden;
+            first = part.end;
             self.processor.dispatch(Attention {
-                queries: &mut queries[rows.clone()],
-                keys: &keys[rows.clone()],
-                values: &values[rows],
+                queries: &mut queries[part.clone()],
+                keys: &keys[part.clone()],
+                values: &values[part],
                 hidden,
                 head_size: self.config.head_size(),
                 scratch: attention,
             });
         }
         let output = &layer.attention_output;
-        self.linear(queries, output, Then::Add, states, panel);
+        self.quantize(queries, rows);
+        self.product(rows, &output.weights, Then::Add, states);
         self.normalize(states, &output.bias, &layer.attention_norm);
 
-        // The states are still read by the next block while the sums grow, so the sums grow in a copy of them: the residual.
-        let (sums, between) = (queries, keys);
-        sums.copy_from_slice(states);
+        // The parts all read the same states, in whole numbers; the sums grow on the states themselves, which are the residual.
+        self.quantize(states, rows);
+        let between = queries;
         for (up, down) in &layer.feed_forward {
-            self.linear(states, up, Then::BiasGelu(&up.bias), between, panel);
-            self.product(between, down, Then::Add, sums, panel);
+            self.product(rows, &up.weights, Then::BiasGelu(&up.bias), between);
+            self.quantize(between, part);
+            self.product(part, down, Then::Add, states);
         }
-        self.normalize(sums, &layer.feed_forward_bias, &layer.output_norm);
-        std::mem::swap(states, sums);
+        self.normalize(states, &layer.feed_forward_bias, &layer.output_norm);
     }
 
-    fn linear(
-        &self,
-        input: &[f32],
-        linear: &Linear,
-        then: Then<'_>,
-        output: &mut [f32],
-        panel: &mut [f32],
-    ) {
-        self.product(input, &linear.weights, then, output, panel);
+    fn quantize(&self, input: &[f32], rows: &mut Rows) {
+        self.processor.dispatch(Quantize { input, depth: self.config.hidden_size, rows });
     }
 
-    fn product(
-        &self,
-        input: &[f32],
-        weights: &Packed,
-        then: Then<'_>,
-        output: &mut [f32],
-        panel: &mut [f32],
-    ) {
-        let hidden = self.config.hidden_size;
-        self.processor.dispatch(Product {
+    fn product(&self, input: &Rows, matrix: &Matrix, then: Then<'_>, output: &mut [f32]) {
+        self.processor.run(Product {
             input,
-            depth: hidden,
-            weights: &self.matrices[weights.0..],
+            depth: self.config.hidden_size,
+            weights: &self.matrices[matrix.start..],
+            scales: &matrix.scales,
             then,
             output,
-            columns: hidden,
-            panel,
         });
     }
 

@@ -1,4 +1,4 @@
-//! The arithmetic of the forward pass: matrix product, attention, layer norm, GELU. The one rule: every kernel is written once, for
+//! The arithmetic of the forward pass beside its linear layers: attention, layer norm, GELU. The one rule: every kernel is written once, for
 //! vectors of any width (see [`crate::processor`]).
 
 use pulp::{Simd, WithSimd};
@@ -6,9 +6,9 @@ use pulp::{Simd, WithSimd};
 use crate::processor::Processor;
 
 /// Rows of a product that are worked on together: 6 rows × 4 vectors of sums leave room in 32 registers for what is multiplied.
-const TILE_ROWS: usize = 6;
+pub(crate) const TILE_ROWS: usize = 6;
 
-/// Columns of a weight matrix that lie together (see [`Product`]).
+/// Columns of a weight matrix that lie together (see `linear::Product`).
 pub(crate) fn panel_width(processor: Processor) -> usize {
     processor.dispatch(PanelWidth)
 }
@@ -26,154 +26,22 @@ impl WithSimd for PanelWidth {
 
 /// Vectors in a row of a tile: as many as the registers hold beside [`TILE_ROWS`].
 #[inline(always)]
-const fn panel_vectors<S: Simd>() -> usize {
+pub(crate) const fn panel_vectors<S: Simd>() -> usize {
     if S::REGISTER_COUNT >= 32 { 4 } else { 2 }
 }
 
-/// Numbers of half precision in a cache line.
-const LINE: usize = 32;
-
-/// What a product does with its sums.
-#[derive(Clone, Copy)]
-pub(crate) enum Then<'a> {
-    /// `output = input · weights + bias`
-    Bias(&'a [f32]),
-    /// `output = gelu(input · weights + bias)`
-    BiasGelu(&'a [f32]),
-    /// `output += input · weights`
-    Add,
-}
-
-/// `output ← input · weights`, the linear layer of every kind.
-///
-/// `weights` is packed: panels of [`panel_width`] columns, each a run of `depth` rows, in half precision. A panel is
-/// widened to f32 once into `panel` (it then lies in the second-level cache) and used for all rows of the input. Meanwhile the
-/// panel after it is called into the cache, so that a short question does not wait for the memory.
-pub(crate) struct Product<'a> {
-    /// Row-major, `depth` wide.
-    pub(crate) input: &'a [f32],
-    /// Rows of the weights, which are the columns of the input.
-    pub(crate) depth: usize,
-    /// Packed, see above. What lies behind the matrix is the one that is used next.
-    pub(crate) weights: &'a [u16],
-    /// What becomes of the sums.
-    pub(crate) then: Then<'a>,
-    /// Row-major, `columns` wide.
-    pub(crate) output: &'a mut [f32],
-    /// Columns of the weights and of the output.
-    pub(crate) columns: usize,
-    /// Scratch space of `depth × panel_width`.
-    pub(crate) panel: &'a mut [f32],
-}
-
-impl WithSimd for Product<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        if panel_vectors::<S>() == 4 { self.run::<S, 4>(simd) } else { self.run::<S, 2>(simd) }
-    }
-}
-
-impl Product<'_> {
-    #[inline(always)]
-    fn run<S: Simd, const VECTORS: usize>(self, simd: S) {
-        let Self { input, depth, weights, then, output, columns, panel } = self;
-        let width = VECTORS * S::F32_LANES;
-        let rows = input.len() / depth;
-        assert!(
-            output.len() == rows * columns
-                && weights.len() >= depth * columns
-                && columns.is_multiple_of(width)
-        );
-
-        for index in 0..columns / width {
-            let panel = &mut panel[..depth * width];
-            let (packed, following) = weights[index * depth * width..].split_at(depth * width);
-            for (wide, half) in panel.iter_mut().zip(packed) {
-                *wide = widen(*half);
-            }
-            let weights = S::as_simd_f32s(panel).0.as_chunks::<VECTORS>().0;
-            let panel =
-                Panel::<S, VECTORS> { input, weights, then, columns, column: index * width };
-            // Every tile calls for as many lines of the following panel as it has steps, until all are on their way.
-            let mut calls = following[..following.len().min(depth * width)].chunks(depth * LINE);
-            let mut row = 0;
-            while row < rows {
-                let call = calls.next().unwrap_or_default();
-                row += match rows - row {
-                    TILE_ROWS.. => panel.multiply::<TILE_ROWS>(simd, row, call, output),
-                    4.. => panel.multiply::<4>(simd, row, call, output),
-                    2.. => panel.multiply::<2>(simd, row, call, output),
-                    _ => panel.multiply::<1>(simd, row, call, output),
-                };
-            }
-        }
-    }
-}
-
-/// Some columns of the weights, widened.
-struct Panel<'a, S: Simd, const VECTORS: usize> {
-    input: &'a [f32],
-    /// One item per row of the weights.
-    weights: &'a [[S::f32s; VECTORS]],
-    then: Then<'a>,
-    columns: usize,
-    /// The first of its columns.
-    column: usize,
-}
-
-impl<S: Simd, const VECTORS: usize> Panel<'_, S, VECTORS> {
-    /// Does some rows of the output, in these columns. Answers how many.
-    #[inline(always)]
-    fn multiply<const ROWS: usize>(
-        &self,
-        simd: S,
-        row: usize,
-        call: &[u16],
-        output: &mut [f32],
-    ) -> usize {
-        let Self { input, weights, then, columns, column } = *self;
-        let width = VECTORS * S::F32_LANES;
-        let input = &input[row * weights.len()..];
-        let zero = [simd.splat_f32s(0.0); VECTORS];
-        let start = match then {
-            Then::Bias(bias) | Then::BiasGelu(bias) => {
-                vectors::<S, VECTORS>(&bias[column..column + width])
-            }
-            Then::Add => zero,
-        };
-        let tile = tile(simd, input, weights.len(), weights, call, [start; ROWS]);
-        for (offset, sums) in tile.into_iter().enumerate() {
-            let target = &mut output[(row + offset) * columns + column..][..width];
-            for (target, sum) in S::as_mut_simd_f32s(target).0.iter_mut().zip(sums) {
-                *target = match then {
-                    Then::Bias(_) => sum,
-                    Then::BiasGelu(_) => gelu(simd, sum),
-                    Then::Add => simd.add_f32s(*target, sum),
-                };
-            }
-        }
-        ROWS
-    }
-}
-
-/// The inner loop of everything: `sums[row] += Σₖ input[row][k] · panel[k]`, the sums held in registers.
+/// The inner loop of attention: `sums[row] += Σₖ input[row][k] · panel[k]`, the sums held in registers.
 #[inline(always)]
 fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
     simd: S,
     input: &[f32],
     stride: usize,
     panel: &[[S::f32s; VECTORS]],
-    call: &[u16],
     mut sums: [[S::f32s; VECTORS]; ROWS],
 ) -> [[S::f32s; VECTORS]; ROWS] {
     let depth = panel.len();
     let rows: [&[f32]; ROWS] = std::array::from_fn(|row| &input[row * stride..][..depth]);
     for k in 0..depth {
-        if let Some(line) = call.get(k * LINE) {
-            prefetch(line);
-        }
         let weights = panel[k];
         for row in 0..ROWS {
             let value = simd.splat_f32s(rows[row][k]);
@@ -185,23 +53,9 @@ fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
     sums
 }
 
-/// Asks for a cache line that will be read soon.
-#[inline(always)]
-#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "the hint has no safe form"))]
-fn prefetch(line: &u16) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing into the program and never faults, and the address is that of a live reference.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(line).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = line;
-}
-
 /// Reads a slice of exactly `VECTORS` vectors.
 #[inline(always)]
-fn vectors<S: Simd, const VECTORS: usize>(slice: &[f32]) -> [S::f32s; VECTORS] {
+pub(crate) fn vectors<S: Simd, const VECTORS: usize>(slice: &[f32]) -> [S::f32s; VECTORS] {
     let vectors = S::as_simd_f32s(slice).0;
     std::array::from_fn(|index| vectors[index])
 }
@@ -303,7 +157,7 @@ fn attend<S: Simd, const ROWS: usize>(
     let padded = keys.len() / head_size * width;
     let zero = [[simd.splat_f32s(0.0); 2]; ROWS];
     for (panel, keys) in keys.chunks_exact(head_size).enumerate() {
-        let sums = tile(simd, rows, hidden, keys, &[], zero);
+        let sums = tile(simd, rows, hidden, keys, zero);
         for (row, sums) in sums.into_iter().enumerate() {
             S::as_mut_simd_f32s(&mut scores[row * padded + panel * width..][..width])
                 .0
@@ -317,7 +171,7 @@ fn attend<S: Simd, const ROWS: usize>(
         *inverse = 1.0 / exponentials(simd, S::as_mut_simd_f32s(scores).0);
     }
     for (panel, values) in values.chunks_exact(padded).enumerate() {
-        let sums = tile(simd, scores, padded, values, &[], zero);
+        let sums = tile(simd, scores, padded, values, zero);
         for (row, sums) in sums.into_iter().enumerate() {
             let factor = simd.splat_f32s(inverse[row]);
             let target = S::as_mut_simd_f32s(&mut rows[row * hidden + panel * width..][..width]).0;
@@ -390,7 +244,7 @@ impl WithSimd for Normalize<'_> {
 /// The exact GELU, `x·Φ(x)` ("Gaussian Error Linear Units", Hendrycks and Gimpel, 2016), with the error function of Abramowitz
 /// and Stegun 7.1.26, which is off by at most 1.5e-7.
 #[inline(always)]
-fn gelu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+pub(crate) fn gelu<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let one = simd.splat_f32s(1.0);
     let size = simd.abs_f32s(x);
     let z = simd.mul_f32s(size, simd.splat_f32s(std::f32::consts::FRAC_1_SQRT_2));

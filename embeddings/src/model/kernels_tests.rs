@@ -3,15 +3,8 @@
 use half::f16;
 
 use super::*;
+use crate::processor::all as processors;
 use crate::random::numbers;
-
-/// The one in use, and plain numbers.
-fn processors() -> Vec<Processor> {
-    let mut processors = vec![Processor::detect(), Processor::Other(pulp::Arch::new())];
-    #[cfg(target_arch = "x86_64")]
-    processors.extend(pulp::x86::V3::try_new().map(Processor::Avx2));
-    processors
-}
 
 fn assert_close(ours: &[f32], plain: &[f64], tolerance: f64) {
     assert_eq!(ours.len(), plain.len());
@@ -88,54 +81,6 @@ fn exp_is_exact_to_single_precision_and_vanishes_far_below_zero() {
         for (x, ours) in inputs.iter().zip(ours) {
             let plain = f64::from(*x).exp();
             assert!((f64::from(ours) - plain).abs() <= plain * 4e-7 + 2e-38, "e^{x} is not {ours}");
-        }
-    }
-}
-
-#[test]
-fn a_product_is_the_sum_of_products_for_any_number_of_rows() {
-    const SIZE: usize = 64;
-    let weights: Vec<f16> = numbers(SIZE * SIZE, 1).into_iter().map(f16::from_f32).collect();
-    let bias = numbers(SIZE, 2);
-    for processor in processors() {
-        let width = panel_width(processor);
-        let packed: Vec<u16> = (0..SIZE / width)
-            .flat_map(|panel| {
-                (0..SIZE).flat_map(move |row| {
-                    (0..width).map(move |column| row * SIZE + panel * width + column)
-                })
-            })
-            .map(|index| weights[index].to_bits())
-            .collect();
-        for rows in (0..=14).chain([27]) {
-            let input = numbers(rows * SIZE, 3);
-            let before = numbers(rows * SIZE, 4);
-            let plain = |row: usize, column: usize| -> f64 {
-                (0..SIZE)
-                    .map(|k| f64::from(input[row * SIZE + k]) * weights[k * SIZE + column].to_f64())
-                    .sum()
-            };
-            let all = |start: &dyn Fn(usize) -> f32| -> Vec<f64> {
-                (0..rows * SIZE)
-                    .map(|at| plain(at / SIZE, at % SIZE) + f64::from(start(at)))
-                    .collect()
-            };
-            let run = |then| {
-                let (mut output, mut panel) = (before.clone(), vec![0.0; SIZE * width]);
-                let panel = &mut panel;
-                processor.dispatch(Product {
-                    input: &input,
-                    depth: SIZE,
-                    weights: &packed,
-                    then,
-                    output: &mut output,
-                    columns: SIZE,
-                    panel,
-                });
-                output
-            };
-            assert_close(&run(Then::Bias(&bias)), &all(&|at| bias[at % SIZE]), 1e-5);
-            assert_close(&run(Then::Add), &all(&|at| before[at]), 1e-5);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The model's weights in the form the forward pass reads them. The one rule: matrices are held once, packed, in half precision
-//! (11 significant bits, products are still summed in f32); what the file gave is dropped.
+//! The model's weights in the form the forward pass reads them. The one rule: matrices are held once, packed, in 16 bits with a
+//! scale for every output; what the file gave is dropped.
 
 use candle_core::safetensors::SliceSafetensors;
 use candle_core::{DType, Device};
@@ -8,6 +8,7 @@ use half::slice::HalfFloatSliceExt;
 use serde::Deserialize;
 
 use super::kernels::panel_width;
+use super::linear::pack;
 use crate::error::ModelError;
 use crate::processor::Processor;
 
@@ -71,8 +72,8 @@ pub(crate) struct Weights {
     pub(crate) positions: Vec<f32>,
     pub(crate) embedding_norm: Norm,
     pub(crate) layers: Vec<Layer>,
-    /// All packed matrices in the order of their use, half precision.
-    pub(crate) matrices: Vec<u16>,
+    /// All packed matrices in the order of their use.
+    pub(crate) matrices: Vec<i32>,
 }
 
 /// One encoder layer of BERT (Devlin et al., 2018). Every matrix is square blocks of `hidden × hidden`: the feed-forward part,
@@ -83,17 +84,22 @@ pub(crate) struct Layer {
     pub(crate) attention_output: Linear,
     pub(crate) attention_norm: Norm,
     /// Columns of the first half with the rows of the second half that they feed.
-    pub(crate) feed_forward: Vec<(Linear, Packed)>,
+    pub(crate) feed_forward: Vec<(Linear, Matrix)>,
     pub(crate) feed_forward_bias: Vec<f32>,
     pub(crate) output_norm: Norm,
 }
 
-/// Where in [`Weights::matrices`] a matrix starts that is packed for `kernels::Product`.
-pub(crate) struct Packed(pub(crate) usize);
+/// A matrix that is packed for `linear::Product`.
+pub(crate) struct Matrix {
+    /// Where in [`Weights::matrices`] it starts.
+    pub(crate) start: usize,
+    /// One per output.
+    pub(crate) scales: Vec<f32>,
+}
 
 /// A square matrix and the bias after it.
 pub(crate) struct Linear {
-    pub(crate) weights: Packed,
+    pub(crate) weights: Matrix,
     pub(crate) bias: Vec<f32>,
 }
 
@@ -224,16 +230,15 @@ impl File<'_> {
     }
 }
 
-/// Puts matrices into the form of `kernels::Product`, one behind the other.
+/// Puts matrices into the form of `linear::Product`, one behind the other.
 struct Packer {
     /// Of a panel.
     width: usize,
-    packed: Vec<u16>,
+    packed: Vec<i32>,
 }
 
 impl Packer {
-    /// Packs a square block of a row-major matrix as stored (`[output][input]`, `stride` wide) into panels of `width` outputs, each
-    /// panel a run of inputs: `panel[input][output]`.
+    /// Packs a square block of a row-major matrix as stored (`[output][input]`, `stride` wide).
     fn pack(
         &mut self,
         matrix: &[f32],
@@ -241,18 +246,17 @@ impl Packer {
         first_output: usize,
         first_input: usize,
         size: usize,
-    ) -> Packed {
-        let mut block = Vec::with_capacity(size * size);
-        for panel in (first_output..first_output + size).step_by(self.width) {
-            for input in first_input..first_input + size {
-                block.extend(
-                    (panel..panel + self.width).map(|output| matrix[output * stride + input]),
-                );
-            }
-        }
+    ) -> Matrix {
+        let block: Vec<f32> = matrix[first_output * stride..]
+            .chunks_exact(stride)
+            .take(size)
+            .flat_map(|row| &row[first_input..first_input + size])
+            .copied()
+            .collect();
+        let packed = pack(&block, size, self.width);
         let start = self.packed.len();
-        self.packed.extend(halves(&block));
-        Packed(start)
+        self.packed.extend(packed.weights);
+        Matrix { start, scales: packed.scales }
     }
 }
 
