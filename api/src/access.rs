@@ -40,6 +40,8 @@ pub enum Right {
     ReadKnowledge,
     /// Change knowledge bases and their files.
     WriteKnowledge,
+    /// Ask the assistant, which answers from all knowledge bases of a product.
+    Chat,
     /// See integrations, their secrets masked.
     ReadIntegrations,
     /// Make, change, test and delete integrations.
@@ -73,7 +75,7 @@ pub struct Rule {
 
 impl Right {
     /// Every right, in the order of the documentation.
-    pub const ALL: [Right; 18] = [
+    pub const ALL: [Right; 19] = [
         Right::ReadProducts,
         Right::WriteProducts,
         Right::ReadAgents,
@@ -82,6 +84,7 @@ impl Right {
         Right::Execute,
         Right::ReadKnowledge,
         Right::WriteKnowledge,
+        Right::Chat,
         Right::ReadIntegrations,
         Right::WriteIntegrations,
         Right::ReadAudit,
@@ -106,6 +109,7 @@ impl Right {
             Right::Execute => rule(Role::Member, Some(Scope::ExecutionsWrite)),
             Right::ReadKnowledge => rule(Role::Viewer, Some(Scope::KnowledgeRead)),
             Right::WriteKnowledge => rule(Role::Member, Some(Scope::KnowledgeWrite)),
+            Right::Chat => rule(Role::Viewer, Some(Scope::AssistantChat)),
             Right::ReadIntegrations => rule(Role::Viewer, Some(Scope::IntegrationsRead)),
             Right::WriteIntegrations => rule(Role::Member, Some(Scope::IntegrationsWrite)),
             Right::ReadAudit => rule(Role::Admin, Some(Scope::AuditRead)),

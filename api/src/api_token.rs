@@ -133,7 +133,7 @@ struct Grace {
     grace_seconds: Option<u32>,
 }
 
-/// What a token may do. `integrations:*` and `assistant:chat` are kept for what is to come.
+/// What a token may do. `assistant:chat` asks the assistant, which answers from all knowledge bases of the product.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only documents what `Scope` reads")]
 enum ScopeName {

@@ -153,6 +153,11 @@ fn tell(address: SocketAddr, token: &str, trigger: Uuid, is_indexed: bool) {
     println!(
         "    -H 'Content-Type: application/json' -d '{{\"query\": \"How fast can we undo a deployment?\", \"limit\": 1}}'\n"
     );
+    println!("Ask the assistant, which answers from them while you watch:\n");
+    println!("  curl -sN {url}/api/assistant/chat -H 'X-API-Token: {token}' \\");
+    println!(
+        "    -H 'Content-Type: application/json' -d '{{\"message\": \"How fast can we undo a deployment?\"}}'\n"
+    );
     println!("Run the agent that is installed in it:\n");
     println!(
         "  curl -s '{url}/api/agent-base/triggers/{trigger}/execute?wait_seconds=10' -H 'X-API-Token: {token}' \\"

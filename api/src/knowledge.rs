@@ -1,6 +1,7 @@
 //! Searching by meaning, for people and for agents: a question becomes a vector, and the index
 //! answers.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,6 +16,13 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::http::Problem;
+
+/// The least cosine of a passage that the assistant answers from: what is below has nothing to do with the
+/// question.
+const NEAR: f32 = 0.25;
+
+/// How many passages are compared.
+const MOST_NEAR: usize = 50;
 
 impl App {
     /// Searches knowledge bases; `query.vector` is made here where the mode needs one.
@@ -75,6 +83,41 @@ impl Knowledge for App {
         });
         let passages = found.await.map_err(tool_error)?;
         Ok(passages.iter().filter_map(|passage| serde_json::to_value(passage).ok()).collect())
+    }
+
+    async fn near(
+        &self,
+        product: Uuid,
+        query: String,
+        limit: usize,
+    ) -> Result<Vec<Value>, ToolError> {
+        let knowledge_bases =
+            self.read(|db| knowledge_base::ids(db, product)).map_err(tool_error)?;
+        let by = |mode, limit, min_score| {
+            self.find(Query {
+                knowledge_bases: knowledge_bases.clone(),
+                text: query.clone(),
+                vector: None,
+                mode,
+                limit,
+                min_score,
+                filters: Filters::default(),
+            })
+        };
+        // The order is that of both ways; how near a passage is, only its vector says.
+        let near = by(Mode::Vector, MOST_NEAR, Some(NEAR)).await.map_err(tool_error)?;
+        if near.is_empty() {
+            return Ok(Vec::new());
+        }
+        let best = by(Mode::Hybrid, MOST_NEAR, None).await.map_err(tool_error)?;
+        let key = |passage: &Passage| (passage.file_id, passage.chunk_index);
+        let scores: HashMap<_, f32> =
+            near.iter().map(|passage| (key(passage), passage.score)).collect();
+        let best = best.into_iter().filter_map(|passage| {
+            let score = *scores.get(&key(&passage))?;
+            serde_json::to_value(Passage { score, ..passage }).ok()
+        });
+        Ok(best.take(limit).collect())
     }
 
     async fn default_base(&self, product: Uuid) -> Result<Uuid, ToolError> {

@@ -23,8 +23,8 @@ use crate::http::rate_limit::{self, RateLimit};
 use crate::metrics::Metrics;
 use crate::record::remember;
 use crate::{
-    admin, agent, api_token, audit_log, communicator, evaluation, event, execution, file,
-    integration, knowledge_base, product, search, service, session, trigger, user, webhook,
+    admin, agent, api_token, audit_log, chat, communicator, evaluation, event, execution, file,
+    integration, knowledge_base, openai, product, search, service, session, trigger, user, webhook,
     workflow,
 };
 
@@ -66,6 +66,7 @@ fn ordinary() -> OpenApiRouter<App> {
         .merge(file::router())
         .merge(search::router())
         .merge(evaluation::router())
+        .merge(chat::router())
         .merge(agent::router())
         .merge(trigger::router())
         .merge(integration::router())
@@ -86,6 +87,7 @@ fn long(upload_limit: u64) -> OpenApiRouter<App> {
         .merge(trigger::long_router())
         .merge(evaluation::long_router())
         .merge(workflow::long_router())
+        .merge(chat::long_router())
 }
 
 /// The OpenAPI document of every route.
@@ -95,6 +97,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         .merge(session::sign_in_router())
         .merge(webhook::router())
         .merge(communicator::router())
+        .merge(openai::router())
         .merge(long(0))
         .merge(service::router());
     let (_, mut document) = routes.split_for_parts();
@@ -138,7 +141,11 @@ pub fn build(app: App, dress: Dress) -> Result<Router, Unbuildable> {
         .layer(from_fn_with_state(time_limit.clone(), within))
         .layer(body_limit(commands::MAX_MESSAGE_BYTES, dress.timeout));
     let long = ready(long(app.upload_limit)).layer(body_limit(dress.body_limit, dress.timeout));
+    let openai = ready(openai::router()).layer(body_limit(dress.body_limit, dress.timeout));
+    // Around all that may refuse: a failure there has another form.
+    let openai = limited(openai, &dress.limit).layer(from_fn(openai::in_their_words));
     let api = limited(quick(ready(ordinary())).merge(long), &dress.limit)
+        .merge(openai)
         // Limited where it is known whom they are for.
         .merge(webhooks)
         .merge(communicators)

@@ -423,6 +423,7 @@ async fn start_policies(
         integrations: unfinished.integrations,
         deliveries: unfinished.deliveries,
         conversations: unfinished.conversations,
+        chat_runs: unfinished.chat_runs,
         schedules: unfinished
             .schedules
             .into_iter()

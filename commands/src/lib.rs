@@ -8,6 +8,7 @@ mod access_log;
 mod actor;
 mod agent;
 mod api_token;
+mod chat;
 mod claim;
 mod communicator;
 mod conversation;
@@ -41,6 +42,7 @@ pub use access_log::{PendingRejections, Rejection};
 pub use actor::{Actor, Ask};
 pub use agent::{AgentChange, MASK, NewAgent, NewVersion, mask, masked};
 pub use api_token::{ApiTokenChange, NewApiToken, WithSecret};
+pub use chat::{AskedMessage, NewMessage, chat_session_id};
 pub use communicator::{
     Address, Incoming, IncomingMessage, MAX_MESSAGE_BYTES, NotHeard, Said, Saying, Sender,
 };

@@ -5,6 +5,8 @@
 //! its command id is made from the event. Where a manager stood is not kept: what was left undone
 //! is read off the read models at the start, and the log is followed from there.
 
+mod assistant;
+mod chat;
 mod completion;
 mod conversation;
 pub(crate) mod delivery;
@@ -36,6 +38,8 @@ use uuid::Uuid;
 
 use crate::tools::Tools;
 use crate::{Actor, Ask, Commands, Done, Error, NewExecution};
+use assistant::Assistant;
+use chat::Chats;
 use completion::Completion;
 use conversation::Conversations;
 use delivery::Deliveries;
@@ -80,6 +84,9 @@ pub struct Pending {
     pub deliveries: Vec<(Uuid, Uuid)>,
     /// Conversations in which something is left to do or to say, with their products.
     pub conversations: Vec<(Uuid, Uuid)>,
+    /// Runs of the assistant that have not ended, with the sessions that hold their questions, and their
+    /// products.
+    pub chat_runs: Vec<(Uuid, Option<Uuid>, Uuid)>,
     /// Triggers that listen to the clock, or would if they were enabled.
     pub schedules: Vec<PendingSchedule>,
     /// Triggers that listen to events, or would if they were enabled.
@@ -163,6 +170,20 @@ pub trait Knowledge: Send + Sync + 'static {
     /// The best passages, best first, as the search of the API answers them.
     async fn search(&self, query: KnowledgeQuery) -> Result<Vec<Value>, ToolError>;
 
+    /// The passages of all knowledge bases of a product that are near to a question, best first, as the
+    /// search of the API answers them; their scores are cosines. A side that has no measure of nearness looks
+    /// into the default knowledge base.
+    async fn near(
+        &self,
+        product: Uuid,
+        query: String,
+        limit: usize,
+    ) -> Result<Vec<Value>, ToolError> {
+        let knowledge_base = self.default_base(product).await?;
+        let (min_score, mode) = (None, "vector".to_owned());
+        self.search(KnowledgeQuery { product, knowledge_base, query, limit, min_score, mode }).await
+    }
+
     /// The default knowledge base of a product.
     async fn default_base(&self, product: Uuid) -> Result<Uuid, ToolError>;
 
@@ -203,6 +224,7 @@ pub struct Reading {
 pub struct Policies {
     stop: watch::Sender<bool>,
     follower: tokio::task::JoinHandle<()>,
+    chats: Arc<Chats>,
     completion: Arc<Completion>,
     conversations: Arc<Conversations>,
     deliveries: Arc<Deliveries>,
@@ -231,8 +253,9 @@ impl Policies {
         let erasure = Erasure::start(commands.clone(), contents.clone());
         let Reading { embedder, extractor } = reading;
         let ingestion = Ingestion::start(commands.clone(), embedder, extractor, worker);
-        let conversations =
-            Conversations::start(commands.clone(), knowledge.clone(), tools.clone());
+        let assistant = Arc::new(Assistant::new(knowledge.clone(), tools.clone()));
+        let chats = Chats::start(commands.clone(), assistant.clone(), worker);
+        let conversations = Conversations::start(commands.clone(), knowledge.clone(), assistant);
         let outbox = Outbox::start(commands.clone(), tools.clone(), worker);
         let runner =
             Runner::start(commands.clone(), knowledge, tools, outbox.clone(), worker, workers);
@@ -241,6 +264,7 @@ impl Policies {
         let (stop, stopped) = watch::channel(false);
         let follower = Follower {
             commands,
+            chats: chats.clone(),
             completion: completion.clone(),
             conversations: conversations.clone(),
             deliveries: deliveries.clone(),
@@ -256,6 +280,7 @@ impl Policies {
         Policies {
             stop,
             follower,
+            chats,
             completion,
             conversations,
             deliveries,
@@ -281,6 +306,7 @@ impl Policies {
         tokio::join!(
             self.schedules.stop(),
             self.reactions.stop(),
+            self.chats.stop(),
             self.completion.stop(),
             self.conversations.stop(),
             self.outbox.stop(),
@@ -315,6 +341,7 @@ impl Executor {
 /// Reads the log and hands out work.
 struct Follower {
     commands: Commands,
+    chats: Arc<Chats>,
     completion: Arc<Completion>,
     conversations: Arc<Conversations>,
     deliveries: Arc<Deliveries>,
@@ -341,6 +368,9 @@ impl Follower {
         for (conversation, product) in pending.conversations {
             self.conversations.add(Some(product), conversation);
             self.outbox.add(Some(product), conversation);
+        }
+        for (run, session, product) in pending.chat_runs {
+            self.chats.add(product, run, session);
         }
         pending.users.into_iter().for_each(|user| self.erasure.add_user(user));
         for product in pending.deleted_products {
@@ -401,6 +431,10 @@ impl Follower {
             "delivery.received.v1" if next.is_none_or(|next| next.stream != event.stream) => {
                 self.deliveries.add(event.product, id);
             }
+            "chat_session.message_asked.v1" => self.chats.asked(event),
+            "chat_session.deleted.v1" => self.chats.session_deleted(event),
+            "chat_run.requested.v1" => self.chats.requested(event),
+            "chat_run.cancelled.v1" => self.chats.interrupt(id),
             "conversation.message_received.v1" | "conversation.message_handled.v1" => {
                 self.conversations.add(event.product, id);
             }

@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod agent;
 pub mod api_token;
 pub mod catalogue;
+pub mod chat;
 pub mod claim;
 pub mod conversation;
 pub mod delivery;

@@ -1,7 +1,8 @@
 //! The audit log: who did what to which resource, when, from where, with what outcome.
 //!
 //! The rule of this file: every event of the log is one row, except those that report several facts
-//! (uses of a token, refused attempts), which are one row for each.
+//! (uses of a token, refused attempts), which are one row for each, and the pieces of an answer of the
+//! assistant, which are none: that it was asked, and what came of it, are.
 
 use std::borrow::Cow;
 
@@ -27,6 +28,9 @@ use crate::{Error, Listing, SealedField, Window, decode};
 /// How many rows one event can make. Beyond position 2^51 (two PiB of a KurrentDB's file) a place in
 /// the list is no number of SQLite's any more, and the read model stops there.
 const PLACES: u64 = 4_096;
+
+/// A piece of an answer: several come in a second.
+const PIECE: &str = "chat_run.progressed.v1";
 
 /// How much of a payload is shown with its row, in bytes.
 const DETAILS: usize = 4_096;
@@ -129,6 +133,7 @@ impl ReadModel for AuditLog {
             "access_log" => rejections(db, event),
             "integration_use" => integration_use(db, event),
             "conversation" => conversation(db, event),
+            "chat_run" if event.event_type == PIECE => Ok(()),
             _ => change(db, event),
         }
     }

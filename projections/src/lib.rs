@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod api_token;
 pub mod audit_log;
+pub mod chat;
 mod columns;
 pub mod conversation;
 pub mod delivery;
@@ -50,6 +51,7 @@ pub fn read_models() -> Vec<Box<dyn ReadModel>> {
         Box::new(integration::Integrations),
         Box::new(delivery::Deliveries),
         Box::new(conversation::Conversations),
+        Box::new(chat::Chats),
         Box::new(execution::Executions),
         Box::new(audit_log::AuditLog),
     ]

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::columns::id;
 use crate::trigger::{self, KnownSchedule};
-use crate::{Error, conversation, delivery, file};
+use crate::{Error, chat, conversation, delivery, file};
 
 /// What is unfinished at a position.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,6 +35,8 @@ pub struct Unfinished {
     pub deliveries: Vec<(Uuid, Uuid)>,
     /// Conversations in which something is left to do or to say, with their products.
     pub conversations: Vec<(Uuid, Uuid)>,
+    /// Runs of the assistant that have not ended, with their sessions and their products.
+    pub chat_runs: Vec<(Uuid, Option<Uuid>, Uuid)>,
     /// Triggers that listen to the clock, and where each stands.
     pub schedules: Vec<KnownSchedule>,
     /// Triggers that listen to events.
@@ -88,6 +90,7 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
         )?,
         deliveries: delivery::unsettled(&snapshot)?,
         conversations: conversation::unfinished(&snapshot)?,
+        chat_runs: chat::unfinished(&snapshot)?,
         schedules: trigger::schedules(&snapshot)?,
         listeners: ids(
             "SELECT id FROM agent_trigger WHERE type = 'event' AND deleted_at IS NULL ORDER BY position",

@@ -63,6 +63,19 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/api/knowledge-base/storage/file/{id}/chunks", Has(Right::ReadKnowledge)),
     ("GET", "/api/knowledge-base/storage/file/{id}/download", Has(Right::ReadKnowledge)),
     ("GET", "/api/knowledge-base/{productId}/stream", Has(Right::ReadKnowledge)),
+    ("POST", "/api/assistant/chat", Has(Right::Chat)),
+    ("GET", "/api/assistant/chat/history", Has(Right::Chat)),
+    ("GET", "/api/assistant/chat/sessions", Has(Right::Chat)),
+    ("GET", "/api/assistant/chat/sessions/{sessionId}", Has(Right::Chat)),
+    ("PUT", "/api/assistant/chat/sessions/{sessionId}", Has(Right::Chat)),
+    ("DELETE", "/api/assistant/chat/sessions/{sessionId}", Has(Right::Chat)),
+    ("GET", "/api/assistant/chat/runs/{runId}", Has(Right::Chat)),
+    ("GET", "/api/assistant/chat/runs/{runId}/events", Has(Right::Chat)),
+    ("POST", "/api/assistant/chat/runs/{runId}/cancel", Has(Right::Chat)),
+    ("GET", "/api/assistant/chat/runs/{runId}/sources/{number}", Has(Right::Chat)),
+    ("POST", "/v1/chat/completions", Has(Right::Chat)),
+    ("POST", "/v1/embeddings", Has(Right::Chat)),
+    ("GET", "/v1/models", Has(Right::Chat)),
     ("GET", "/api/agent-base/catalog", Has(Right::ReadAgents)),
     ("POST", "/api/agent-base/install", Has(Right::WriteAgents)),
     ("GET", "/api/agent-base/product/{productId}", Has(Right::ReadAgents)),
@@ -287,7 +300,9 @@ async fn the_right_is_judged_before_anything_else_of_a_request() {
         for (caller, _) in callers.iter().filter(|(_, may)| !may) {
             for ids in [&fixture.ids, &BTreeMap::new()] {
                 for (body, media_type) in BAD_BODIES {
-                    let path = format!("{}?colour=red", fill(path, ids));
+                    let path = fill(path, ids);
+                    let mark = if path.contains('?') { '&' } else { '?' };
+                    let path = format!("{path}{mark}colour=red");
                     let status = call_with(caller, method, &path, body, media_type).await;
                     assert_eq!(status, 403, "{method} {path} with {media_type} {body}");
                 }
@@ -347,6 +362,11 @@ async fn what_is_of_another_product_is_not_found() {
                     "config": { "base_url": "https://192.0.2.1" } }),
         ),
         ("/api/knowledge-base/embeddings", json!({ "product_id": id, "query": "secret" })),
+        ("/api/assistant/chat", json!({ "product_id": id, "message": "secret" })),
+        (
+            "/v1/chat/completions",
+            json!({ "product_id": id, "model": "prodgy", "messages": [{ "role": "user", "content": "secret" }] }),
+        ),
         (
             "/api/knowledge-base/embeddings",
             json!({ "knowledge_base_id": knowledge_base, "query": "secret" }),
@@ -399,8 +419,13 @@ async fn a_member_reads_everything_that_is_there() {
             continue;
         }
         let status = call(&app, method, &fill(path, &fixture.ids)).await;
-        // The model may not be loaded yet.
-        let expected = if *path == "/readyz" { [200, 503] } else { [200, 200] };
+        let expected = match *path {
+            // The model may not be loaded yet.
+            "/readyz" => [200, 503],
+            // There is no answer yet, nor anything that it cites.
+            "/api/assistant/chat/runs/{runId}/sources/{number}" => [200, 404],
+            _ => [200, 200],
+        };
         assert!(expected.contains(&status), "{method} {path} as the owner: {status}");
     }
 }
@@ -448,6 +473,13 @@ impl Fixture {
         let evaluate = format!("/api/knowledge-base/{}/evaluate", product.knowledge_base);
         let body = json!({ "questions": [{ "query": "secret", "expected": [file] }] });
         let evaluation = app.post(&evaluate, body).await.expect_status(201);
+        let chat = json!({ "product_id": product.id, "message": "Hello", "session_id": "fixture" });
+        let chat = app.request(Method::POST, "/api/assistant/chat").json(&chat);
+        // The first event says which session and which run it is; nobody waits for the answer.
+        let mut chat = chat.send().await.unwrap();
+        let opening = String::from_utf8(chat.chunk().await.unwrap().unwrap().to_vec()).unwrap();
+        let opening = opening.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+        let opening: Value = serde_json::from_str(opening).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let ids = BTreeMap::from([
             ("productId".to_owned(), product.id.clone()),
@@ -460,6 +492,9 @@ impl Fixture {
             ("versionId".to_owned(), text(&agent["version_id"])),
             ("executionId".to_owned(), text(&run.data()["id"])),
             ("name".to_owned(), "nothing".to_owned()),
+            ("sessionId".to_owned(), text(&opening["id"])),
+            ("runId".to_owned(), text(&opening["run_id"])),
+            ("number".to_owned(), "1".to_owned()),
             ("users".to_owned(), text(&user.data()["id"])),
             ("api-tokens".to_owned(), token.id),
             ("agent-base".to_owned(), text(&agent["id"])),
@@ -475,6 +510,10 @@ impl Fixture {
 
 /// The path with ids; where none is given, with the id of nothing.
 fn fill(path: &str, ids: &BTreeMap<String, String>) -> String {
+    if path == "/api/assistant/chat/history" {
+        let product = ids.get("productId").map_or(NOTHING, String::as_str);
+        return format!("{path}?session_id=fixture&product_id={product}");
+    }
     let mut before = "";
     let mut parts = Vec::new();
     for part in path.split('/') {
@@ -554,6 +593,15 @@ fn body(method: &str, path: &str) -> Option<Value> {
         ("POST", _) if verb == "evaluate" => {
             json!({ "questions": [{ "query": "anything", "expected": [NOTHING] }] })
         }
+        ("POST", "/api/assistant/chat") => {
+            json!({ "product_id": NOTHING, "message": "anything" })
+        }
+        ("POST", "/v1/chat/completions") => {
+            let messages = json!([{ "role": "user", "content": "anything" }]);
+            json!({ "product_id": NOTHING, "model": "prodgy", "messages": messages })
+        }
+        ("POST", "/v1/embeddings") => json!({ "model": "nothing", "input": [] }),
+        ("PUT", _) if path.starts_with("/api/assistant/") => json!({ "title": "Another" }),
         ("POST", "/api/agent-base/install") => {
             json!({ "product_id": NOTHING, "agent": "prodgy.search" })
         }

@@ -10,6 +10,7 @@ mod authorization;
 mod bad_input;
 mod bots;
 mod catalogue;
+mod chat;
 mod communicator;
 mod concurrency;
 mod control;

@@ -93,6 +93,8 @@ async fn bad_paging_is_refused_on_every_list_and_so_is_an_unknown_parameter() {
                 .is_some_and(|list| list.iter().any(|parameter| parameter["name"] == "pageSize"))
         })
         .map(|(path, _)| path)
+        // It wants to know of which session: `chat` holds it to the same.
+        .filter(|path| *path != "/api/assistant/chat/history")
         .collect();
     assert!(lists.len() >= 10, "{lists:?}");
 

@@ -1,6 +1,7 @@
 //! Query parameters: what a route does not know is never passed over in silence.
 
 use reqwest::Method;
+use serde_json::Value;
 
 use super::support::TestApp;
 
@@ -31,12 +32,26 @@ async fn an_unknown_query_parameter_is_refused_on_every_route() {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         for (query, code) in [("colour=red", "unknown"), ("colour", "unknown")] {
             let request = client.request(method.clone(), &format!("{}?{query}", filled.join("/")));
-            let reply = client.send(request).await.expect_problem(400, "invalid_parameters");
+            let reply = client.send(request).await;
+            if path.starts_with("/v1/") {
+                // In the words of those whose clients call there.
+                let reply = reply.expect_status(400);
+                let error = &reply.body["error"];
+                assert_eq!(
+                    (&error["code"], &error["param"]),
+                    (&Value::from("invalid_parameters"), &Value::from("colour"))
+                );
+                continue;
+            }
+            let reply = reply.expect_problem(400, "invalid_parameters");
             assert_eq!(reply.body["errors"][0]["field"], "/colour", "{method} {path}: {reply:?}");
             assert_eq!(reply.body["errors"][0]["code"], code, "{method} {path}: {reply:?}");
         }
         let request = client.request(method.clone(), &format!("{}?%ff=1", filled.join("/")));
-        client.send(request).await.expect_problem(400, "malformed_query");
+        let reply = client.send(request).await.expect_status(400);
+        if !path.starts_with("/v1/") {
+            reply.expect_problem(400, "malformed_query");
+        }
     }
     let head = app.request(Method::HEAD, "/api/products?colour=red");
     app.send(head).await.expect_status(400);

@@ -373,10 +373,10 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "llm-url",
         value: "URL",
-        default: Default::Words("none: llm.answer finds the best sentences"),
+        default: Default::Words("none: llm.answer and the assistant find the best sentences"),
         place: Place::Everywhere,
         commands: Commands::Serving,
-        help: "The chat model that llm.answer asks: the base address of an API that is compatible with OpenAI's, as http://127.0.0.1:11434/v1",
+        help: "The chat model that llm.answer and the assistant ask: the base address of an API that is compatible with OpenAI's, as http://127.0.0.1:11434/v1",
     },
     Setting {
         name: "llm-model",

@@ -70,10 +70,10 @@ pub fn stream(
 }
 
 /// The events until the client is refused, and then why.
-fn while_allowed(
-    events: impl Stream<Item = Result<Event, Problem>> + Send + 'static,
+pub fn while_allowed<T: Send + 'static>(
+    events: impl Stream<Item = Result<T, Problem>> + Send + 'static,
     refused: impl Future<Output = Problem> + Send + 'static,
-) -> impl Stream<Item = Result<Event, Problem>> + Send + 'static {
+) -> impl Stream<Item = Result<T, Problem>> + Send + 'static {
     async_stream::stream! {
         let mut events = std::pin::pin!(events);
         let mut refused = std::pin::pin!(refused);

@@ -3,15 +3,13 @@
 //! The rule of this file: it is read from the log, so it can be taken up again at any time; and what is
 //! told can be read: an event is sent after the read models have taken it in.
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use commands::Error;
 use domain::Payload;
 use domain::execution::{CancelReason, ExecutionEvent, TimeLimit};
-use eventlog::{Position, RecordedEvent, StreamId};
+use eventlog::{RecordedEvent, StreamId};
 use futures::Stream;
 use projections::stored_time;
 use serde::Serialize;
@@ -23,12 +21,10 @@ use crate::access::{Access, Right};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::execution::{self, ExecutionError, ExecutionStatus};
+use crate::follow::Follow;
 use crate::http::openapi::{LastEventIdParam, MinPositionParam, ReadFailures};
 use crate::http::sse::{self, LastEventId};
 use crate::http::{Path, Problem};
-
-/// How many events one read of the log brings.
-const BATCH: usize = 500;
 
 /// What is heard of an execution.
 #[derive(Debug, Serialize, ToSchema)]
@@ -119,7 +115,8 @@ pub(super) async fn stream_execution(
     let shutdown = app.shutdown.clone();
     let right = Access::Has(Right::ReadExecutions);
     let refused = caller.refused(app.clone(), right, Some(found.product));
-    let reader = Reader { id, stream, product: found.product, number: after, followed: None };
+    let events = Follow::after(stream, after);
+    let reader = Reader { id, product: found.product, events };
     Ok(sse::stream(follow(app, reader), refused, shutdown))
 }
 
@@ -141,7 +138,7 @@ fn follow(app: App, mut reader: Reader) -> impl Stream<Item = Result<sse::Event,
         let mut applied = app.views.watch();
         loop {
             let goal = *applied.borrow_and_update();
-            while let Some(events) = reader.next(&app, goal).await? {
+            while let Some(events) = reader.events.next(&app, goal).await? {
                 for event in events {
                     let (name, news) = reader.tell(&app, &event).await?;
                     let is_last = news.status.is_ended();
@@ -158,44 +155,14 @@ fn follow(app: App, mut reader: Reader) -> impl Stream<Item = Result<sse::Event,
     }
 }
 
-/// Reads an execution's events, one after the other.
+/// Reads an execution's events, and says what is told of them.
 struct Reader {
     id: Uuid,
-    stream: StreamId,
     product: Uuid,
-    /// The number of the last event that was read, in the execution's own stream.
-    number: u64,
-    /// Up to where the log was followed; none while the past is read.
-    followed: Option<Position>,
+    events: Follow,
 }
 
 impl Reader {
-    /// The next events up to a position, maybe none of a part of the log; `None` at the position.
-    async fn next(
-        &mut self,
-        app: &App,
-        goal: Position,
-    ) -> Result<Option<Vec<Arc<RecordedEvent>>>, Problem> {
-        let events = match self.followed {
-            Some(position) if position >= goal => return Ok(None),
-            // What comes is found among all that comes: the log has its newest events in memory.
-            Some(position) => app.log.read_after(position, BATCH).await,
-            None => app.log.read_stream(&self.stream, self.number, BATCH).await,
-        };
-        let mut events = events.map_err(Error::from)?;
-        events.retain(|event| event.position <= goal);
-        let Some(last) = events.last().map(|event| event.position) else {
-            self.followed = Some(goal);
-            return Ok(None);
-        };
-        if self.followed.is_some() {
-            self.followed = Some(last);
-        }
-        events.retain(|event| event.stream == self.stream && event.sequence > self.number);
-        self.number = events.last().map_or(self.number, |event| event.sequence);
-        Ok(Some(events))
-    }
-
     /// What is told of an event, under which name.
     async fn tell(
         &self,
@@ -283,7 +250,7 @@ impl Reader {
         let (organization, event_type) = (event.organization, &event.event_type);
         let opened = app
             .commands
-            .open_payload(organization, self.product, &self.stream, event_type, field, payload)
+            .open_payload(organization, self.product, &event.stream, event_type, field, payload)
             .await?;
         Ok(opened.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }

@@ -16,22 +16,22 @@ use domain::conversation::{
 use domain::derived_id;
 use domain::execution::{CancelReason, ExecutionEvent};
 use domain::expression::Scope;
-use domain::step::{AnswerCall, Passage, Task};
 use domain::trigger::message::Source;
 use domain::trigger::{MessageFilter, Setting, Trigger, TriggerDetails};
 use eventlog::{RecordedEvent, StreamId};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::assistant::{Assistant, Question};
 use super::firing::{Refused, wanted_input};
 use super::queue::{Outcome, Queue};
-use super::{Knowledge, KnowledgeQuery, ToolError};
+use super::{Knowledge, ToolError};
 use crate::communicator::{Address, Said, Saying};
 use crate::conversation::Room;
 use crate::execute::decode_event;
 use crate::execution::OUTPUT;
-use crate::tools::Tools;
 use crate::{Ask, Commands, Error, NewExecution};
 
 /// How many conversations are worked on at once.
@@ -43,9 +43,6 @@ const NAME: &str = "conversation";
 const TRIGGER_FAILED: &str = "conversation.trigger_failed.v1";
 const SUCCEEDED: &str = "execution.succeeded.v1";
 
-/// How many passages the assistant looks at.
-const PASSAGES: usize = 8;
-
 /// How long the assistant waits for what will pass: a model that is being loaded.
 const PATIENCE: TimeDelta = TimeDelta::minutes(2);
 
@@ -53,7 +50,7 @@ const PATIENCE: TimeDelta = TimeDelta::minutes(2);
 pub(super) struct Conversations {
     commands: Commands,
     knowledge: Arc<dyn Knowledge>,
-    tools: Arc<Tools>,
+    assistant: Arc<Assistant>,
     queue: Arc<Queue>,
     /// The conversations, with their products, that wait for the end of an execution.
     awaited: Mutex<HashMap<Uuid, (Option<Uuid>, Uuid)>>,
@@ -95,10 +92,10 @@ impl Conversations {
     pub(super) fn start(
         commands: Commands,
         knowledge: Arc<dyn Knowledge>,
-        tools: Arc<Tools>,
+        assistant: Arc<Assistant>,
     ) -> Arc<Conversations> {
         let queue = Arc::new(Queue::new(NAME, AT_ONCE));
-        Arc::new(Conversations { commands, knowledge, tools, queue, awaited: Mutex::default() })
+        Arc::new(Conversations { commands, knowledge, assistant, queue, awaited: Mutex::default() })
     }
 
     /// Works on a conversation of a product.
@@ -325,36 +322,18 @@ impl Conversations {
     }
 
     async fn look_up(&self, heard: &Heard) -> Result<String, ToolError> {
-        let product = heard.room.product;
-        let question = heard.said.text.clone();
-        let passages = self
-            .knowledge
-            .search(KnowledgeQuery {
-                product,
-                knowledge_base: self.knowledge.default_base(product).await?,
-                query: question.clone(),
-                limit: PASSAGES,
-                min_score: None,
-                mode: "hybrid".to_owned(),
-            })
-            .await?;
-        let context = passages.into_iter().filter_map(|passage| {
-            let Value::Object(mut about) = passage else { return None };
-            let Some(Value::String(text)) = about.remove("text") else { return None };
-            Some(Passage { text, about })
-        });
-        let call = AnswerCall {
-            task: Task::Question(question),
-            system: None,
-            context: context.collect(),
-            model: None,
-            temperature: None,
-            max_tokens: None,
-            schema: None,
+        let question = Question {
+            product: heard.room.product,
+            text: heard.said.text.clone(),
+            before: Vec::new(),
+            has_instructions: false,
         };
-        let answer = self.tools.answers.answer(&call).await?;
-        let mut text = answer["answer"].as_str().unwrap_or_default().to_owned();
-        for cited in answer["citations"].as_array().into_iter().flatten() {
+        let found = self.assistant.find(&question).await?;
+        // It is said when it is whole: nobody listens while it is written.
+        let (told, _) = mpsc::channel(1);
+        let answer = self.assistant.answer(&question, found, told).await?;
+        let mut text = answer.text;
+        for cited in &answer.sources {
             if let (Some(number), Some(file)) =
                 (cited["number"].as_u64(), cited["file_name"].as_str())
             {

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::access_log::{AccessLog, AccessLogEvent, Attempt};
 use domain::agent::{Agent, AgentEvent, AgentTrigger};
 use domain::api_token::{ApiToken, ApiTokenEvent};
+use domain::chat::run::{ChatRun, ChatRunEvent};
+use domain::chat::{ChatSession, ChatSessionEvent};
 use domain::claim::{Claim, ClaimEvent, ClaimKind};
 use domain::conversation::{Conversation, ConversationEvent, Message, Reply};
 use domain::delivery::{Delivery, DeliveryEvent, Receipt};
@@ -39,6 +41,8 @@ pub fn for_every_aggregate(visit: &mut impl Visit) {
     visit.visit::<AccessLog>(&access_log());
     visit.visit::<Agent>(&agent());
     visit.visit::<ApiToken>(&api_token());
+    visit.visit::<ChatRun>(&chat_run());
+    visit.visit::<ChatSession>(&chat_session());
     visit.visit::<Claim>(&claim());
     visit.visit::<Conversation>(&conversation());
     visit.visit::<Delivery>(&delivery());
@@ -321,6 +325,33 @@ fn reaction() -> Vec<(&'static str, ReactionEvent)> {
     };
     let too_deep = ReactionEvent::TooDeep { event: id(8), event_type, subject, depth: 4 };
     vec![("", failed), ("", too_deep)]
+}
+
+fn chat_session() -> Vec<(&'static str, ChatSessionEvent)> {
+    use ChatSessionEvent as Did;
+    let (session_id, title) = (sealed("session_id"), sealed("title"));
+    vec![
+        ("", Did::Started { session_id, title: title.clone() }),
+        ("", Did::MessageAsked { run: id(1), message: payload("message") }),
+        ("", Did::Renamed { title }),
+        ("", Did::Deleted {}),
+    ]
+}
+
+fn chat_run() -> Vec<(&'static str, ChatRunEvent)> {
+    use ChatRunEvent as Did;
+    let progressed = |text| Did::Progressed { fence: 1, lease_until: at(60), written: 12, text };
+    vec![
+        ("", Did::Requested { session: Some(id(1)), messages: None }),
+        ("stateless", Did::Requested { session: None, messages: Some(payload("messages")) }),
+        ("", Did::Started { worker: id(9), fence: 1, lease_until: at(60) }),
+        ("", Did::Retrieved { fence: 1, passages: 8 }),
+        ("", progressed(Some(payload("text")))),
+        ("silent", progressed(None)),
+        ("", Did::Succeeded { fence: 1, written: 12, answer: payload("answer") }),
+        ("", Did::Failed { fence: 1, code: "llm_unreachable".to_owned(), error: payload("error") }),
+        ("", Did::Cancelled {}),
+    ]
 }
 
 fn conversation() -> Vec<(&'static str, ConversationEvent)> {

@@ -14,10 +14,11 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::communicator::{IncomingMessage, Sender};
+use crate::policies::KnowledgeQuery;
 use crate::policies::mortal::Mortal;
 use crate::policies::shared::Shared;
 use crate::testing::{open_commands, open_log};
-use crate::tools::ToolSettings;
+use crate::tools::{ToolSettings, Tools};
 use crate::{NewAgent, NewIntegration, NewTrigger, OpenIntegration};
 
 /// Knowledge bases that know one thing, and which triggers listen.
@@ -103,7 +104,8 @@ impl World {
     fn node(&self, commands: Commands) -> Arc<Conversations> {
         let (_, embedder) = watch::channel(None);
         let tools = Tools::new(ToolSettings::default(), embedder).expect("tools");
-        Conversations::start(commands, self.library.clone(), Arc::new(tools))
+        let assistant = Assistant::new(self.library.clone(), Arc::new(tools));
+        Conversations::start(commands, self.library.clone(), Arc::new(assistant))
     }
 
     async fn say(&self, id: &str, text: &str) -> Uuid {

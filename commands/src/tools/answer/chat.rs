@@ -16,10 +16,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sse_stream::SseByteStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use url::Url;
 
-use super::{AnswerModel, citations, cited};
+use super::{AnswerModel, Role, Turn, citations, cited};
 use crate::policies::ToolError;
 use crate::tools::transport::{causes, may_pass, retry_after, root_cause};
 
@@ -128,9 +129,13 @@ impl ChatCompletions {
     }
 
     /// Reads a streamed answer to its end.
-    async fn read(&self, response: Response) -> Result<Answer, ToolError> {
+    async fn read(
+        &self,
+        response: Response,
+        pieces: &mpsc::Sender<String>,
+    ) -> Result<Answer, ToolError> {
         let mut events = std::pin::pin!(SseByteStream::new(self.stream(response)));
-        let mut answer = Answer::default();
+        let (mut answer, mut told) = (Answer::default(), 0);
         while let Some(event) = events.next().await {
             let event = event.map_err(|error| {
                 let ours = causes(&error).find_map(|cause| cause.downcast_ref::<ToolError>());
@@ -153,6 +158,11 @@ impl ChatCompletions {
             })?;
             if answer.text.len() > LONGEST_ANSWER {
                 return Err(self.too_large());
+            }
+            if answer.text.len() > told {
+                // Whoever listens slowly slows the server down; whoever does not listen does not.
+                let _ = pieces.send(answer.text[told..].to_owned()).await;
+                told = answer.text.len();
             }
         }
         match (answer.is_whole, answer.has_begun) {
@@ -251,14 +261,19 @@ impl ChatCompletions {
 
 #[async_trait::async_trait]
 impl AnswerModel for ChatCompletions {
-    async fn answer(&self, call: &AnswerCall) -> Result<Value, ToolError> {
+    async fn answer_in_pieces(
+        &self,
+        call: &AnswerCall,
+        before: &[Turn],
+        pieces: mpsc::Sender<String>,
+    ) -> Result<Value, ToolError> {
         let model = call.model.as_ref().or(self.server.model.as_ref()).ok_or_else(|| {
             let message =
                 "no model is named: set llm_model (PRODGY_LLM_MODEL), or `model` in the step";
             ToolError::lasting("llm_model_missing", message)
         })?;
-        let response = self.send(&request(call, model)).await?;
-        let answer = self.read(response).await?;
+        let response = self.send(&request(call, before, model)).await?;
+        let answer = self.read(response, &pieces).await?;
         if let Some(usage) = answer.usage {
             usage.count();
         }
@@ -289,7 +304,7 @@ impl AnswerModel for ChatCompletions {
 }
 
 /// The body of the request.
-fn request(call: &AnswerCall, model: &str) -> Value {
+fn request(call: &AnswerCall, before: &[Turn], model: &str) -> Value {
     let cite = (!call.context.is_empty()).then_some(CITE);
     let system: Vec<&str> = call.system.as_deref().into_iter().chain(cite).collect();
     let passages = numbered(&call.context);
@@ -301,6 +316,14 @@ fn request(call: &AnswerCall, model: &str) -> Value {
     let mut messages = Vec::new();
     if !system.is_empty() {
         messages.push(json!({ "role": "system", "content": system.join("\n\n") }));
+    }
+    for Turn { role, text } in before {
+        let role = match role {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        };
+        messages.push(json!({ "role": role, "content": text }));
     }
     messages.push(json!({ "role": "user", "content": user }));
     let mut body = json!({

@@ -8,10 +8,11 @@ use embeddings::{Embedder, ModelError};
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use serde_json::{Value, json};
 use text_splitter::TextSplitter;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::{AnswerModel, citations};
+use super::marks::unmarked;
+use super::{AnswerModel, Turn, citations};
 use crate::policies::ToolError;
 
 /// How close to the question a sentence must be at least; unrelated ones are below it.
@@ -90,7 +91,13 @@ impl Extractive {
 
 #[async_trait::async_trait]
 impl AnswerModel for Extractive {
-    async fn answer(&self, call: &AnswerCall) -> Result<Value, ToolError> {
+    /// What was said before plays no part: whoever asks says in the question what it is about.
+    async fn answer_in_pieces(
+        &self,
+        call: &AnswerCall,
+        _: &[Turn],
+        pieces: mpsc::Sender<String>,
+    ) -> Result<Value, ToolError> {
         let Task::Question(question) = &call.task else {
             return Err(needs_a_model("a `prompt`"));
         };
@@ -107,9 +114,11 @@ impl AnswerModel for Extractive {
         let chosen = self.choose(&embedder, question, &call.context).await?;
         let marked: Vec<String> = chosen
             .iter()
-            .map(|sentence| format!("{} [{}]", sentence.text, sentence.passage + 1))
+            .map(|sentence| format!("{} [{}]", unmarked(&sentence.text), sentence.passage + 1))
             .collect();
         let answer = if marked.is_empty() { NOTHING_FOUND.to_owned() } else { marked.join(" ") };
+        // Nobody need listen.
+        let _ = pieces.send(answer.clone()).await;
         let mut numbers: Vec<usize> = chosen.iter().map(|sentence| sentence.passage + 1).collect();
         numbers.dedup();
         Ok(json!({

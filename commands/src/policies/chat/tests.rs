@@ -1,0 +1,263 @@
+//! Runs cut off at every append, worked on by two nodes at once, and left by a worker that is gone.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use domain::Name;
+use domain::step::AnswerCall;
+use eventlog::{EventStore, Position};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::*;
+use crate::policies::mortal::Mortal;
+use crate::policies::shared::Shared;
+use crate::policies::{Knowledge, KnowledgeQuery};
+use crate::testing::{open_commands, open_log};
+use crate::tools::answer::AnswerModel;
+use crate::tools::{ToolSettings, Tools};
+use crate::{Actor, NewMessage};
+
+const TEXT: &str = "Bees make honey [1].";
+
+/// A knowledge base that knows one thing.
+struct Library;
+
+#[async_trait]
+impl Knowledge for Library {
+    async fn search(&self, _: KnowledgeQuery) -> Result<Vec<Value>, ToolError> {
+        Ok(vec![json!({ "text": "Bees make honey.", "file_name": "bees.txt" })])
+    }
+
+    async fn default_base(&self, _: Uuid) -> Result<Uuid, ToolError> {
+        Ok(Uuid::nil())
+    }
+
+    async fn has_base(&self, _: Uuid, _: Uuid) -> Result<bool, ToolError> {
+        Ok(true)
+    }
+}
+
+/// A model that knows one answer, and takes its time between two pieces.
+struct Played(AtomicUsize);
+
+#[async_trait]
+impl AnswerModel for Played {
+    async fn answer_in_pieces(
+        &self,
+        _: &AnswerCall,
+        _: &[Turn],
+        pieces: mpsc::Sender<String>,
+    ) -> Result<Value, ToolError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        for piece in ["Bees make", " honey [2", "] [1]."] {
+            let _ = pieces.send(piece.to_owned()).await;
+            tokio::time::sleep(NOTED * 2).await;
+        }
+        Ok(json!({ "model": "played", "usage": { "total_tokens": 3 }, "metadata": {} }))
+    }
+}
+
+/// A product, and a log that servers come and go at.
+struct World {
+    folder: TempDir,
+    log: Arc<dyn EventStore>,
+    commands: Commands,
+    model: Arc<Played>,
+    product: Uuid,
+}
+
+impl World {
+    async fn new() -> World {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = open_log(folder.path());
+        let commands = open_commands(folder.path(), log.clone()).await;
+        let ask = Ask::once("test", Uuid::nil(), None);
+        let name = Name::parse("Product").expect("a name");
+        let done = commands.create_product(name, None, &ask).await.expect("a product");
+        let product = done.stream_id().expect("an id");
+        let model = Arc::new(Played(AtomicUsize::new(0)));
+        World { folder, log, commands, model, product }
+    }
+
+    fn node(&self, commands: Commands) -> Arc<Chats> {
+        let (_, embedder) = watch::channel(None);
+        let mut tools = Tools::new(ToolSettings::default(), embedder).expect("tools");
+        tools.answers = self.model.clone();
+        tools.has_chat_model = true;
+        let assistant = Assistant::new(Arc::new(Library), Arc::new(tools));
+        Chats::start(commands, Arc::new(assistant), Uuid::now_v7())
+    }
+
+    /// A message in a session; answers its run, and the session.
+    async fn ask(&self, session: &str) -> (Uuid, Uuid) {
+        let message = NewMessage {
+            session_id: Some(session.to_owned()),
+            text: "What do bees make?".to_owned(),
+        };
+        let ask = Ask::once("test", Uuid::nil(), Some(self.product));
+        let asked = self.commands.ask_assistant(message, Actor::System("test"), &ask).await;
+        let asked = asked.expect("asked");
+        (asked.run, asked.session)
+    }
+
+    async fn events(&self, run: Uuid) -> Vec<ChatRunEvent> {
+        let stream = StreamId::new("chat_run", run);
+        let events = self.log.read_stream(&stream, 0, 10_000).await.expect("read");
+        events.iter().map(|event| decode_event(event).expect("decoded")).collect()
+    }
+
+    /// What a run came to, which it did once.
+    async fn answer(&self, run: Uuid) -> String {
+        let stream = StreamId::new("chat_run", run);
+        let events = self.log.read_stream(&stream, 0, 10_000).await.expect("read");
+        let ends = events.iter().filter(|event| event.event_type == SUCCEEDED).count();
+        assert_eq!(ends, 1, "{events:?}");
+        let last = events.last().expect("an end");
+        let ChatRunEvent::Succeeded { answer, .. } = decode_event(last).expect("decoded") else {
+            panic!("{last:?} is not the end")
+        };
+        let opened = self.commands.open_piece(self.product, last, "answer", &answer).await;
+        let whole: Value =
+            serde_json::from_str(&opened.expect("opened").expect("a key")).expect("JSON");
+        assert_eq!(whole["sources"][0]["number"], 1, "{whole}");
+        whole["content"].as_str().expect("a text").to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_is_cut_off_at_any_append_is_answered_once() {
+    for stores_the_last in [false, true] {
+        for lives in 1..=6 {
+            let world = World::new().await;
+            let (run, session) = world.ask("one").await;
+            let left = AtomicUsize::new(lives);
+            let dying = Arc::new(Mortal { log: world.log.clone(), left, stores_the_last });
+            let node = world.node(open_commands(world.folder.path(), dying).await);
+            node.work(world.product, run, Some(session)).await;
+
+            let next = world.node(open_commands(world.folder.path(), world.log.clone()).await);
+            for _ in 0..2 {
+                let outcome = next.work(world.product, run, Some(session)).await;
+                assert!(matches!(outcome, Outcome::Finished), "{lives} {stores_the_last}");
+            }
+
+            assert_eq!(world.answer(run).await, TEXT, "{lives} {stores_the_last}");
+            let told = world.commands.chat_run_text(world.product, run).await.expect("read");
+            assert!(TEXT.starts_with(&told.expect("a key")), "what is told is what is meant");
+            assert!(world.model.0.load(Ordering::SeqCst) <= 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_nodes_on_one_log_answer_every_message_once() {
+    let world = World::new().await;
+    let shared = || Arc::new(Shared(world.log.clone()));
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        nodes.push(world.node(open_commands(world.folder.path(), shared()).await));
+    }
+    let mut runs = Vec::new();
+    for n in 0..10 {
+        let (run, session) = world.ask(&n.to_string()).await;
+        nodes.iter().for_each(|node| node.add(world.product, run, Some(session)));
+        runs.push(run);
+    }
+    for run in runs {
+        while !matches!(world.events(run).await.last(), Some(ChatRunEvent::Succeeded { .. })) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(world.answer(run).await, TEXT);
+    }
+    assert_eq!(world.model.0.load(Ordering::SeqCst), 10);
+    for node in &nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_left_to_its_worker_until_its_lease_is_out() {
+    for (since, is_taken_over) in [(30, false), (90, true)] {
+        let world = World::new().await;
+        let (run, session) = world.ask("one").await;
+        let ask = || Ask::once("test", Uuid::nil(), Some(world.product));
+        let request = ChatRunCommand::Request { session: Some(session), messages: None };
+        world.commands.tell_chat_run(run, request, &ask()).await.expect("requested");
+        let begun = Utc::now() - TimeDelta::seconds(since);
+        let claim = LeaseClaim {
+            worker: Uuid::now_v7(),
+            now: begun.into(),
+            lease_until: (begun + LEASE).into(),
+            exclusive: false,
+        };
+        let start = ChatRunCommand::Start(claim);
+        world.commands.tell_chat_run(run, start, &ask()).await.expect("started");
+
+        let shared = Arc::new(Shared(world.log.clone()));
+        let node = world.node(open_commands(world.folder.path(), shared).await);
+        let outcome = node.work(world.product, run, Some(session)).await;
+
+        assert_eq!(matches!(outcome, Outcome::Finished), is_taken_over);
+        if is_taken_over {
+            assert_eq!(world.answer(run).await, TEXT);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_run_that_ends_its_server_each_time_is_given_up() {
+    let world = World::new().await;
+    let (run, session) = world.ask("one").await;
+    for _ in 0..MOST_STARTS {
+        let left = AtomicUsize::new(3);
+        let dying = Arc::new(Mortal { log: world.log.clone(), left, stores_the_last: true });
+        let node = world.node(open_commands(world.folder.path(), dying).await);
+        node.work(world.product, run, Some(session)).await;
+    }
+    let next = world.node(open_commands(world.folder.path(), world.log.clone()).await);
+    next.work(world.product, run, Some(session)).await;
+    let events = world.events(run).await;
+    let Some(ChatRunEvent::Failed { code, .. }) = events.last() else { panic!("{events:?}") };
+    assert_eq!(code, "run_interrupted");
+}
+
+#[tokio::test]
+async fn the_next_message_waits_for_the_answer_and_hears_it() {
+    let world = World::new().await;
+    let (run, session) = world.ask("one").await;
+    let message =
+        || NewMessage { session_id: Some("one".to_owned()), text: "And wasps?".to_owned() };
+    let ask = || Ask::once("test", Uuid::nil(), Some(world.product));
+    let owner = Actor::System("test");
+    let refused = world.commands.ask_assistant(message(), owner, &ask()).await;
+    assert!(matches!(refused, Err(Error::Refused { code: "run_in_progress", .. })));
+
+    let node = world.node(world.commands.clone());
+    node.work(world.product, run, Some(session)).await;
+    let asked = world.commands.ask_assistant(message(), owner, &ask()).await.expect("asked");
+    assert_eq!(asked.session, session);
+    let Ok(Some(claimed)) = node.claim(world.product, asked.run, Some(session)).await else {
+        panic!("it can be claimed")
+    };
+    let Ok(question) = node.question_in(&claimed, session).await else { panic!("it is there") };
+    let before: Vec<(Role, &str)> =
+        question.before.iter().map(|turn| (turn.role, turn.text.as_str())).collect();
+    assert_eq!(before, [(Role::User, "What do bees make?"), (Role::Assistant, TEXT)]);
+    assert_eq!(question.text, "And wasps?");
+}
+
+#[tokio::test]
+async fn nobody_is_answered_for_a_product_that_is_gone() {
+    let world = World::new().await;
+    let (run, session) = world.ask("one").await;
+    let ask = Ask::once("test", Uuid::nil(), None);
+    world.commands.delete_product(world.product, &ask).await.expect("deleted");
+    let node = world.node(world.commands.clone());
+    let outcome = node.work(world.product, run, Some(session)).await;
+    assert!(matches!(outcome, Outcome::Finished));
+    assert!(world.events(run).await.is_empty());
+    let head = world.log.head().await.expect("a head");
+    assert!(head > Position::START);
+}
