@@ -10,7 +10,7 @@ use axum::extract::State;
 use domain::evaluation::{Latency, Scores, Summary};
 use projections::evaluation::{self, Evaluation};
 use projections::file;
-use projections::search::{Filters, Mode, Query};
+use projections::search::{Filters, Include, Mode, Query};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -273,6 +273,7 @@ async fn files_found(
                 limit,
                 min_score: None,
                 filters: Filters::default(),
+                include: Include::default(),
             })
             .await?;
         let is_all = passages.len() < limit || limit >= MAX_PASSAGES;

@@ -155,9 +155,13 @@ async fn list_chunks(
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<FileChunk>, Problem> {
     visible_file(&app, &caller, id)?;
-    let skip = usize::try_from(query.offset()).unwrap_or(usize::MAX);
-    let (chunks, count) = app.search.chunks(id, skip, query.size() as usize).unwrap_or_default();
-    Ok(query.reply("Chunks", chunks, Total::exact(count as u64)))
+    let skip = query.cursor::<u64>()?.unwrap_or(query.offset());
+    let from = usize::try_from(skip).unwrap_or(usize::MAX);
+    let found = app.search.chunks(id, from, query.size() as usize).await?;
+    let (chunks, count) = found.unwrap_or_default();
+    let next = skip.saturating_add(chunks.len() as u64);
+    let cursor = (next < count as u64 && !chunks.is_empty()).then(|| query.cursor_after(&next));
+    Ok(query.reply("Chunks", chunks, Total::exact(count as u64).with_cursor(cursor)))
 }
 
 /// Delete a file

@@ -9,7 +9,7 @@ use commands::policies::{Knowledge, KnowledgeQuery, ToolError};
 use domain::integration::IntegrationKind;
 use embeddings::Embedder;
 use eventlog::Position;
-use projections::search::{Filters, Mode, Passage, Query};
+use projections::search::{Filters, Include, Mode, Passage, Query};
 use projections::{Window, integration, knowledge_base, product, trigger};
 use serde_json::Value;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ const NEAR: f32 = 0.25;
 const MOST_NEAR: usize = 50;
 
 impl App {
-    /// Searches knowledge bases; `query.vector` is made here where the mode needs one.
+    /// Searches knowledge bases; `query.vector` is made here where the mode needs one and there is none.
     ///
     /// # Errors
     /// 503 while the embedding model is missing or the index is being loaded.
@@ -33,7 +33,7 @@ impl App {
         if let Some(trouble) = self.search.trouble() {
             return Err(Problem::unavailable("search_not_ready", trouble, Duration::from_secs(1)));
         }
-        if query.mode != Mode::FullText {
+        if query.mode != Mode::FullText && query.vector.is_none() {
             let vector = self
                 .embedder()?
                 .embed_query(&query.text)
@@ -72,6 +72,8 @@ fn tool_error(problem: Problem) -> ToolError {
 impl Knowledge for App {
     async fn search(&self, query: KnowledgeQuery) -> Result<Vec<Value>, ToolError> {
         let mode = serde_json::from_value(Value::String(query.mode)).unwrap_or_default();
+        let filters: Filters = serde_json::from_value(Value::Object(query.filters))
+            .map_err(|error| ToolError::lasting("filters_invalid", error.to_string()))?;
         let found = self.find(Query {
             knowledge_bases: vec![query.knowledge_base],
             text: query.query,
@@ -79,7 +81,8 @@ impl Knowledge for App {
             mode,
             limit: query.limit,
             min_score: query.min_score,
-            filters: Filters::default(),
+            filters,
+            include: Include { highlights: Some(false), ..Include::default() },
         });
         let passages = found.await.map_err(tool_error)?;
         Ok(passages.iter().filter_map(|passage| serde_json::to_value(passage).ok()).collect())
@@ -102,6 +105,7 @@ impl Knowledge for App {
                 limit,
                 min_score,
                 filters: Filters::default(),
+                include: Include::default(),
             })
         };
         // The order is that of both ways; how near a passage is, only its vector says.

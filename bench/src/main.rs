@@ -20,7 +20,9 @@ mod peers;
 mod postgres;
 mod replay;
 mod report;
+mod retrieval;
 mod search;
+mod search_http;
 mod server;
 mod start;
 mod texts;
@@ -38,12 +40,14 @@ use report::{Clock, HEAD, Row, Scale};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Every measurement: those of the table in its order, and one that explains another.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 16] = [
     "commands",
     "replay",
     "list",
     "embed",
     "search",
+    "retrieval",
+    "search-http",
     "start",
     "memory",
     "flow",
@@ -85,7 +89,7 @@ fn run(arguments: Vec<String>) -> anyhow::Result<()> {
         .filter(|argument| !argument.starts_with("--"))
         .collect();
     if wanted.is_empty() || wanted.contains(&"all") {
-        wanted = NAMES[..13].to_vec();
+        wanted = NAMES[..15].to_vec();
     }
     let mut table = Vec::new();
     for wanted in wanted {
@@ -108,6 +112,8 @@ async fn measure(name: &str, scale: Scale) -> anyhow::Result<Vec<Row>> {
         "list" => list::measure(scale),
         "embed" => embed::measure(scale).await,
         "search" => search::measure(scale).await,
+        "retrieval" => retrieval::measure(scale),
+        "search-http" => search_http::measure(scale).await,
         "start" => start::measure_start(scale),
         "memory" => start::measure_memory(scale),
         "flow" => flow::measure(scale).await,

@@ -13,13 +13,30 @@ use crate::server::binary;
 /// Runs a script of `bench/peers` and answers what it printed; nothing where no interpreter is
 /// named.
 pub fn run(script: &str, arguments: &[String]) -> anyhow::Result<Option<Value>> {
-    let Some(python) = std::env::var_os("PRODGY_PEERS_PYTHON").map(PathBuf::from) else {
+    let Some(python) = python() else {
         eprintln!("{script} is left out: PRODGY_PEERS_PYTHON names no interpreter");
         return Ok(None);
     };
     let mut command = Command::new(python);
     command.arg(path_of(script)).args(arguments);
     said(script, command).map(Some)
+}
+
+/// As [`run`], for a script that prints a line for each of its results.
+pub fn run_lines(script: &str, arguments: &[String]) -> anyhow::Result<Option<Vec<Value>>> {
+    let Some(python) = python() else {
+        eprintln!("{script} is left out: PRODGY_PEERS_PYTHON names no interpreter");
+        return Ok(None);
+    };
+    let mut command = Command::new(python);
+    command.arg(path_of(script)).args(arguments);
+    let text = output(script, command)?;
+    Ok(Some(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?))
+}
+
+/// The interpreter of the peers in Python.
+pub fn python() -> Option<PathBuf> {
+    std::env::var_os("PRODGY_PEERS_PYTHON").map(PathBuf::from)
 }
 
 /// Runs a peer that is built beside this program; nothing where it was not.
@@ -55,7 +72,13 @@ pub fn rate(said: Option<Value>, name: &str) -> anyhow::Result<f64> {
     said.map_or(Ok(f64::NAN), |said| said[name].as_f64().context("the peer said no rate"))
 }
 
-fn said(name: &str, mut command: Command) -> anyhow::Result<Value> {
+fn said(name: &str, command: Command) -> anyhow::Result<Value> {
+    let text = output(name, command)?;
+    let line = text.lines().last().with_context(|| format!("{name} said nothing"))?;
+    Ok(serde_json::from_str(line)?)
+}
+
+fn output(name: &str, mut command: Command) -> anyhow::Result<String> {
     let output = command
         .stderr(Stdio::inherit())
         .output()
@@ -63,7 +86,5 @@ fn said(name: &str, mut command: Command) -> anyhow::Result<Value> {
     if !output.status.success() {
         bail!("{name} failed: {}", output.status);
     }
-    let text = String::from_utf8(output.stdout)?;
-    let line = text.lines().last().with_context(|| format!("{name} said nothing"))?;
-    Ok(serde_json::from_str(line)?)
+    Ok(String::from_utf8(output.stdout)?)
 }

@@ -66,17 +66,7 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     let chunks = scale.pick(100_000, 2_000);
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let dimensions = queries[0].len();
-    let between = (0..chunks).map(|_| {
-        let (one, other) = (&seeds[dice.below(seeds.len())], &seeds[dice.below(seeds.len())]);
-        let (share, noise) = ((dice.number() + 1.0) / 2.0, dice.direction(dimensions));
-        let mixed = one.iter().zip(other).zip(noise);
-        unit(
-            mixed
-                .map(|((one, other), noise)| one * share + other * (1.0 - share) + noise * NOISE)
-                .collect(),
-        )
-    });
-    let real = compare(&between.collect::<Vec<_>>(), &queries);
+    let real = compare(&between(&seeds, chunks, &mut dice), &queries);
     let random: Vec<Vec<f32>> =
         (0..chunks + queries.len()).map(|_| dice.direction(dimensions)).collect();
     let random = compare(&random[..chunks], &random[chunks..]);
@@ -97,6 +87,37 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
             "random_p50_ms": random.p50, "random_p99_ms": random.p99, "random_recall_at_10": random.recall,
         }),
     }])
+}
+
+/// Vectors between pairs of real ones, with noise.
+fn between(seeds: &[Vec<f32>], count: usize, dice: &mut Dice) -> Vec<Vec<f32>> {
+    let vectors = (0..count).map(|_| {
+        let (one, other) = (&seeds[dice.below(seeds.len())], &seeds[dice.below(seeds.len())]);
+        let (share, noise) = ((dice.number() + 1.0) / 2.0, dice.direction(one.len()));
+        let mixed = one.iter().zip(other).zip(noise);
+        unit(
+            mixed
+                .map(|((one, other), noise)| one * share + other * (1.0 - share) + noise * NOISE)
+                .collect(),
+        )
+    });
+    vectors.collect()
+}
+
+/// So many vectors that are like those of texts, and questions to them.
+pub async fn vectors_like_texts(
+    count: usize,
+    scale: Scale,
+) -> anyhow::Result<(Vec<Vec<f32>>, Vec<Vec<f32>>)> {
+    let texts = Texts::load()?;
+    let embedder = embedder()?;
+    let seeds = texts.passages[..texts.passages.len().min(scale.pick(1_000, 20))].to_vec();
+    let seeds = embedder.embed_passages(seeds).await?;
+    let mut queries = Vec::new();
+    for question in texts.questions.iter().take(scale.pick(100, 5)) {
+        queries.push(embedder.embed_query(question).await?);
+    }
+    Ok((between(&seeds, count, &mut Dice(0x9e37_79b9_7f4a_7c15)), queries))
 }
 
 struct Compared {
@@ -123,14 +144,14 @@ fn compare(vectors: &[Vec<f32>], queries: &[Vec<f32>]) -> Compared {
         // Several times: once alone would mostly measure what the scan left in the cache.
         for _ in 0..5 {
             let started = Instant::now();
-            index.search(query, WANTED, None, &|_| true);
+            index.search(query, WANTED, None, None);
             times.push(milliseconds(started.elapsed()));
         }
         let place = |hit: &embeddings::Hit| {
             hit.document.as_u64_pair().1 as usize * CHUNKS_OF_A_DOCUMENT + hit.chunk as usize
         };
         let is_exact = |row: usize| exact[..WANTED].iter().any(|(_, exact)| *exact == row);
-        let hits = index.search(query, WANTED, None, &|_| true);
+        let hits = index.search(query, WANTED, None, None);
         found += hits.iter().filter(|hit| is_exact(place(hit))).count();
     }
     times.sort_by(f64::total_cmp);

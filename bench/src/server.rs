@@ -98,9 +98,19 @@ impl Server {
 
     /// Sends JSON; answers `data` of a good answer.
     pub fn post(&self, path: &str, headers: &str, body: &Value) -> anyhow::Result<Value> {
-        let body = body.to_string();
+        self.post_as(path, headers, "application/json", &body.to_string())
+    }
+
+    /// Sends something of another type; answers `data` of a good answer.
+    pub fn post_as(
+        &self,
+        path: &str,
+        headers: &str,
+        kind: &str,
+        body: &str,
+    ) -> anyhow::Result<Value> {
         let (status, answer) = self.ask(&format!(
-            "POST {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Type: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\nContent-Type: {kind}\r\n\
              Content-Length: {}\r\n{headers}\r\n{body}",
             body.len()
         ))?;

@@ -32,7 +32,7 @@ use domain::integration::IntegrationKind;
 use domain::schedule::firings::Firings;
 use embeddings::{Embedder, Extractor};
 use eventlog::{Position, RecordedEvent};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -162,6 +162,8 @@ pub struct KnowledgeQuery {
     pub min_score: Option<f32>,
     /// `vector`, `full_text` or `hybrid`.
     pub mode: String,
+    /// In which files, as the search of the API takes them.
+    pub filters: Map<String, Value>,
 }
 
 /// What the agents' run time asks of the read side.
@@ -181,7 +183,17 @@ pub trait Knowledge: Send + Sync + 'static {
     ) -> Result<Vec<Value>, ToolError> {
         let knowledge_base = self.default_base(product).await?;
         let (min_score, mode) = (None, "vector".to_owned());
-        self.search(KnowledgeQuery { product, knowledge_base, query, limit, min_score, mode }).await
+        let filters = Map::new();
+        self.search(KnowledgeQuery {
+            product,
+            knowledge_base,
+            query,
+            limit,
+            min_score,
+            mode,
+            filters,
+        })
+        .await
     }
 
     /// The default knowledge base of a product.

@@ -15,6 +15,7 @@ use crate::values::Timestamp;
 mod http;
 mod integration;
 mod reader;
+mod search;
 
 pub use http::{
     Body, DEFAULT_BYTES, DEFAULT_REDIRECTS, HttpCall, MAX_BYTES, MAX_REDIRECTS, Method, ReadAs,
@@ -94,7 +95,9 @@ impl StepKind {
     /// of their operation.
     fn fields(self) -> &'static [&'static str] {
         match self {
-            StepKind::KnowledgeSearch => &["query", "knowledge", "limit", "min_score"],
+            StepKind::KnowledgeSearch => {
+                &["query", "knowledge", "limit", "min_score", "mode", "filters"]
+            }
             StepKind::KnowledgeIngest => &["title", "text", "knowledge", "tags"],
             StepKind::Answer => &[
                 "question",
@@ -137,8 +140,12 @@ pub enum StepCall {
         knowledge: Option<String>,
         /// How many passages at most, 1 to [`MAX_PASSAGES`].
         limit: usize,
-        /// How alike they must be at least, -1 to 1.
+        /// The least score of a passage: what a score is depends on the mode.
         min_score: Option<f32>,
+        /// How: `vector`, `full_text` or `hybrid`.
+        mode: &'static str,
+        /// In which files, as the search of the API takes them.
+        filters: Map<String, Value>,
     },
     /// See [`StepKind::KnowledgeIngest`].
     KnowledgeIngest {
@@ -264,7 +271,9 @@ fn read_call(kind: StepKind, read: &mut Reader<'_>) -> Option<StepCall> {
             limit: read
                 .integer("limit", 1, MAX_PASSAGES as u64)
                 .map_or(DEFAULT_PASSAGES, |limit| limit as usize),
-            min_score: read.number("min_score", -1.0, 1.0).map(|score| score as f32),
+            mode: search::read_mode(read),
+            min_score: search::read_min_score(read),
+            filters: search::read_filters(read),
         },
         StepKind::KnowledgeIngest => StepCall::KnowledgeIngest {
             title: read.required_text("title"),

@@ -79,7 +79,7 @@ fn main() {
         let Some(relevant) = relevant.get(&question.id) else { continue };
         let query = runtime.block_on(embedder.embed_query(&question.text)).unwrap();
         let place = |document: Uuid| document.as_u64_pair().1 as usize;
-        let hits = index.search(&query, 100, None, &|_| true);
+        let hits = index.search(&query, 100, None, None);
         let ranked: Vec<&str> =
             hits.iter().map(|hit| corpus[place(hit.document)].id.as_str()).collect();
         questions += 1;
@@ -92,7 +92,7 @@ fn main() {
         let mut exact: Vec<(f32, usize)> =
             vectors.iter().map(|vector| score(vector)).zip(0..).collect();
         exact.sort_by(|one, other| other.0.total_cmp(&one.0));
-        let first = index.search(&query, 10, None, &|_| true);
+        let first = index.search(&query, 10, None, None);
         same += first
             .iter()
             .filter(|hit| exact[..10].iter().any(|(_, row)| *row == place(hit.document)))

@@ -105,6 +105,108 @@ async fn what_is_wrong_with_a_question_is_said() {
     assert_eq!(fault(both).await, "/knowledge_base_id");
     let question = json!({ "query": "x".repeat(10_001), "product_id": id });
     assert_eq!(fault(question).await, "/query");
+    let ask = |more: Value| {
+        let mut question = json!({ "query": "a", "product_id": id });
+        question.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        question
+    };
+    assert_eq!(fault(ask(json!({ "filters": { "source": 1 } }))).await, "/filters/source");
+    assert_eq!(fault(ask(json!({ "filters": { "from": "today" } }))).await, "/filters/from");
+    assert_eq!(fault(ask(json!({ "filters": { "size": 1 } }))).await, "/filters/size");
+    let many = vec!["a"; 1_001];
+    assert_eq!(fault(ask(json!({ "filters": { "source": many } }))).await, "/filters/source");
+    let neighbours = json!({ "include": { "neighbours": 6 } });
+    assert_eq!(fault(ask(neighbours)).await, "/include/neighbours");
+    let vector = json!({ "vector": [1.0], "mode": "full_text" });
+    assert_eq!(fault(ask(vector)).await, "/vector");
+    let mode = json!({ "vector": [1.0], "product_id": id, "mode": "hybrid" });
+    assert_eq!(fault(mode).await, "/query");
+}
+
+#[tokio::test]
+async fn a_ready_made_vector_needs_no_words_and_must_fit() {
+    let app = TestApp::spawn().await;
+    let product = filled(&app).await;
+    let ask = async |vector: Vec<f64>| {
+        app.post(SEARCH, json!({ "vector": vector, "product_id": product.id, "limit": 1 })).await
+    };
+    // Of which direction the text is, from what the search says of other directions: a score is a cosine.
+    let mut direction = Vec::new();
+    for place in 0..384 {
+        let mut axis = vec![0.0; 384];
+        axis[place] = 3.0;
+        let question = json!({ "vector": axis, "product_id": product.id, "limit": 100 });
+        let found = app.post(SEARCH, question).await.expect_status(200);
+        let of_holidays = found.data().as_array().unwrap().iter();
+        let of_holidays = of_holidays.filter(|passage| passage["file_name"] == "holidays.txt");
+        direction.push(of_holidays.map(|passage| passage["score"].as_f64().unwrap()).sum::<f64>());
+    }
+
+    let found = ask(direction).await.expect_status(200);
+
+    assert_eq!(names(found.data()), ["holidays.txt"]);
+    let score = found.data()[0]["score"].as_f64().unwrap();
+    assert!((score - 1.0).abs() < 1e-3, "{score}");
+    for wrong in [vec![1.0; 383], vec![], vec![0.0; 384], vec![3e38; 385]] {
+        let refused = ask(wrong).await;
+        assert_eq!(refused.status, 422, "{refused:?}");
+        assert_eq!(refused.body["errors"][0]["field"], "/vector");
+    }
+}
+
+#[tokio::test]
+async fn filters_and_what_stands_around_are_answered_through_http() {
+    let app = TestApp::spawn().await;
+    let product = filled(&app).await;
+    let find = async |more: Value| {
+        let mut question = json!({ "query": "database", "product_id": product.id });
+        question.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        app.post(SEARCH, question).await.expect_status(200).data().clone()
+    };
+
+    for mode in ["vector", "full_text", "hybrid"] {
+        let later = json!({ "mode": mode, "filters": { "from": "2100-01-01T00:00:00+02:00" } });
+        assert_eq!(find(later).await, json!([]), "{mode}");
+        let earlier =
+            json!({ "mode": mode, "limit": 1, "filters": { "to": "2100-01-01T00:00:00Z" } });
+        let found = find(earlier).await;
+        let id = found[0]["file_id"].clone();
+        assert_eq!(names(&found), ["backups.txt"], "{mode}");
+        let these = json!({ "mode": mode, "filters": { "file_id": [id] } });
+        assert_eq!(names(&find(these).await), ["backups.txt"], "{mode}");
+        let other = json!({ "mode": mode, "filters": { "language": ["de", "fr"] } });
+        assert_eq!(find(other).await, json!([]), "{mode}");
+    }
+    let found =
+        find(json!({ "mode": "full_text", "include": { "neighbours": 1, "section": true } })).await;
+    let passage = &found[0];
+    assert_eq!(passage["highlights"], json!([{ "start": 4, "end": 12 }]));
+    assert_eq!((&passage["before"], &passage["after"]), (&json!([]), &json!([])));
+    assert_eq!(passage["section"]["text"], json!(BACKUPS));
+    let plain = find(json!({})).await;
+    assert!(plain[0].get("highlights").is_none() && plain[0].get("section").is_none());
+}
+
+#[tokio::test]
+async fn no_filter_vector_or_neighbour_reaches_another_product() {
+    let app = TestApp::spawn().await;
+    let (mine, other) = (filled(&app).await, app.product().await);
+    let secret = app.text_file(&other, "secret.txt", "The vacation database is secret.").await;
+    app.wait_ready(&secret).await;
+    let token = app.with_token(&app.token(&mine, &["knowledge:read"]).await.secret);
+
+    for mode in ["vector", "full_text", "hybrid"] {
+        for filters in
+            [json!({ "file_id": secret }), json!({ "from": "2000-01-01T00:00:00Z" }), json!({})]
+        {
+            let question = json!({
+                "query": "The vacation database is secret.", "mode": mode, "filters": filters, "limit": 100,
+                "include": { "neighbours": 5, "section": true, "highlights": true },
+            });
+            let found = token.post(SEARCH, question).await.expect_status(200);
+            assert!(!found.data().to_string().contains("secret"), "{mode} {filters}: {found:?}");
+        }
+    }
 }
 
 #[tokio::test]

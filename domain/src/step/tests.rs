@@ -12,18 +12,26 @@ fn a_search_is_read_with_its_defaults() {
         knowledge: None,
         limit: DEFAULT_PASSAGES,
         min_score: None,
+        mode: "vector",
+        filters: Map::new(),
     };
     assert_eq!(call, expected);
 }
 
 #[test]
 fn a_search_is_read_as_it_is_told() {
-    let with = json!({ "query": "tea", "knowledge": "notes", "limit": 3, "min_score": 0.5 });
+    let with = json!({ "query": "tea", "knowledge": "notes", "limit": 3, "min_score": 0.5,
+                       "mode": "hybrid", "filters": { "source": ["wiki", "mail"], "from": "2026-01-31T09:00:00Z", "to": null } });
     let expected = StepCall::KnowledgeSearch {
         query: "tea".to_owned(),
         knowledge: Some("notes".to_owned()),
         limit: 3,
         min_score: Some(0.5),
+        mode: "hybrid",
+        filters: Map::from_iter([
+            ("source".to_owned(), json!(["wiki", "mail"])),
+            ("from".to_owned(), json!("2026-01-31T09:00:00Z")),
+        ]),
     };
     assert_eq!(parse(StepKind::KnowledgeSearch, with), Ok(expected));
 }
@@ -46,6 +54,25 @@ fn every_fault_of_a_step_is_told() {
             "/other field_unknown"
         ]
     );
+    let filters =
+        json!({ "source": 1, "tags": "a", "file_id": "x", "from": "yesterday", "size": 2 });
+    assert_eq!(
+        faults(
+            StepKind::KnowledgeSearch,
+            json!({ "query": "x", "mode": "guess", "filters": filters })
+        ),
+        [
+            "/mode choice_unknown",
+            "/filters/file_id type_mismatch",
+            "/filters/from time_invalid",
+            "/filters/size field_unknown",
+            "/filters/source type_mismatch",
+            "/filters/tags type_mismatch",
+        ]
+    );
+    let scored = |mode: &str| json!({ "query": "x", "mode": mode, "min_score": 12.5 });
+    assert_eq!(faults(StepKind::KnowledgeSearch, scored("vector")), ["/min_score out_of_range"]);
+    assert!(parse(StepKind::KnowledgeSearch, scored("full_text")).is_ok());
     assert_eq!(faults(StepKind::KnowledgeSearch, json!({ "query": 7 })), ["/query type_mismatch"]);
     assert_eq!(faults(StepKind::KnowledgeSearch, json!({ "query": " " })), ["/query text_empty"]);
     assert_eq!(

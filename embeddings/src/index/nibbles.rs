@@ -17,24 +17,34 @@ pub(super) fn row_bytes(dimensions: usize) -> usize {
     dimensions.div_ceil(2).next_multiple_of(LANES)
 }
 
-/// Appends a vector as nibbles: byte `i` holds number `i` below and the one half a vector further above. Answers what an estimate
-/// must be multiplied by.
-pub(super) fn pack(vector: &[f32], rows: &mut Vec<u8>) -> f32 {
+/// Into how many parts a rest divides the step of a nibble: it is at most half a step.
+const PARTS: f32 = 254.0;
+
+/// Appends a vector as nibbles: byte `i` holds number `i` below and the one half a vector further above; and what they leave, first
+/// of the numbers below. Answers what an estimate must be multiplied by.
+pub(super) fn pack(vector: &[f32], rows: &mut Vec<u8>, rests: &mut Vec<i8>) -> f32 {
     let greatest = greatest(vector);
-    let nibble = |index: usize| {
-        let number = vector.get(index).map_or(0.0, |number| (number * 7.0 / greatest).round());
-        (number as i8).wrapping_add_unsigned(ZERO).cast_unsigned()
-    };
+    let steps = |index: usize| vector.get(index).map_or(0.0, |number| number * 7.0 / greatest);
+    let nibble =
+        |index: usize| (steps(index).round() as i8).wrapping_add_unsigned(ZERO).cast_unsigned();
+    let rest = |index: usize| ((steps(index) - steps(index).round()) * PARTS).round() as i8;
     let half = vector.len().div_ceil(2);
+    let padding = row_bytes(vector.len()) - half;
     rows.extend((0..half).map(|index| nibble(index) | nibble(half + index) << 4));
-    rows.resize(rows.len() + row_bytes(vector.len()) - half, 0);
+    rows.resize(rows.len() + padding, 0);
+    for start in [0, half] {
+        rests.extend((start..start + half).map(rest));
+        rests.resize(rests.len() + padding, 0);
+    }
     greatest / 7.0
 }
 
-/// A query, in bytes.
+/// A query, in bytes and as it is.
 pub(super) struct Query {
     low: Vec<i16>,
     high: Vec<i16>,
+    exact_low: Vec<f32>,
+    exact_high: Vec<f32>,
     /// What [`ZERO`] adds to every sum.
     bias: i32,
 }
@@ -44,15 +54,22 @@ impl Query {
         let factor = 127.0 / greatest(vector);
         let numbers: Vec<i16> =
             vector.iter().map(|number| (number * factor).round() as i16).collect();
-        let (low, high) = numbers.split_at(numbers.len().div_ceil(2));
-        let padded = |half: &[i16]| {
-            let mut half = half.to_vec();
-            half.resize(row_bytes(vector.len()), 0);
-            half
-        };
+        let half = numbers.len().div_ceil(2);
         let bias = numbers.iter().map(|number| i32::from(*number)).sum::<i32>() * i32::from(ZERO);
-        Self { low: padded(low), high: padded(high), bias }
+        Self {
+            low: padded(&numbers[..half], vector.len()),
+            high: padded(&numbers[half..], vector.len()),
+            exact_low: padded(&vector[..half], vector.len()),
+            exact_high: padded(&vector[half..], vector.len()),
+            bias,
+        }
     }
+}
+
+fn padded<T: Copy + Default>(half: &[T], dimensions: usize) -> Vec<T> {
+    let mut half = half.to_vec();
+    half.resize(row_bytes(dimensions), T::default());
+    half
 }
 
 fn greatest(vector: &[f32]) -> f32 {
@@ -63,7 +80,9 @@ fn greatest(vector: &[f32]) -> f32 {
 pub(super) struct Estimate<'a> {
     pub(super) query: &'a Query,
     pub(super) rows: &'a [u8],
-    /// One per row.
+    /// Which rows.
+    pub(super) of: &'a [u32],
+    /// One for each of them.
     pub(super) estimates: &'a mut [i32],
 }
 
@@ -73,10 +92,11 @@ impl WithSimd for Estimate<'_> {
     // The loops are plain: within the dispatched function the compiler turns each `lane` into one instruction for all lanes.
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { query: Query { low, high, bias }, rows, estimates } = self;
+        let Self { query: Query { low, high, bias, .. }, rows, of, estimates } = self;
         let (low, high) = (low.as_chunks::<LANES>().0, high.as_chunks::<LANES>().0);
-        for (row, estimate) in rows.chunks_exact(low.len() * LANES).zip(estimates) {
-            let row = row.as_chunks::<LANES>().0;
+        let (rows, width) = (rows.as_chunks::<LANES>().0, low.len());
+        for (row, estimate) in of.iter().zip(estimates) {
+            let row = &rows[*row as usize * width..][..width];
             let mut total = -bias;
             for ((row, low), high) in
                 row.chunks(BLOCKS).zip(low.chunks(BLOCKS)).zip(high.chunks(BLOCKS))
@@ -98,22 +118,35 @@ impl WithSimd for Estimate<'_> {
     }
 }
 
-/// The dot product of two vectors.
-pub(super) struct Dot<'a>(pub(super) &'a [f32], pub(super) &'a [f32]);
+/// The dot product of a query with one row, up to the row's factor.
+pub(super) struct Closer<'a> {
+    pub(super) query: &'a Query,
+    pub(super) nibbles: &'a [u8],
+    pub(super) rests: &'a [i8],
+}
 
-impl WithSimd for Dot<'_> {
+impl WithSimd for Closer<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        let ((ones, one_rest), (others, other_rest)) =
-            (S::as_simd_f32s(self.0), S::as_simd_f32s(self.1));
-        let mut sum = simd.splat_f32s(0.0);
-        for (one, other) in ones.iter().zip(others) {
-            sum = simd.mul_add_f32s(*one, *other, sum);
+    fn with_simd<S: Simd>(self, _: S) -> f32 {
+        let Self { query: Query { exact_low, exact_high, .. }, nibbles, rests } = self;
+        let (low_rests, high_rests) = rests.split_at(nibbles.len());
+        let (low, high) = (exact_low.as_chunks::<LANES>().0, exact_high.as_chunks::<LANES>().0);
+        let (low_rests, high_rests) =
+            (low_rests.as_chunks::<LANES>().0, high_rests.as_chunks::<LANES>().0);
+        let mut sums = [0.0_f32; LANES];
+        for (block, bytes) in nibbles.as_chunks::<LANES>().0.iter().enumerate() {
+            for lane in 0..LANES {
+                let byte = i32::from(bytes[lane]);
+                let below = (byte & 15) - i32::from(ZERO);
+                let above = (byte >> 4) - i32::from(ZERO);
+                let below = below as f32 + f32::from(low_rests[block][lane]) / PARTS;
+                let above = above as f32 + f32::from(high_rests[block][lane]) / PARTS;
+                sums[lane] += below * low[block][lane] + above * high[block][lane];
+            }
         }
-        simd.reduce_sum_f32s(sum)
-            + one_rest.iter().zip(other_rest).map(|(one, other)| one * other).sum::<f32>()
+        sums.iter().sum()
     }
 }
 
@@ -130,16 +163,35 @@ mod tests {
             let query = Query::new(&vectors[0]);
             let unit = greatest(&vectors[0]) / 127.0;
             for processor in [Processor::detect(), Processor::Other(pulp::Arch::new())] {
-                let (mut rows, mut estimates) = (Vec::new(), vec![0; vectors.len()]);
+                let (mut rows, mut rests) = (Vec::new(), Vec::new());
                 let scales: Vec<f32> =
-                    vectors.iter().map(|vector| pack(vector, &mut rows)).collect();
+                    vectors.iter().map(|vector| pack(vector, &mut rows, &mut rests)).collect();
+                // Backwards, to see that each is of its own row.
+                let of: Vec<u32> = (0..vectors.len() as u32).rev().collect();
+                let mut estimates = vec![0; vectors.len()];
                 processor.dispatch(Estimate {
                     query: &query,
                     rows: &rows,
+                    of: &of,
                     estimates: &mut estimates,
                 });
-                for ((vector, estimate), scale) in vectors.iter().zip(estimates).zip(scales) {
-                    let exact = processor.dispatch(Dot(&vectors[0], vector));
+                let bytes = row_bytes(dimensions);
+                for (row, estimate) in of.into_iter().map(|row| row as usize).zip(estimates) {
+                    let (vector, scale) = (&vectors[row], scales[row]);
+                    let exact: f32 =
+                        vectors[0].iter().zip(vector).map(|(one, other)| one * other).sum();
+                    let closer = Closer {
+                        query: &query,
+                        nibbles: &rows[row * bytes..][..bytes],
+                        rests: &rests[row * 2 * bytes..][..2 * bytes],
+                    };
+                    let close = processor.dispatch(closer) * scale;
+                    let fine: f32 =
+                        vectors[0].iter().map(|number| number.abs() * scale / PARTS / 2.0).sum();
+                    assert!(
+                        (close - exact).abs() <= fine + 1e-5,
+                        "{close} is not {exact} ({dimensions})"
+                    );
                     // At the worst every number is off by half a step, all in the query's direction.
                     let grain: f32 =
                         vectors[0].iter().map(|number| number.abs() * scale / 2.0 + unit).sum();

@@ -178,11 +178,11 @@ impl Follower {
         let (position, files) = self.ready_files()?;
         let built = async {
             self.shared.full_text.clear()?;
-            let mut chunks = Chunks::default();
+            let mut chunks = Chunks::new(&self.shared.folder)?;
             let mut artifacts = pin!(self.artifacts(files));
             while let Some((file, artifact)) = artifacts.try_next().await? {
-                self.shared.full_text.add(file.id, file.knowledge_base_id, &artifact.chunks)?;
-                chunks.add(&file, artifact).map_err(|error| self.poison_of(&file, error))?;
+                self.shared.full_text.add(&file, &artifact)?;
+                chunks.add(&file, &artifact).map_err(|error| self.poison_of(&file, error))?;
             }
             Ok::<Chunks, Failure>(chunks)
         };
@@ -221,7 +221,7 @@ impl Follower {
         let (vectors_from, files) = self.ready_files()?;
         let mut artifacts = pin!(self.artifacts(files));
         while let Some((file, artifact)) = artifacts.try_next().await? {
-            let added = self.shared.chunks.write().add(&file, artifact);
+            let added = self.shared.chunks.write().add(&file, &artifact);
             added.map_err(|error| self.poison_of(&file, error))?;
         }
         // The full text may be behind the vectors or ahead of them: each takes in what it lacks.
@@ -294,10 +294,10 @@ impl Follower {
                 let artifact = self.artifact(&file).await.map_err(|error| poison(event, error))?;
                 let Some(artifact) = artifact else { return Ok(false) };
                 if for_words {
-                    self.shared.full_text.add(id, file.knowledge_base_id, &artifact.chunks)?;
+                    self.shared.full_text.add(&file, &artifact)?;
                 }
                 if for_vectors {
-                    let added = self.shared.chunks.write().add(&file, artifact);
+                    let added = self.shared.chunks.write().add(&file, &artifact);
                     added.map_err(|error| poison(event, error))?;
                 }
                 Ok(for_words)

@@ -3,26 +3,40 @@
 //! The rule of this file: the position up to which the log was taken in is the payload of the commit
 //! that holds it, so that both are durable together.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::path::Path;
 
-use embeddings::{Chunk, Hit};
+use chrono::{DateTime, Utc};
+use embeddings::{Artifact, Hit};
 use eventlog::Position;
 use parking_lot::Mutex;
 use tantivy::collector::TopDocs;
+use tantivy::columnar::Column;
 use tantivy::directory::MmapDirectory;
-use tantivy::query::{BooleanQuery, ConstScoreQuery, Occur, Query, TermSetQuery};
-use tantivy::schema::{FAST, Field, INDEXED, STORED, STRING, Schema, TEXT, Value};
-use tantivy::{
-    Index, IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term, doc,
+use tantivy::query::{
+    BooleanQuery, BoostQuery, ConstScoreQuery, Occur, Query, RangeQuery, TermQuery, TermSetQuery,
 };
+use tantivy::schema::{
+    FAST, Field, INDEXED, IndexRecordOption, STRING, Schema, TextFieldIndexing, TextOptions,
+};
+use tantivy::tokenizer::{PreTokenizedString, Token};
+use tantivy::{Index, IndexReader, IndexWriter, ReloadPolicy, TantivyError, Term, doc};
 use uuid::Uuid;
 
-use super::index::VERSION;
+use super::Filters;
+use super::index::{Said, VERSION};
+use super::language::{self, Words};
 use crate::Error;
+use crate::file::File;
 
 /// How much memory the writer may take before it writes a segment, in bytes.
 const WRITER_MEMORY: usize = 20_000_000;
+
+/// The columns that name the file and the chunk.
+const FILE: [&str; 2] = ["file_high", "file_low"];
+const CHUNK: &str = "chunk";
 
 /// The full-text index of this node.
 pub(super) struct FullText {
@@ -30,13 +44,21 @@ pub(super) struct FullText {
     reader: IndexReader,
     writer: Mutex<IndexWriter>,
     fields: Fields,
+    words: Words,
 }
 
 #[derive(Clone, Copy)]
 struct Fields {
     file: Field,
+    /// The file's id once more, to be read off what was found.
+    file_high: Field,
+    file_low: Field,
     base: Field,
     chunk: Field,
+    /// What is said of the file, as [`said`] writes it.
+    said: Field,
+    /// When the file was uploaded, in microseconds.
+    created: Field,
     text: Field,
 }
 
@@ -45,8 +67,10 @@ impl FullText {
     /// opened or lost a file in a power cut, is made anew: it holds nothing that the log and the
     /// artifacts do not.
     pub(super) fn open(folder: &Path) -> Result<FullText, Error> {
-        let folder = folder.join(format!("full-text-{VERSION}"));
-        std::fs::create_dir_all(&folder)?;
+        let name = format!("full-text-{VERSION}");
+        std::fs::create_dir_all(folder.join(&name))?;
+        forget_others(folder, &name)?;
+        let folder = folder.join(name);
         FullText::open_in(&folder).or_else(|error| {
             tracing::warn!(%error, "the full-text index cannot be opened and is made anew");
             std::fs::remove_dir_all(&folder)?;
@@ -62,7 +86,7 @@ impl FullText {
         let index = Index::open_or_create(directory, schema)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let writer = index.writer_with_num_threads(1, WRITER_MEMORY)?;
-        Ok(FullText { index, reader, writer: Mutex::new(writer), fields })
+        Ok(FullText { index, reader, writer: Mutex::new(writer), fields, words: Words::new() })
     }
 
     /// Up to where the log was taken in.
@@ -73,16 +97,44 @@ impl FullText {
 
     /// Adds a file, in place of an older one of that id. Not seen before [`FullText::commit`]. Where
     /// it fails, everything since the last commit is forgotten.
-    pub(super) fn add(&self, file: Uuid, base: Uuid, chunks: &[Chunk]) -> Result<(), Error> {
-        self.remove(file);
+    pub(super) fn add(&self, file: &File, artifact: &Artifact) -> Result<(), Error> {
+        self.remove(file.id);
+        let created = DateTime::parse_from_rfc3339(&file.created_at)
+            .map_err(|error| Error::Unfit(format!("the time of file {}: {error}", file.id)))?;
+        let language = language::of_file(file.language.as_deref(), &artifact.text);
+        let (high, low) = file.id.as_u64_pair();
+        let mut about = doc!(
+            self.fields.file => file.id.to_string(),
+            self.fields.file_high => high,
+            self.fields.file_low => low,
+            self.fields.base => file.knowledge_base_id.to_string(),
+            self.fields.created => created.timestamp_micros(),
+        );
+        let one = |kind, value: &Option<String>| value.as_deref().map(|value| said(kind, value));
+        let tags = file.tags.iter().map(|tag| said(Said::Tag, tag));
+        let says = one(Said::Source, &file.source)
+            .into_iter()
+            .chain(one(Said::Subject, &file.subject))
+            .chain(one(Said::Language, &file.language))
+            .chain(tags);
+        says.for_each(|said| about.add_text(self.fields.said, said));
         let mut writer = self.writer.lock();
-        let mut documents = chunks.iter().map(|chunk| {
-            doc!(
-                self.fields.file => file.to_string(),
-                self.fields.base => base.to_string(),
-                self.fields.chunk => u64::from(chunk.index),
-                self.fields.text => chunk.text.as_str(),
-            )
+        let mut documents = artifact.chunks.iter().map(|chunk| {
+            let mut document = about.clone();
+            document.add_u64(self.fields.chunk, u64::from(chunk.index));
+            let words = self.words.of(&chunk.text, language).into_iter().enumerate();
+            let tokens = words.map(|(position, word)| Token {
+                offset_from: word.start,
+                offset_to: word.end,
+                position,
+                text: word.stem,
+                position_length: 1,
+            });
+            let tokens = tokens.collect();
+            // (The text itself is not stored: only its tokens are taken.)
+            let words = PreTokenizedString { text: String::new(), tokens };
+            document.add_pre_tokenized_text(self.fields.text, words);
+            document
         });
         let added = documents.try_for_each(|document| writer.add_document(document).map(|_| ()));
         whole(&mut writer, added)
@@ -118,38 +170,52 @@ impl FullText {
         Ok(())
     }
 
-    /// The chunks that fit the words best.
+    /// What cuts texts into words here.
+    pub(super) fn words(&self) -> &Words {
+        &self.words
+    }
+
+    /// The chunks that fit the words best, of those that the filters let through.
     pub(super) fn search(
         &self,
         bases: &[Uuid],
-        text: &str,
+        stems: &BTreeMap<String, u32>,
         limit: usize,
-        only: Option<HashSet<Uuid>>,
+        filters: &Filters,
     ) -> Result<Vec<Hit>, Error> {
-        if limit == 0 || bases.is_empty() {
+        if limit == 0 || bases.is_empty() || stems.is_empty() {
             return Ok(vec![]);
         }
-        let words = self.words_of(text)?;
-        if words.is_empty() {
-            return Ok(vec![]);
-        }
+        // A word that is said twice weighs twice, as in the question of a whole paragraph.
+        let words = stems.iter().map(|(stem, times)| {
+            let term = Term::from_field_text(self.fields.text, stem);
+            let term = TermQuery::new(term, IndexRecordOption::WithFreqs);
+            let word = BoostQuery::new(Box::new(term), *times as f32);
+            (Occur::Should, Box::new(word) as Box<dyn Query>)
+        });
         let mut parts: Vec<(Occur, Box<dyn Query>)> = vec![
-            (Occur::Must, Box::new(BooleanQuery::new_multiterms_query(words))),
-            (Occur::Must, one_of(self.fields.base, bases.iter())),
+            (Occur::Must, Box::new(BooleanQuery::new(words.collect()))),
+            (Occur::Must, one_of(self.fields.base, bases.iter().map(Uuid::to_string))),
         ];
-        if let Some(only) = &only {
-            parts.push((Occur::Must, one_of(self.fields.file, only.iter())));
-        }
+        parts.extend(self.conditions(filters).into_iter().map(|part| (Occur::Must, part)));
         let searcher = self.reader.searcher();
         let top = searcher
             .search(&BooleanQuery::new(parts), &TopDocs::with_limit(limit).order_by_score())?;
+        let mut columns: HashMap<u32, [Column<u64>; 3]> = HashMap::new();
         let mut hits = Vec::with_capacity(top.len());
         for (score, address) in top {
-            let document: TantivyDocument = searcher.doc(address)?;
-            let file =
-                document.get_first(self.fields.file).and_then(|value| value.as_str()?.parse().ok());
-            let chunk = document.get_first(self.fields.chunk).and_then(|value| value.as_u64());
-            if let (Some(document), Some(chunk)) = (file, chunk) {
+            let of_segment = match columns.entry(address.segment_ord) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let fields = searcher.segment_reader(address.segment_ord).fast_fields();
+                    let [high, low] = FILE.map(|name| fields.u64(name));
+                    place.insert([high?, low?, fields.u64(CHUNK)?])
+                }
+            };
+            let [high, low, chunk] =
+                of_segment.each_ref().map(|column| column.first(address.doc_id));
+            if let (Some(high), Some(low), Some(chunk)) = (high, low, chunk) {
+                let document = Uuid::from_u64_pair(high, low);
                 hits.push(Hit { document, chunk: chunk as u32, score });
             }
         }
@@ -158,16 +224,59 @@ impl FullText {
 }
 
 impl FullText {
-    /// The words of a text as the index knows them. People type words, not a query language: no
-    /// character of a question means anything but itself.
-    fn words_of(&self, text: &str) -> Result<Vec<Term>, Error> {
-        let mut words = BTreeSet::new();
-        let mut analyzer = self.index.tokenizer_for_field(self.fields.text)?;
-        analyzer.token_stream(text).process(&mut |token| {
-            words.insert(Term::from_field_text(self.fields.text, &token.text));
-        });
-        Ok(words.into_iter().collect())
+    /// What the filters demand.
+    fn conditions(&self, filters: &Filters) -> Vec<Box<dyn Query>> {
+        let of_kind = |kind, values: &[String]| {
+            one_of(self.fields.said, values.iter().map(|value| said(kind, value)))
+        };
+        let any = [
+            (Said::Source, &filters.source),
+            (Said::Subject, &filters.subject),
+            (Said::Language, &filters.language),
+        ];
+        let mut conditions: Vec<Box<dyn Query>> = any
+            .into_iter()
+            .filter_map(|(kind, any)| Some(of_kind(kind, any.as_ref()?.all())))
+            .collect();
+        conditions
+            .extend(filters.tags.iter().map(|tag| of_kind(Said::Tag, std::slice::from_ref(tag))));
+        if let Some(files) = &filters.file_id {
+            conditions.push(one_of(self.fields.file, files.all().iter().map(Uuid::to_string)));
+        }
+        if filters.from.is_some() || filters.to.is_some() {
+            let at = |time: DateTime<Utc>| {
+                Term::from_field_i64(self.fields.created, time.timestamp_micros())
+            };
+            let from = filters.from.map_or(Bound::Unbounded, |from| Bound::Included(at(from)));
+            let to = filters.to.map_or(Bound::Unbounded, |to| Bound::Excluded(at(to)));
+            conditions.push(unweighed(RangeQuery::new(from, to)));
+        }
+        conditions
     }
+}
+
+/// A thing that a file says of itself as one term.
+fn said(kind: Said, value: &str) -> String {
+    let kind = match kind {
+        Said::Source => "source",
+        Said::Subject => "subject",
+        Said::Language => "language",
+        Said::Tag => "tag",
+    };
+    format!("{kind}:{value}")
+}
+
+/// Removes the indexes of other versions: they hold words of files that may be gone by now.
+fn forget_others(folder: &Path, name: &str) -> Result<(), Error> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = entry.file_name();
+        let found = found.to_string_lossy();
+        if found.starts_with("full-text-") && found != name {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a writer whole again after a failure, as a full disk. The threads that wrote are gone then:
@@ -181,18 +290,28 @@ fn whole(writer: &mut IndexWriter, outcome: tantivy::Result<()>) -> Result<(), E
 }
 
 /// A condition that does not weigh in the score.
-fn one_of<'a>(field: Field, ids: impl Iterator<Item = &'a Uuid>) -> Box<dyn Query> {
-    let terms = ids.map(|id| Term::from_field_text(field, &id.to_string()));
-    Box::new(ConstScoreQuery::new(Box::new(TermSetQuery::new(terms)), 0.0))
+fn unweighed(query: impl Query) -> Box<dyn Query> {
+    Box::new(ConstScoreQuery::new(Box::new(query), 0.0))
+}
+
+fn one_of(field: Field, values: impl Iterator<Item = String>) -> Box<dyn Query> {
+    let terms = values.map(|value| Term::from_field_text(field, &value));
+    unweighed(TermSetQuery::new(terms))
 }
 
 fn schema() -> (Schema, Fields) {
     let mut schema = Schema::builder();
+    // How often a word is in a chunk, and not where: nobody asks for phrases.
+    let words = TextFieldIndexing::default().set_index_option(IndexRecordOption::WithFreqs);
     let fields = Fields {
-        file: schema.add_text_field("file", STRING | STORED),
+        file: schema.add_text_field("file", STRING),
+        file_high: schema.add_u64_field(FILE[0], FAST),
+        file_low: schema.add_u64_field(FILE[1], FAST),
         base: schema.add_text_field("knowledge_base", STRING),
-        chunk: schema.add_u64_field("chunk", INDEXED | FAST | STORED),
-        text: schema.add_text_field("text", TEXT),
+        chunk: schema.add_u64_field(CHUNK, FAST),
+        said: schema.add_text_field("said", STRING),
+        created: schema.add_i64_field("created", INDEXED | FAST),
+        text: schema.add_text_field("text", TextOptions::default().set_indexing_options(words)),
     };
     (schema.build(), fields)
 }

@@ -40,13 +40,14 @@ struct Given<'a> {
     base: Uuid,
     name: &'a str,
     source: Option<&'a str>,
+    language: Option<&'a str>,
     tags: &'a [&'a str],
     text: &'a str,
 }
 
 impl<'a> Given<'a> {
     fn new(base: Uuid, name: &'a str, text: &'a str) -> Given<'a> {
-        Given { base, name, source: None, tags: &[], text }
+        Given { base, name, source: None, language: None, tags: &[], text }
     }
 }
 
@@ -123,7 +124,7 @@ impl Node {
             blob,
             source: given.source.map(str::to_owned),
             subject: None,
-            language: None,
+            language: given.language.map(str::to_owned),
             tags: given.tags.iter().map(|tag| (*tag).to_owned()).collect(),
         };
         self.append(id, uploaded).await;
@@ -208,8 +209,8 @@ impl Node {
             vector: Some(EMBEDDER.embed_query(text).await.unwrap()),
             mode,
             limit: 3,
-            min_score: None,
             filters,
+            ..Query::default()
         };
         self.search().search(query).await.unwrap()
     }
@@ -272,7 +273,7 @@ async fn a_least_score_leaves_the_rest_out() {
         mode: Mode::Vector,
         limit: 3,
         min_score: Some(0.9),
-        filters: Filters::default(),
+        ..Query::default()
     };
 
     assert_eq!(names(&node.search().search(query).await.unwrap()), ["holidays.md"]);
@@ -305,8 +306,8 @@ async fn hybrid_puts_first_what_both_find() {
 
     assert_eq!(names(&found)[0], "backups.md");
     assert!(found[0].score > found[1].score);
-    // First in both lists: 1 / 61, twice.
-    assert!((found[0].score - 2.0 / 61.0).abs() < 1e-6, "{}", found[0].score);
+    // First in both lists: the best that there can be.
+    assert!((found[0].score - 1.0).abs() < 1e-6, "{}", found[0].score);
 }
 
 #[tokio::test]
@@ -356,10 +357,12 @@ async fn filters_narrow_before_the_best_are_counted() {
     };
     let wanted = node.add(wanted).await;
     let filters = [
-        Filters { source: Some("wiki".into()), ..Filters::default() },
+        Filters { source: Some(one("wiki")), ..Filters::default() },
+        Filters { source: Some(any(&["mail", "wiki"])), ..Filters::default() },
         Filters { tags: vec!["spain".into()], ..Filters::default() },
         Filters { tags: vec!["hr".into(), "spain".into()], ..Filters::default() },
-        Filters { file_id: Some(wanted), ..Filters::default() },
+        Filters { file_id: Some(AnyFile::One(wanted)), ..Filters::default() },
+        Filters { file_id: Some(AnyFile::Any(vec![Uuid::nil(), wanted])), ..Filters::default() },
     ];
 
     for mode in MODES {
@@ -369,6 +372,173 @@ async fn filters_narrow_before_the_best_are_counted() {
         }
         let nobodys = Filters { tags: vec!["hr".into(), "france".into()], ..Filters::default() };
         assert!(node.find_in(&[base], "paid leave", mode, nobodys).await.is_empty());
+    }
+}
+
+fn one(text: &str) -> AnyOf {
+    AnyOf::One(text.to_owned())
+}
+
+fn any(texts: &[&str]) -> AnyOf {
+    AnyOf::Any(texts.iter().map(|text| (*text).to_owned()).collect())
+}
+
+#[tokio::test]
+async fn filters_of_time_language_and_several_things_narrow() {
+    let (node, base) = (Node::start().await, Uuid::now_v7());
+    let given = |name, language, source| Given {
+        language: Some(language),
+        source: Some(source),
+        ..Given::new(base, name, HOLIDAYS)
+    };
+    node.add(given("first.md", "en", "wiki")).await;
+    let second = node.add(given("second.md", "en", "mail")).await;
+    node.add(given("third.md", "english", "wiki")).await;
+    let found = node.find(&[base], "paid leave", Mode::Vector).await;
+    let at = |name: &str| {
+        let passage = found.iter().find(|passage| passage.file_name == name).unwrap();
+        passage.metadata.created_at.parse::<chrono::DateTime<chrono::Utc>>().unwrap()
+    };
+    let (from, to) = (Some(at("second.md")), Some(at("third.md")));
+    let cases = [
+        (Filters { from, ..Filters::default() }, vec!["second.md", "third.md"]),
+        (Filters { to: from, ..Filters::default() }, vec!["first.md"]),
+        (Filters { from, to, ..Filters::default() }, vec!["second.md"]),
+        (Filters { to, source: Some(one("wiki")), ..Filters::default() }, vec!["first.md"]),
+        (
+            Filters { language: Some(one("en")), ..Filters::default() },
+            vec!["first.md", "second.md"],
+        ),
+        (
+            Filters { language: Some(any(&["english", "de"])), ..Filters::default() },
+            vec!["third.md"],
+        ),
+        (Filters { source: Some(any(&[])), ..Filters::default() }, vec![]),
+        (Filters { file_id: Some(AnyFile::One(second)), to: from, ..Filters::default() }, vec![]),
+    ];
+    for mode in MODES {
+        for (filters, expected) in &cases {
+            let found = node.find_in(&[base], "paid leave", mode, filters.clone()).await;
+            let mut names = names(&found);
+            names.sort_unstable();
+            assert_eq!(&names, expected, "{mode:?} {filters:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn words_are_found_in_every_form_of_their_language() {
+    let (node, base) = (Node::start().await, Uuid::now_v7());
+    node.add(Given::new(base, "en.md", BACKUPS)).await;
+    let german = "Die Häuser am Hafen wurden im letzten Jahr von der Stadt gekauft und werden nun vermietet.";
+    node.add(Given::new(base, "de.md", german)).await;
+    let said = Given { language: Some("es"), ..Given::new(base, "es.md", "trabajadores") };
+    node.add(said).await;
+
+    for (query, name, word) in [
+        ("copying databases", "en.md", "database"),
+        ("ein Haus kaufen", "de.md", "Häuser"),
+        ("trabajador", "es.md", "trabajadores"),
+    ] {
+        let found = node.find(&[base], query, Mode::FullText).await;
+        assert_eq!(names(&found)[0], name, "{query}");
+        let characters: Vec<char> = found[0].text.chars().collect();
+        let marked: Vec<String> = found[0]
+            .highlights
+            .iter()
+            .flatten()
+            .map(|mark| characters[mark.start as usize..mark.end as usize].iter().collect())
+            .collect();
+        assert!(marked.iter().any(|marked| marked == word), "{query}: {marked:?}");
+    }
+    let found = node.find(&[base], "copying databases", Mode::Vector).await;
+    assert!(found.iter().all(|passage| passage.highlights.is_none()));
+}
+
+const HANDBOOK: &str = "# Handbook\n\n## Leave\n\n### Paid\n\nEvery employee has twenty-five days a year.\n\n\
+    ### Unpaid\n\nIt is agreed on with the head of the team.\n\n## Coffee\n\nThe machine is cleaned on Fridays.";
+
+/// A file of which each paragraph is a chunk, as a smaller model would cut it.
+async fn cut_small(node: &Node, base: Uuid, name: &str) -> Uuid {
+    let padding =
+        " The rest of this paragraph only makes it long enough to stand alone.".repeat(14);
+    let text = HANDBOOK.replace(".\n", &format!(".{padding}\n"));
+    node.add(Given::new(base, name, &text)).await
+}
+
+#[tokio::test]
+async fn what_stands_around_a_passage_is_answered_when_asked_for() {
+    let (node, base) = (Node::start().await, Uuid::now_v7());
+    let file = cut_small(&node, base, "handbook.md").await;
+    node.add(Given::new(base, "other.md", COFFEE)).await;
+    let (chunks, count) = node.search().chunks(file, 0, 100).await.unwrap().unwrap();
+    assert_eq!((chunks.len(), count > 2), (count, true), "{chunks:#?}");
+    let (rest, _) = node.search().chunks(file, 1, 1).await.unwrap().unwrap();
+    assert_eq!(rest, chunks[1..2]);
+
+    for (place, chunk) in chunks.iter().enumerate() {
+        let query = Query {
+            knowledge_bases: vec![base],
+            vector: Some(EMBEDDER.embed_query(&chunk.text).await.unwrap()),
+            limit: 1,
+            include: Include { neighbours: 1, section: true, highlights: None },
+            ..Query::default()
+        };
+        let found = node.search().search(query).await.unwrap().remove(0);
+
+        assert_eq!((found.chunk_index as usize, &found.text), (place, &chunk.text));
+        assert_eq!(found.before.unwrap(), chunks[place.saturating_sub(1)..place]);
+        assert_eq!(found.after.unwrap(), chunks[place + 1..(place + 2).min(count)]);
+        let section = found.section.unwrap();
+        assert_eq!(section.heading, chunk.place.heading);
+        assert!(section.text.contains(&chunk.text) && section.char_start <= chunk.char_start);
+        assert_eq!(section.char_end - section.char_start, section.text.chars().count() as u64);
+    }
+    let found = node.find(&[base], "espresso", Mode::FullText).await.remove(0);
+    assert_eq!((found.before, found.after, found.section), (None, None, None));
+}
+
+#[tokio::test]
+async fn nothing_of_another_knowledge_base_is_reached_by_any_way() {
+    let (node, base, other) = (Node::start().await, Uuid::now_v7(), Uuid::now_v7());
+    let mine =
+        Given { source: Some("wiki"), tags: &["a"], ..Given::new(base, "mine.md", HOLIDAYS) };
+    let theirs =
+        Given { source: Some("wiki"), tags: &["a"], ..Given::new(other, "theirs.md", BACKUPS) };
+    node.add(mine).await;
+    let theirs = node.add(theirs).await;
+    let filters = [
+        Filters::default(),
+        Filters { source: Some(one("wiki")), ..Filters::default() },
+        Filters { tags: vec!["a".into()], ..Filters::default() },
+        Filters { file_id: Some(AnyFile::One(theirs)), ..Filters::default() },
+        Filters { from: Some(chrono::DateTime::UNIX_EPOCH), ..Filters::default() },
+    ];
+    for mode in MODES {
+        for filters in &filters {
+            let query = Query {
+                knowledge_bases: vec![base],
+                text: BACKUPS.into(),
+                // Their very own.
+                vector: Some(EMBEDDER.embed_query(BACKUPS).await.unwrap()),
+                mode,
+                limit: 100,
+                filters: filters.clone(),
+                include: Include {
+                    neighbours: MAX_NEIGHBOURS,
+                    section: true,
+                    highlights: Some(true),
+                },
+                ..Query::default()
+            };
+            let found = node.search().search(query).await.unwrap();
+            let told = format!("{found:?}");
+            assert!(
+                !told.contains("theirs.md") && !told.contains(BACKUPS),
+                "{mode:?} {filters:?}: {told}"
+            );
+            assert!(found.iter().all(|passage| passage.knowledge_base_id == base));
+        }
     }
 }
 
@@ -409,8 +579,12 @@ async fn a_restart_finds_what_was_found_before() {
 
     // And without its files: they hold nothing that the log and the artifacts do not.
     node.stop_search().await;
-    std::fs::remove_dir_all(node.folder.path().join("search")).unwrap();
+    let folder = node.folder.path().join("search");
+    std::fs::remove_dir_all(&folder).unwrap();
+    // Nor does anything of an older version.
+    std::fs::create_dir_all(folder.join("full-text-1")).unwrap();
     node.start_search().await;
+    assert!(!folder.join("full-text-1").exists());
     for (mode, before) in MODES.into_iter().zip(&before) {
         assert_eq!(&node.find(&[base], "the database every year", mode).await, before, "{mode:?}");
     }

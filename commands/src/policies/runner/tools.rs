@@ -35,7 +35,7 @@ impl Runner {
         match read(work, step, item).await? {
             StepCall::Transform { output } => Ok(Value::Object(output)),
             StepCall::Condition { value } => Ok(json!({ "value": value })),
-            StepCall::KnowledgeSearch { query, knowledge, limit, min_score } => {
+            StepCall::KnowledgeSearch { query, knowledge, limit, min_score, mode, filters } => {
                 let knowledge_base = self.base(run, work, knowledge.as_deref()).await?;
                 let query = KnowledgeQuery {
                     product: run.product,
@@ -43,7 +43,8 @@ impl Runner {
                     query,
                     limit,
                     min_score,
-                    mode: "vector".into(),
+                    mode: mode.to_owned(),
+                    filters,
                 };
                 Ok(json!({ "passages": self.knowledge.search(query).await? }))
             }

@@ -386,7 +386,9 @@ pub(super) fn full() -> Value {
             },
             {
                 "id": "search", "type": "kb.search", "needs": ["fetch"],
-                "with": { "query": { "cel": "input.urls[0]" }, "knowledge": "notes", "limit": 3, "min_score": 0.5 },
+                "with": { "query": { "cel": "input.urls[0]" }, "knowledge": "notes", "limit": 3, "min_score": 0.5,
+                          "mode": "hybrid",
+                          "filters": { "source": "wiki", "tags": ["a"], "from": { "cel": "execution.created_at" } } },
             },
             {
                 "id": "enough", "type": "condition", "needs": ["search"],

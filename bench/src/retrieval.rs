@@ -1,0 +1,186 @@
+//! How well the passages are that a question finds: nDCG@10 and recall@100 of each mode on a collection
+//! with judgments, beside rank_bm25, sentence-transformers and their fusion.
+//!
+//! The rule of this file: everything goes through HTTP, as a user would do it: texts are uploaded and
+//! cut, questions asked as they stand. A file counts once, with its best passage.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::flow::{Caller, sign_in};
+use crate::peers;
+use crate::report::{Row, Scale};
+use crate::server::Server;
+use crate::texts::model_folder;
+
+/// Files of one upload.
+const AT_ONCE: usize = 100;
+
+/// How long they may take to be read.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The modes, what the peer calls its own, and what is to be reached.
+const MODES: [(&str, &str, [&str; 2]); 3] = [
+    ("vector", "vector", ["0.424 / 0.471", "–"]),
+    ("full_text", "full_text", ["0.352 / 0.426", "–"]),
+    ("hybrid", "hybrid_rrf", ["0.418 / 0.506, nDCG ≥ vector\u{2019}s", "0.46 / 0.53"]),
+];
+
+#[derive(Deserialize)]
+struct Entry {
+    id: String,
+    #[serde(default)]
+    title: String,
+    text: String,
+}
+
+pub fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/eval/cisi");
+    let folder = std::env::var_os("PRODGY_EVAL").map_or_else(beside, PathBuf::from);
+    if !folder.join("corpus.jsonl").is_file() {
+        eprintln!(
+            "retrieval is left out: no collection in {} (PRODGY_EVAL names one)",
+            folder.display()
+        );
+        return Ok(Vec::new());
+    }
+    let mut corpus = entries(&folder.join("corpus.jsonl"))?;
+    corpus.truncate(scale.pick(usize::MAX, 50));
+    let relevant = judgments(&folder.join("qrels.tsv"))?;
+    let questions: Vec<Entry> = entries(&folder.join("queries.jsonl"))?
+        .into_iter()
+        .filter(|question| relevant.contains_key(&question.id))
+        .collect();
+
+    let data = tempfile::tempdir()?;
+    let server = Server::prodgy(data.path())?;
+    server.ready()?;
+    let caller = sign_in(&server)?;
+    fill(&server, &caller, &corpus)?;
+    let arguments = [folder.display().to_string(), model_folder()?.display().to_string()];
+    let peer = match scale {
+        Scale::Full => peers::run("retrieval.py", &arguments)?,
+        Scale::Quick => None,
+    };
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut rows = Vec::new();
+    for (mode, theirs, goals) in MODES {
+        let (mut ndcg, mut recall) = (0.0, 0.0);
+        for question in &questions {
+            let ranked = ask(&server, &caller, mode, &question.text)?;
+            let relevant = &relevant[&question.id];
+            ndcg += ndcg_at_10(&ranked, relevant);
+            let found = ranked.iter().take(100).filter(|id| relevant.contains(*id)).count();
+            recall += found as f64 / relevant.len() as f64;
+        }
+        let count = questions.len() as f64;
+        let (ndcg, recall) = (ndcg / count, recall / count);
+        let (beside, ratio) = match peer.as_ref().map(|peer| &peer[theirs]) {
+            Some(peer) => {
+                let number = |name: &str| peer[name].as_f64().context("the peer said no number");
+                let (their_ndcg, their_recall) = (number("ndcg10")?, number("recall100")?);
+                let ratio = format!("{:.2}× / {:.2}×", ndcg / their_ndcg, recall / their_recall);
+                (format!("{their_ndcg:.3} / {their_recall:.3}"), ratio)
+            }
+            None => ("–".to_owned(), "–".to_owned()),
+        };
+        rows.push(Row {
+            what: format!(
+                "nDCG@10 / recall@100 on {name}, `{mode}`, {} questions",
+                questions.len()
+            ),
+            goals,
+            ours: format!("{ndcg:.3} / {recall:.3}"),
+            beside,
+            ratio,
+            figures: json!({ "ndcg_at_10": ndcg, "recall_at_100": recall, "peer": peer }),
+        });
+    }
+    Ok(rows)
+}
+
+fn entries(path: &Path) -> anyhow::Result<Vec<Entry>> {
+    let text = std::fs::read_to_string(path)?;
+    Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
+}
+
+/// The texts that were judged to answer a question, by question.
+fn judgments(path: &Path) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> {
+    let mut relevant: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in std::fs::read_to_string(path)?.lines().skip(1) {
+        let [question, text, relevance] = line.split('\t').collect::<Vec<_>>()[..] else {
+            bail!("a line of three: {line}")
+        };
+        if relevance != "0" {
+            relevant.entry(question.to_owned()).or_default().insert(text.to_owned());
+        }
+    }
+    Ok(relevant)
+}
+
+/// Uploads the texts and waits until all can be found.
+fn fill(server: &Server, caller: &Caller, corpus: &[Entry]) -> anyhow::Result<()> {
+    for entries in corpus.chunks(AT_ONCE) {
+        let part = |disposition: &str, content: &str| {
+            format!("--cut\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{content}\r\n")
+        };
+        let mut body = part("name=\"product_id\"", &caller.product);
+        for entry in entries {
+            let disposition = format!("name=\"file\"; filename=\"{}.txt\"", entry.id);
+            let _ =
+                write!(body, "{}", part(&disposition, &format!("{}. {}", entry.title, entry.text)));
+        }
+        body.push_str("--cut--\r\n");
+        let kind = "multipart/form-data; boundary=cut";
+        let path = "/api/knowledge-base/storage/upload?on_duplicate=keep";
+        server.post_as(path, &format!("{}\r\n", caller.header), kind, &body)?;
+    }
+    let product = get(server, caller, &format!("/api/products/{}", caller.product))?;
+    let base =
+        product["data"]["default_knowledge_base_id"].as_str().context("no knowledge base")?;
+    let begun = Instant::now();
+    loop {
+        let path = format!("/api/knowledge-base/storage/{base}?status=ready&limit=1");
+        if get(server, caller, &path)?["pagination"]["total"] == corpus.len() {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < PATIENCE, "the texts are not read in time");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn get(server: &Server, caller: &Caller, path: &str) -> anyhow::Result<Value> {
+    let (status, body) = server.get(path, &format!("{}\r\n", caller.header))?;
+    ensure!(status == 200, "GET {path} was answered with {status}");
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// The texts that a question finds, best first.
+fn ask(server: &Server, caller: &Caller, mode: &str, text: &str) -> anyhow::Result<Vec<String>> {
+    let question =
+        json!({ "query": text, "product_id": caller.product, "mode": mode, "limit": 100 });
+    let path = "/api/knowledge-base/embeddings";
+    let found = server.post(path, &format!("{}\r\n", caller.header), &question)?;
+    let mut ranked: Vec<String> = Vec::new();
+    for passage in found.as_array().context("no list")? {
+        let name = passage["file_name"].as_str().context("no name")?.trim_end_matches(".txt");
+        if !ranked.iter().any(|known| known == name) {
+            ranked.push(name.to_owned());
+        }
+    }
+    Ok(ranked)
+}
+
+/// Normalised discounted cumulative gain (Järvelin and Kekäläinen, 2002) of the first ten.
+fn ndcg_at_10(ranked: &[String], relevant: &BTreeSet<String>) -> f64 {
+    let gain = |place: usize| 1.0 / (place as f64 + 2.0).log2();
+    let gained = (0..10).zip(ranked).filter(|(_, id)| relevant.contains(*id));
+    let gained: f64 = gained.map(|(place, _)| gain(place)).sum();
+    gained / (0..relevant.len().min(10)).map(gain).sum::<f64>()
+}
