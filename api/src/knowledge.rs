@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::app::App;
 use crate::http::Problem;
+use crate::model::Trouble;
 
 /// The least cosine of a passage that the assistant answers from: what is below has nothing to do with the
 /// question.
@@ -47,9 +48,13 @@ impl App {
     /// The embedding model.
     ///
     /// # Errors
-    /// 503 while it is missing.
+    /// 503 while it is missing, or is not the one that the files were embedded by.
     pub fn embedder(&self) -> Result<Embedder, Problem> {
         self.embedder.borrow().clone().ok_or_else(|| {
+            if let Some(Trouble::Unusable(why)) = &*self.model_trouble.borrow() {
+                let why = format!("the embedding model cannot be used: {why}");
+                return Problem::unavailable("model_unusable", why, Duration::from_secs(30));
+            }
             Problem::unavailable(
                 "model_missing",
                 "the embedding model is missing: run `prodgy model fetch` or scripts/fetch-model, it is picked up \

@@ -8,11 +8,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use embeddings::{Embedder, Model, ModelError};
+use projections::{Views, file};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// How often a missing model is looked for.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How often another one is looked for than that which is there, whole, and not the right one: each look
+/// reads all of it.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// What stands in the way of the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,17 +49,25 @@ pub struct Looking {
 }
 
 impl Looking {
-    /// Looks for the model until it is found, or the server stops: first where it is named.
+    /// Looks for the model until it is found, or the server stops: first where it is named. It must be the
+    /// one that the files were embedded by: vectors of two models say nothing of each other.
     pub fn start(
         named: Option<PathBuf>,
         workers: Option<NonZeroUsize>,
+        views: Views,
         stop: CancellationToken,
     ) -> Looking {
         let (found, embedder) = watch::channel(None);
         let (told, trouble) = watch::channel(None);
         tokio::spawn(async move {
             loop {
-                match load(named.clone(), workers).await {
+                let loaded = load(named.clone(), workers).await;
+                let known = tokio::select! {
+                    known = known_revisions(&views) => known,
+                    () = stop.cancelled() => return,
+                };
+                let rest = if loaded.is_ok() { LOOK_AGAIN } else { LOOK };
+                match loaded.and_then(|embedder| checked(embedder, known)) {
                     Ok(embedder) => {
                         tracing::info!(model = embedder.model().name(), "embedding model loaded");
                         told.send_replace(None);
@@ -68,7 +81,7 @@ impl Looking {
                     }
                 }
                 tokio::select! {
-                    () = tokio::time::sleep(LOOK) => {}
+                    () = tokio::time::sleep(rest) => {}
                     () = stop.cancelled() => return,
                 }
             }
@@ -93,6 +106,37 @@ fn tell(told: &watch::Sender<Option<Trouble>>, trouble: Trouble) -> bool {
         told.send_replace(Some(trouble));
     }
     is_news
+}
+
+/// By which models files were embedded, as soon as the read models can say.
+async fn known_revisions(views: &Views) -> Result<Vec<String>, Trouble> {
+    let mut applied = views.watch();
+    loop {
+        match views.read(file::model_revisions) {
+            Err(projections::Error::NotReady) if applied.changed().await.is_ok() => {}
+            known => return known.map_err(|error| Trouble::Unusable(chain(&error))),
+        }
+    }
+}
+
+/// The model, if no file was embedded by another.
+fn checked(embedder: Embedder, known: Result<Vec<String>, Trouble>) -> Result<Embedder, Trouble> {
+    let (model, known) = (embedder.model(), known?);
+    match known.iter().find(|known| *known != model.revision()) {
+        Some(other) => Err(Trouble::Unusable(format!(
+            "the files here were embedded by another model (revision {}) than {} (revision {}): name the folder of that \
+             one with --model-dir, or begin with an empty data directory",
+            brief(other),
+            model.name(),
+            brief(model.revision()),
+        ))),
+        None => Ok(embedder),
+    }
+}
+
+/// The beginning of a revision, which tells it from others.
+fn brief(revision: &str) -> &str {
+    revision.get(..12).unwrap_or(revision)
 }
 
 async fn load(named: Option<PathBuf>, workers: Option<NonZeroUsize>) -> Result<Embedder, Trouble> {

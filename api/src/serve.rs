@@ -222,8 +222,12 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     let views = Views::open(&folders.views(), log.clone())?;
     let search = Search::open(&folders.search(), log.clone(), vault, views.clone())?;
     let shutdown = CancellationToken::new();
-    let model =
-        Looking::start(config.model_dir.clone(), config.embedding_workers, shutdown.clone());
+    let model = Looking::start(
+        config.model_dir.clone(),
+        config.embedding_workers,
+        views.clone(),
+        shutdown.clone(),
+    );
     let tools = Tools::new(tool_settings(&config), model.embedder.clone()).context(
         "the certificates of this machine cannot be read: install the package ca-certificates",
     )?;

@@ -1,5 +1,5 @@
 //! A document into chunks that the model can read whole. The one rule: a chunk's text is exactly the document's characters from
-//! `char_start` to `char_end`, and none reaches across the end of a page, a slide or a sheet unless it is the whole document.
+//! `char_start` to `char_end`, and no chunk reaches across the end of a page, a slide or a sheet.
 
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter};
@@ -7,7 +7,7 @@ use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter};
 use crate::extract::{Document, Landmark};
 
 /// Changes whenever the same file would be read or cut in another way: artifacts made before are then made anew.
-pub const CHUNKER_VERSION: &str = "3";
+pub const CHUNKER_VERSION: &str = "2";
 
 /// A piece of a document.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,7 +24,7 @@ pub struct Chunk {
     pub place: Place,
 }
 
-/// Where in its file a chunk stands, as a reader of the file would say it: where it starts, if it reaches over several pages.
+/// Where in its file a chunk stands, as a reader of the file would say it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Place {
     /// The headings that it stands under, from the highest to the nearest.
@@ -37,13 +37,11 @@ pub struct Place {
     pub rows: Option<(u32, u32)>,
 }
 
-/// Cuts a document into chunks of at most `capacity` by `sizer`: not at all where it fits whole, else where a page, a slide or a sheet
-/// begins, and these by headings, paragraphs, sentences, words — the largest that fit.
+/// Cuts a document into chunks of at most `capacity` by `sizer`: by headings, paragraphs, sentences, words — the largest that fit.
 pub(crate) fn split(document: &Document, capacity: usize, sizer: impl ChunkSizer) -> Vec<Chunk> {
     let text = document.text.as_str();
     let mut pieces: Vec<(usize, &str)> = Vec::new();
-    let fits = sizer.size(text.trim()) <= capacity;
-    for (start, part) in if fits { vec![(0, text)] } else { parts(document) } {
+    for (start, part) in parts(document) {
         let whole = part.trim();
         if whole.is_empty() {
             continue;
@@ -126,12 +124,7 @@ impl Signs {
         while let Some((_, landmark)) = self.ahead.pop_if(|(at, _)| *at <= start) {
             self.pass(landmark);
         }
-        // The rows are those of the sheet it starts in.
-        let inside = self
-            .ahead
-            .iter()
-            .rev()
-            .take_while(|(at, landmark)| *at < end && !matches!(landmark, Landmark::Sheet(_)));
+        let inside = self.ahead.iter().rev().take_while(|(at, _)| *at < end);
         let rows = inside.filter_map(|(_, landmark)| match landmark {
             Landmark::Row(row) => Some(*row),
             _ => None,

@@ -54,52 +54,6 @@ fn chunks_carry_the_heading_they_stand_under() {
 }
 
 #[test]
-fn a_document_of_several_pages_that_fits_is_one_chunk_on_the_first() {
-    let text = "\n\nTitle\n\na b\n\nc d\n";
-    let document = Document {
-        text: text.to_owned(),
-        landmarks: vec![
-            (0, Landmark::Page(1)),
-            (0, Landmark::Heading(1, "Title".into())),
-            (text.find('c').unwrap(), Landmark::Page(2)),
-        ],
-        ..Document::default()
-    };
-    let chunks = split(&document, 5, Words);
-    assert_eq!(
-        chunks,
-        [Chunk {
-            index: 0,
-            text: "Title\n\na b\n\nc d".to_owned(),
-            char_start: 2,
-            char_end: 17,
-            place: Place { headings: vec!["Title".to_owned()], page: Some(1), ..Place::default() },
-        }]
-    );
-    assert_eq!(split(&document, 4, Words).len(), 2, "one word more than fits");
-}
-
-#[test]
-fn a_workbook_that_fits_is_one_chunk_with_the_rows_of_its_first_sheet() {
-    let text = "One\n\na: 1\n\na: 2\n\nTwo\n\nb: 4";
-    let at = |word: &str| text.find(word).unwrap();
-    let document = Document {
-        text: text.to_owned(),
-        landmarks: vec![
-            (0, Landmark::Sheet("One".into())),
-            (at("a: 1"), Landmark::Row(2)),
-            (at("a: 2"), Landmark::Row(3)),
-            (at("Two"), Landmark::Sheet("Two".into())),
-            (at("b: 4"), Landmark::Row(9)),
-        ],
-        ..Document::default()
-    };
-    let chunks = split(&document, 8, Words);
-    let [chunk] = chunks.as_slice() else { panic!("one chunk: {chunks:?}") };
-    assert_eq!((chunk.place.sheet.as_deref(), chunk.place.rows), (Some("One"), Some((2, 3))));
-}
-
-#[test]
 fn nothing_but_white_space_is_no_chunk() {
     assert_eq!(split(&document(" \n\t", true), 5, Words), []);
 }

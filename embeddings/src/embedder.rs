@@ -82,13 +82,18 @@ impl Embedder {
 
     /// The vector of a question, before all passages.
     pub async fn embed_query(&self, text: &str) -> Result<Vec<f32>, ModelError> {
-        let answer = self.enqueue(|waiting| &mut waiting.questions, vec![text.to_owned()]);
+        let text = format!("{}{text}", self.model.before_question());
+        let answer = self.enqueue(|waiting| &mut waiting.questions, vec![text]);
         let mut vectors = answer.await.unwrap_or(Err(ModelError::Stopped))?;
         vectors.pop().ok_or(ModelError::Stopped)
     }
 
     /// The vectors of passages, in their order. Dropping the future gives up what has not begun.
-    pub async fn embed_passages(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, ModelError> {
+    pub async fn embed_passages(
+        &self,
+        mut texts: Vec<String>,
+    ) -> Result<Vec<Vec<f32>>, ModelError> {
+        texts.iter_mut().for_each(|text| text.insert_str(0, self.model.before_passage()));
         let mut vectors = Vec::with_capacity(texts.len());
         let mut answers = Vec::new();
         for batch in batches(texts) {

@@ -158,7 +158,7 @@ pub enum ModelError {
     },
     /// A model of another make.
     #[error(
-        "this model cannot be used ({0}): all-MiniLM-L6-v2 or another BERT of that shape is needed"
+        "this model cannot be used: {0}; all-MiniLM-L6-v2 or another sentence model of BERT's family is needed"
     )]
     Unsupported(String),
     /// The hub did not give the model.

@@ -2,7 +2,7 @@
 //! whatever the order they came in.
 //!
 //! A search looks three times, each time closer at fewer: at the signs of all numbers (a bit each), at four bits a number, and at
-//! twelve, which is what scores are made of: they are off by less than 0.0003. That is 48 + 192 + 384 + 8 bytes for a vector of 384:
+//! twelve, which is what scores are made of: they are off by some 0.0001. That is 48 + 192 + 384 + 8 bytes for a vector of 384:
 //! 63 MB per 100,000.
 
 mod nibbles;

@@ -1,9 +1,10 @@
-//! all-MiniLM-L6-v2, loaded: a sentence encoder on BERT (Devlin et al., 2018; distilled by Wang et al., 2020; Sentence-BERT,
-//! Reimers and Gurevych, 2019). The one rule: the same text gives the same vector, alone or beside others.
+//! The model, loaded: a sentence encoder on BERT (Devlin et al., 2018; Sentence-BERT, Reimers and Gurevych, 2019), all-MiniLM-L6-v2
+//! unless another is asked for. The one rule: the same text gives the same vector, alone or beside others.
 
 mod forward;
 mod kernels;
 mod linear;
+mod manner;
 mod weights;
 
 use std::path::Path;
@@ -17,14 +18,13 @@ use crate::error::ModelError;
 use crate::extract::Document;
 use crate::tokens::TokenCounter;
 pub(crate) use forward::Scratch;
+use manner::Manner;
 use weights::{Config, Weights};
 
-/// The most tokens of a text that are read, `[CLS]` and `[SEP]` included: what the model was trained on.
+/// The most tokens of a text that are read, `[CLS]` and `[SEP]` included, unless the model's files say otherwise.
 pub const MAX_TOKENS: usize = 256;
 
-/// `[CLS]` and `[SEP]`.
-const SPECIAL_TOKENS: usize = 2;
-
+/// The model that is fetched.
 pub(crate) const NAME: &str = "all-MiniLM-L6-v2";
 pub(crate) const CONFIG_FILE: &str = "config.json";
 pub(crate) const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -32,18 +32,23 @@ pub(crate) const WEIGHTS_FILE: &str = "model.safetensors";
 
 /// The embedding model: weights and tokenizer. Cheap to clone.
 ///
-/// It holds about 60 MB: 21 MB of packed matrices, 23 MB of word vectors (both in 16 bits), the rest the tokenizer.
+/// all-MiniLM-L6-v2 takes about 60 MB: 21 MB of packed matrices, 23 MB of word vectors (both in 16 bits), the rest the tokenizer.
 #[derive(Clone)]
 pub struct Model(Arc<Loaded>);
 
 struct Loaded {
     weights: Weights,
     tokenizer: Tokenizer,
+    manner: Manner,
+    /// The most tokens of a passage that are its own.
+    room: usize,
+    name: String,
     revision: String,
 }
 
 impl Model {
-    /// Reads the model from a directory that holds `model.safetensors`, `tokenizer.json` and `config.json`.
+    /// Reads the model from a directory that holds `model.safetensors`, `tokenizer.json` and `config.json`, and how it is to be used from
+    /// what sentence-transformers puts beside them: pooling, the longest text, and what stands before questions and passages.
     pub fn load(directory: &Path) -> Result<Self, ModelError> {
         let config = read(directory, CONFIG_FILE)?;
         let config: Config =
@@ -54,19 +59,35 @@ impl Model {
         // The file asks for every text to be cut and padded to 128 tokens. Cutting is done in `tokenize`, padding never.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(ModelError::Tokenizer)?;
-        if tokenizer.get_vocab_size(true) > config.vocab_size {
-            return Err(ModelError::Unsupported(
-                "the tokenizer knows more words than the weights".to_owned(),
-            ));
+        let known = tokenizer.get_vocab_size(true);
+        if known > config.vocab_size {
+            return Err(ModelError::Unsupported(format!(
+                "tokenizer.json is of another model: it knows {known} words, the weights {}",
+                config.vocab_size
+            )));
         }
+        let mut manner = Manner::read(directory)?;
+        manner.max_tokens = manner.max_tokens.min(config.positions());
+        let length = |text: &str| {
+            let encoding = tokenizer.encode_fast(text, true).map_err(ModelError::Tokenizer)?;
+            Ok::<_, ModelError>(encoding.len())
+        };
+        let taken = length(&manner.before_passage)?;
         let weights = read(directory, WEIGHTS_FILE)?;
-        let revision =
-            hex::encode(Sha256::new().chain_update(&weights).chain_update(&tokens).finalize());
-        let weights = Weights::read(config, &weights, MAX_TOKENS)?;
-        Ok(Self(Arc::new(Loaded { weights, tokenizer, revision })))
+        let digest = Sha256::new().chain_update(&weights).chain_update(&tokens);
+        let revision = hex::encode(digest.chain_update(manner.mark()).finalize());
+        let weights = Weights::read(config, &weights, manner.max_tokens)?;
+        let room =
+            manner.max_tokens.checked_sub(taken).filter(|room| *room > 0).ok_or_else(|| {
+                ModelError::Unsupported(
+                    "what stands before a passage leaves no room for one".to_owned(),
+                )
+            })?;
+        let name = manner::name(directory);
+        Ok(Self(Arc::new(Loaded { weights, tokenizer, manner, room, name, revision })))
     }
 
-    /// The SHA-256 of weights and tokenizer: vectors of different revisions must not be compared.
+    /// The SHA-256 of weights, tokenizer and an unusual manner of use: vectors of different revisions must not be compared.
     pub fn revision(&self) -> &str {
         &self.0.revision
     }
@@ -78,13 +99,28 @@ impl Model {
 
     /// What it is called.
     pub fn name(&self) -> &str {
-        NAME
+        &self.0.name
     }
 
-    /// Cuts a document into chunks of at most [`MAX_TOKENS`]; a text that fits whole is one chunk.
+    /// The most tokens of a text that are read, `[CLS]` and `[SEP]` included.
+    pub fn max_tokens(&self) -> usize {
+        self.0.manner.max_tokens
+    }
+
+    /// What is put before a question.
+    pub(crate) fn before_question(&self) -> &str {
+        &self.0.manner.before_question
+    }
+
+    /// What is put before a passage.
+    pub(crate) fn before_passage(&self) -> &str {
+        &self.0.manner.before_passage
+    }
+
+    /// Cuts a document into chunks that are read whole; a text that fits whole is one chunk.
     pub fn chunk(&self, document: &Document) -> Vec<Chunk> {
         let counter = TokenCounter::new(&self.0.tokenizer, &document.text);
-        split(document, MAX_TOKENS - SPECIAL_TOKENS, counter)
+        split(document, self.0.room, counter)
     }
 
     /// The number of tokens of a text, `[CLS]` and `[SEP]` included, however long it is.
@@ -96,14 +132,15 @@ impl Model {
             .map_err(ModelError::Tokenizer)
     }
 
-    /// The ids of a text's tokens, cut to [`MAX_TOKENS`] and closed by `[SEP]` all the same.
+    /// The ids of a text's tokens, cut to [`Model::max_tokens`] and closed by `[SEP]` all the same.
     pub(crate) fn tokenize(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = self.0.tokenizer.encode_fast(text, true).map_err(ModelError::Tokenizer)?;
         let mut tokens = encoding.get_ids().to_vec();
-        if tokens.len() > MAX_TOKENS {
+        let most = self.max_tokens();
+        if tokens.len() > most {
             let last = tokens.len() - 1;
-            tokens.swap(MAX_TOKENS - 1, last);
-            tokens.truncate(MAX_TOKENS);
+            tokens.swap(most - 1, last);
+            tokens.truncate(most);
         }
         Ok(tokens)
     }
@@ -115,7 +152,7 @@ impl Model {
         scratch: &mut Scratch,
         between: &mut dyn FnMut(),
     ) -> Vec<Vec<f32>> {
-        self.0.weights.forward(sequences, scratch, between)
+        self.0.weights.forward(sequences, self.0.manner.pooling, scratch, between)
     }
 }
 

@@ -90,13 +90,13 @@ impl Pairs for pulp::x86::V4 {
 
     #[inline(always)]
     fn multiply_add(self, a: Lanes<Self>, b: Lanes<Self>, sum: Lanes<Self>) -> Lanes<Self> {
-        let products = self.avx512bw._mm512_madd_epi16(pulp::cast(a), pulp::cast(b));
-        pulp::cast(self.avx512f._mm512_add_epi32(products, pulp::cast(sum)))
+        let products = self.avx512bw._mm512_madd_epi16(pulp::cast!(a), pulp::cast!(b));
+        pulp::cast!(self.avx512f._mm512_add_epi32(products, pulp::cast!(sum)))
     }
 
     #[inline(always)]
     fn to_f32(self, numbers: Lanes<Self>) -> <Self as Simd>::f32s {
-        pulp::cast(self.avx512f._mm512_cvtepi32_ps(pulp::cast(numbers)))
+        pulp::cast!(self.avx512f._mm512_cvtepi32_ps(pulp::cast!(numbers)))
     }
 }
 
@@ -111,13 +111,13 @@ impl Pairs for pulp::x86::V3 {
 
     #[inline(always)]
     fn multiply_add(self, a: Lanes<Self>, b: Lanes<Self>, sum: Lanes<Self>) -> Lanes<Self> {
-        let products = self.avx2._mm256_madd_epi16(pulp::cast(a), pulp::cast(b));
-        pulp::cast(self.avx2._mm256_add_epi32(products, pulp::cast(sum)))
+        let products = self.avx2._mm256_madd_epi16(pulp::cast!(a), pulp::cast!(b));
+        pulp::cast!(self.avx2._mm256_add_epi32(products, pulp::cast!(sum)))
     }
 
     #[inline(always)]
     fn to_f32(self, numbers: Lanes<Self>) -> <Self as Simd>::f32s {
-        pulp::cast(self.avx._mm256_cvtepi32_ps(pulp::cast(numbers)))
+        pulp::cast!(self.avx._mm256_cvtepi32_ps(pulp::cast!(numbers)))
     }
 }
 

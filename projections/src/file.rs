@@ -343,3 +343,15 @@ pub(crate) fn unread(db: &Connection) -> Result<Vec<(Uuid, Uuid)>, Error> {
     let rows = statement.query_map([], |row| Ok((id(row, 0)?, id(row, 1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
+
+/// The revisions of the models that the files which can be found were embedded by.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn model_revisions(db: &Connection) -> Result<Vec<String>, Error> {
+    let mut statement = db.prepare(
+        "SELECT DISTINCT model_revision FROM file WHERE status = 'ready' AND model_revision IS NOT NULL",
+    )?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}

@@ -648,7 +648,7 @@ async fn a_citation_is_kept_though_its_file_is_replaced_or_deleted() {
     let source = async || program.get(&format!("{path}/1")).await.expect_status(200).data().clone();
     let before = source().await;
     assert_eq!((&before["file_status"], &before["text"]), (&json!("present"), &json!(LEAVE)));
-    program.get(&format!("{path}/2")).await.expect_problem(404, "source_not_found");
+    program.get(&format!("{path}/9")).await.expect_problem(404, "source_not_found");
 
     app.delete(&format!("/api/knowledge-base/storage/file/{file}")).await.expect_status(200);
     let deleted = source().await;

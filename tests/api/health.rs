@@ -1,5 +1,7 @@
 //! What an operator looks at: `/healthz`, `/readyz`, `/metrics`, and the document of the API.
 
+use serde_json::json;
+
 use super::support::{TestApp, eventually, workspace};
 
 #[tokio::test]
@@ -131,4 +133,42 @@ async fn an_unknown_path_and_a_wrong_method_are_problems() {
     app.get("/api/nothing-here").await.expect_problem(404, "route_not_found");
     let reply = app.delete("/api/products").await.expect_problem(405, "method_not_allowed");
     assert!(reply.header("allow").contains("GET"), "{reply:?}");
+}
+
+#[tokio::test]
+async fn another_model_than_the_files_were_embedded_by_is_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
+        let from = workspace().join("models/all-MiniLM-L6-v2").join(name);
+        std::os::unix::fs::symlink(from, folder.path().join(name)).unwrap();
+    }
+    let settings = [("PRODGY_MODEL_DIR", folder.path().to_str().unwrap())];
+    let mut app = TestApp::spawn_with(&settings).await;
+    let product = app.product().await;
+    let text = "The gate opens at six.";
+    let file = app.text_file(&product, "gate.txt", text).await;
+    app.wait_ready(&file).await;
+    let ask = async |app: &TestApp, mode: &str| {
+        let question = json!({ "query": "gate opens", "product_id": product.id, "mode": mode });
+        app.post("/api/knowledge-base/embeddings", question).await
+    };
+    ask(&app, "vector").await.expect_status(200);
+
+    // The same weights used in another manner make other vectors.
+    let prompts = folder.path().join("config_sentence_transformers.json");
+    std::fs::write(&prompts, r#"{ "prompts": { "query": "query: " } }"#).unwrap();
+    app.restart();
+    eventually("the model is not refused", async || {
+        (ask(&app, "vector").await.error() == "model_unusable").then_some(())
+    })
+    .await;
+    let reply = ask(&app, "vector").await.expect_status(503);
+    assert!(reply.text().contains("embedded by another model"), "{reply:?}");
+    app.nobody().get("/readyz").await.expect_status(503);
+    let found = ask(&app, "full_text").await.expect_status(200);
+    assert_eq!(found.data()[0]["text"], text, "words are found all the same");
+
+    std::fs::remove_file(&prompts).unwrap();
+    app.restart();
+    assert!(app.finds(&product, "When can I come in?", text).await);
 }

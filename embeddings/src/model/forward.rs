@@ -3,6 +3,7 @@
 
 use super::kernels::{Attention, AttentionScratch, Normalize, widen};
 use super::linear::{Product, Quantize, Rows, Then};
+use super::manner::Pooling;
 use super::weights::{Matrix, Norm, Weights};
 
 /// The matrices of a forward pass, kept between passes. One per thread.
@@ -25,6 +26,7 @@ impl Weights {
     pub(crate) fn forward(
         &self,
         sequences: &[Vec<u32>],
+        pooling: Pooling,
         scratch: &mut Scratch,
         between: &mut dyn FnMut(),
     ) -> Vec<Vec<f32>> {
@@ -44,6 +46,10 @@ impl Weights {
             .map(|tokens| {
                 let rows = &scratch.states[first..first + tokens.len() * hidden];
                 first += rows.len();
+                let rows = match pooling {
+                    Pooling::Mean => rows,
+                    Pooling::First => &rows[..hidden],
+                };
                 mean_of_unit_length(rows, hidden)
             })
             .collect()
@@ -130,7 +136,7 @@ impl Weights {
     }
 }
 
-/// The mean of the rows, scaled to length one ("Sentence-BERT", Reimers and Gurevych, 2019: mean pooling).
+/// The mean of the rows, scaled to length one.
 fn mean_of_unit_length(rows: &[f32], hidden: usize) -> Vec<f32> {
     let mut sum = vec![0.0_f32; hidden];
     for row in rows.chunks_exact(hidden) {

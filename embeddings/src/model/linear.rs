@@ -12,9 +12,6 @@ const GREATEST: f32 = 8191.0;
 /// The most that the weights of one output may come to, signs aside: as often the greatest number still fits a sum.
 const GREATEST_SUM: f64 = (i32::MAX / 8191) as f64;
 
-/// Pairs that a tile takes in one turn of its loop. They divide every depth.
-const STEPS: usize = 4;
-
 /// Pairs in a cache line.
 const LINE: usize = 16;
 
@@ -117,7 +114,7 @@ impl Product<'_> {
                 && output.len() == rows * columns
                 && weights.len() >= columns / width * size
                 && columns.is_multiple_of(width)
-                && depth.is_multiple_of(2 * STEPS)
+                && depth.is_multiple_of(2)
         );
         for index in 0..columns / width {
             let (panel, following) = weights[index * size..].split_at(size);
@@ -204,21 +201,17 @@ fn tile<P: Pairs, const ROWS: usize, const VECTORS: usize>(
 ) -> [[<P::Simd as Simd>::i32s; VECTORS]; ROWS] {
     let simd = pairs.simd();
     let depth = panel.len();
-    let rows: [&[[i32; STEPS]]; ROWS] =
-        std::array::from_fn(|row| input[row * depth..][..depth].as_chunks().0);
+    let rows: [&[i32]; ROWS] = std::array::from_fn(|row| &input[row * depth..][..depth]);
     let mut sums = [[simd.splat_i32s(0); VECTORS]; ROWS];
-    for (step, panel) in panel.as_chunks::<STEPS>().0.iter().enumerate() {
-        for line in call.iter().skip(step * STEPS * LINE).step_by(LINE).take(STEPS) {
+    for k in 0..depth {
+        if let Some(line) = call.get(k * LINE) {
             prefetch(line);
         }
-        for k in 0..STEPS {
-            let weights = panel[k];
-            for row in 0..ROWS {
-                let pair = simd.splat_i32s(rows[row][step][k]);
-                for vector in 0..VECTORS {
-                    let sum = sums[row][vector];
-                    sums[row][vector] = pairs.multiply_add(pair, weights[vector], sum);
-                }
+        let weights = panel[k];
+        for row in 0..ROWS {
+            let pair = simd.splat_i32s(rows[row][k]);
+            for vector in 0..VECTORS {
+                sums[row][vector] = pairs.multiply_add(pair, weights[vector], sums[row][vector]);
             }
         }
     }

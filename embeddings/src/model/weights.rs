@@ -24,18 +24,47 @@ pub(crate) struct Config {
     pub(crate) num_attention_heads: usize,
     pub(crate) num_hidden_layers: usize,
     pub(crate) vocab_size: usize,
+    #[serde(default = "two")]
+    type_vocab_size: usize,
+    pad_token_id: Option<usize>,
+    position_embedding_type: Option<String>,
 }
+
+fn two() -> usize {
+    2
+}
+
+/// The architectures that are one and the same but for names and the numbers of positions.
+const ARCHITECTURES: [&str; 3] = ["bert", "roberta", "xlm-roberta"];
 
 impl Config {
     pub(crate) fn head_size(&self) -> usize {
         self.hidden_size / self.num_attention_heads.max(1)
     }
 
+    /// The row of the first position: RoBERTa keeps those before it for padding.
+    fn first_position(&self) -> usize {
+        if self.model_type == "bert" { 0 } else { self.pad_token_id.unwrap_or(1) + 1 }
+    }
+
+    /// How many positions there are.
+    pub(crate) fn positions(&self) -> usize {
+        self.max_position_embeddings.saturating_sub(self.first_position())
+    }
+
     /// What the kernels take for granted.
     fn check(&self, max_tokens: usize) -> Result<(), String> {
+        if !ARCHITECTURES.contains(&self.model_type.as_str()) {
+            let known = ARCHITECTURES.join(", ");
+            return Err(format!("its architecture is {}, known are {known}", self.model_type));
+        }
         let head_size = self.head_size();
         let faults = [
-            (self.model_type != "bert", "model_type is not bert"),
+            (
+                self.position_embedding_type.as_ref().is_some_and(|kind| kind != "absolute"),
+                "position_embedding_type is not absolute",
+            ),
+            (self.type_vocab_size == 0, "type_vocab_size is zero"),
             (self.hidden_act != "gelu", "hidden_act is not gelu"),
             (
                 self.hidden_size == 0 || !self.hidden_size.is_multiple_of(64),
@@ -51,8 +80,8 @@ impl Config {
             ),
             (!head_size.is_multiple_of(32), "the width of a head is not a multiple of 32"),
             (
-                self.max_position_embeddings < max_tokens,
-                "max_position_embeddings is below the longest passage",
+                self.positions() < max_tokens || max_tokens < 8,
+                "it has no room for a passage: max_position_embeddings or max_seq_length is too small",
             ),
         ];
         match faults.iter().find(|(fault, _)| *fault) {
@@ -68,7 +97,7 @@ pub(crate) struct Weights {
     pub(crate) processor: Processor,
     /// One row per token, half precision.
     pub(crate) words: Vec<u16>,
-    /// One row per position, with the (single) token type's row added.
+    /// One row per position, with the first token type's row added: no text here is a second one.
     pub(crate) positions: Vec<f32>,
     pub(crate) embedding_norm: Norm,
     pub(crate) layers: Vec<Layer>,
@@ -117,8 +146,7 @@ impl Weights {
         max_tokens: usize,
     ) -> Result<Self, ModelError> {
         config.check(max_tokens).map_err(ModelError::Unsupported)?;
-        let file =
-            File { tensors: SliceSafetensors::new(safetensors).map_err(ModelError::weights)? };
+        let file = File::read(safetensors)?;
         let processor = Processor::detect();
         let mut packer = Packer { width: panel_width(processor), packed: Vec::new() };
         let (hidden, vocabulary) = (config.hidden_size, config.vocab_size);
@@ -129,7 +157,9 @@ impl Weights {
             "embeddings.position_embeddings.weight",
             &[config.max_position_embeddings, hidden],
         )?;
-        let types = file.tensor("embeddings.token_type_embeddings.weight", &[2, hidden])?;
+        let types = file
+            .tensor("embeddings.token_type_embeddings.weight", &[config.type_vocab_size, hidden])?;
+        positions.drain(..config.first_position() * hidden);
         for row in positions.chunks_exact_mut(hidden) {
             for (position, kind) in row.iter_mut().zip(&types) {
                 *position += kind;
@@ -156,12 +186,25 @@ impl Weights {
 /// The file, by tensor name.
 struct File<'a> {
     tensors: SliceSafetensors<'a>,
+    /// What stands before every name: a model that was saved with a head has its architecture's name there.
+    prefix: &'static str,
 }
 
-impl File<'_> {
+impl<'a> File<'a> {
+    fn read(safetensors: &'a [u8]) -> Result<Self, ModelError> {
+        let tensors = SliceSafetensors::new(safetensors).map_err(ModelError::weights)?;
+        let starts = |prefix: &&str| {
+            tensors.get(&format!("{prefix}embeddings.word_embeddings.weight")).is_ok()
+        };
+        // Where it is under none, the error is about the plain name.
+        let prefix = ["", "bert.", "roberta."].into_iter().find(starts).unwrap_or("");
+        Ok(Self { tensors, prefix })
+    }
+
     /// One tensor as f32, of exactly this shape.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ModelError> {
-        let tensor = self.tensors.load(name, &Device::Cpu).map_err(ModelError::weights)?;
+        let name = format!("{}{name}", self.prefix);
+        let tensor = self.tensors.load(&name, &Device::Cpu).map_err(ModelError::weights)?;
         if tensor.dims() != shape {
             return Err(ModelError::Unsupported(format!(
                 "{name} has shape {:?}, expected {shape:?}",

@@ -3,6 +3,7 @@
 
 mod directory;
 mod golden;
+mod others;
 mod stock;
 mod workers;
 

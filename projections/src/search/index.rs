@@ -413,8 +413,11 @@ impl Question<'_> {
     }
 }
 
+/// The pieces of a text, and where each stands in its file.
+type Pieces = (Box<[Piece]>, Box<[embeddings::Place]>);
+
 /// The chunks as ranges of the text, in one walk through it.
-fn pieces(text: &str, chunks: &[Chunk]) -> Option<(Box<[Piece]>, Box<[embeddings::Place]>)> {
+fn pieces(text: &str, chunks: &[Chunk]) -> Option<Pieces> {
     let mut places: Vec<embeddings::Place> = Vec::new();
     let mut pieces = Vec::with_capacity(chunks.len());
     let (mut byte, mut character) = (0, 0);
