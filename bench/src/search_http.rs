@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use domain::file::FileEvent;
 use domain::{BlobRef, FileName};
-use embeddings::{Artifact, CHUNKER_VERSION, Chunk, Place};
+use embeddings::{Artifact, CHUNKER_VERSION, Chunk, Model, Place};
 use eventlog::{
     Append, EventStore, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore, StreamId,
 };
@@ -25,6 +25,7 @@ use crate::peers;
 use crate::report::{Row, Scale, grouped, median};
 use crate::search::vectors_like_texts;
 use crate::server::Server;
+use crate::texts::model_folder;
 use crate::wrk::wrk;
 
 const CHUNKS_OF_A_FILE: usize = 10;
@@ -58,7 +59,8 @@ pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     std::thread::sleep(Duration::from_secs(scale.pick(5, 1)));
     let empty = server.resident_memory()?;
     drop(server);
-    fill(data.path(), &caller, base, &vectors).await?;
+    let revision = Model::load(&model_folder()?)?.revision().to_owned();
+    fill(data.path(), &caller, base, &vectors, &revision).await?;
 
     let server = Server::prodgy(data.path())?;
     server.ready_within(CATCH_UP)?;
@@ -201,6 +203,7 @@ async fn fill(
     caller: &Caller,
     base: Uuid,
     vectors: &[Vec<f32>],
+    revision: &str,
 ) -> anyhow::Result<()> {
     let log: Arc<dyn EventStore> =
         Arc::new(SqliteStore::open(&data.join("events.db"), SqliteOptions::default())?);
@@ -213,7 +216,7 @@ async fn fill(
     let files = vectors.chunks(CHUNKS_OF_A_FILE).enumerate();
     let written = files.map(|(number, vectors)| async move {
         let id = Uuid::now_v7();
-        let artifact = artifact(number, vectors);
+        let artifact = artifact(number, vectors, revision);
         let name = format!("bench/{id}");
         vault.put_artifact(&product_key(product), &name, &artifact.encode()).await?;
         let blob =
@@ -270,8 +273,8 @@ async fn fill(
     Ok(())
 }
 
-/// A file as it is after it was read.
-fn artifact(number: usize, vectors: &[Vec<f32>]) -> Artifact {
+/// A file as it is after it was read by the model of that revision.
+fn artifact(number: usize, vectors: &[Vec<f32>], revision: &str) -> Artifact {
     let mut text = String::new();
     let mut chunks = Vec::new();
     for index in 0..vectors.len() {
@@ -292,7 +295,7 @@ fn artifact(number: usize, vectors: &[Vec<f32>]) -> Artifact {
         });
     }
     Artifact {
-        revision: "bench".into(),
+        revision: revision.to_owned(),
         chunker_version: CHUNKER_VERSION.into(),
         text,
         chunks,
