@@ -12,8 +12,9 @@ use commands::policies::Executor;
 use commands::tools::Tools;
 use commands::{Commands, Done, PendingRejections, PendingUses, SessionKeys};
 use embeddings::Embedder;
-use eventlog::{EventStore, Position, RecordedEvent};
+use eventlog::{EventStore, Position, RecordedEvent, StreamId};
 use projections::Views;
+use projections::execution::SealedPayload;
 use projections::search::Search;
 use rusqlite::Connection;
 use tokio::sync::watch;
@@ -126,6 +127,26 @@ impl App {
             )));
         }
         self.read(query)
+    }
+
+    /// Opens a text that a read model keeps sealed, of a product's stream; `None` when its key was
+    /// shredded.
+    ///
+    /// # Errors
+    /// The vault fails.
+    pub async fn open(
+        &self,
+        (organization, product): (Uuid, Uuid),
+        stream: &StreamId,
+        field: &str,
+        sealed: &SealedPayload,
+    ) -> Result<Option<String>, Problem> {
+        let SealedPayload { event_type, payload } = sealed;
+        let opened = self
+            .commands
+            .open_payload(organization, product, stream, event_type, field, payload)
+            .await?;
+        Ok(opened.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// Waits until the read models have taken a position in.

@@ -391,12 +391,7 @@ async fn open(
     field: &str,
     sealed: &SealedPayload,
 ) -> Result<Option<String>, Problem> {
-    let SealedPayload { event_type, payload } = sealed;
-    let opened = app
-        .commands
-        .open_payload(run.organization, run.product, stream, event_type, field, payload)
-        .await?;
-    Ok(opened.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    app.open((run.organization, run.product), stream, field, sealed).await
 }
 
 async fn show_run(app: &App, run: Run) -> Result<ChatRun, Problem> {

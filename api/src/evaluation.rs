@@ -375,21 +375,10 @@ async fn get_evaluation(
 /// An evaluation with its questions.
 async fn whole(app: &App, kept: Evaluation) -> Result<EvaluationDetails, Problem> {
     let stream = eventlog::StreamId::new("evaluation", kept.id);
-    let (organization, product) = (kept.organization, kept.product);
-    let sealed = &kept.content;
-    let opened = app
-        .commands
-        .open_payload(
-            organization,
-            product,
-            &stream,
-            &sealed.event_type,
-            "content",
-            &sealed.payload,
-        )
-        .await?;
+    let owner = (kept.organization, kept.product);
+    let opened = app.open(owner, &stream, "content", &kept.content).await?;
     let questions = opened
-        .map(|text| serde_json::from_slice(&text))
+        .map(|text| serde_json::from_str(&text))
         .transpose()
         .map_err(|error| Problem::internal(&error))?;
     Ok(details(kept, questions))

@@ -451,18 +451,7 @@ async fn open(
 ) -> Result<Option<String>, Problem> {
     let Some(sealed) = sealed else { return Ok(None) };
     let stream = StreamId::new("execution", row.id);
-    let opened = app
-        .commands
-        .open_payload(
-            row.organization,
-            row.product,
-            &stream,
-            &sealed.event_type,
-            field,
-            &sealed.payload,
-        )
-        .await?;
-    Ok(opened.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    app.open((row.organization, row.product), &stream, field, sealed).await
 }
 
 pub(crate) fn value(text: &str) -> Option<Value> {

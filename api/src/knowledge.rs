@@ -30,7 +30,13 @@ impl App {
     ///
     /// # Errors
     /// 503 while the embedding model is missing or the index is being loaded.
-    pub async fn find(&self, mut query: Query) -> Result<Vec<Passage>, Problem> {
+    pub async fn find(&self, query: Query) -> Result<Vec<Passage>, Problem> {
+        let query = self.with_vector(query).await?;
+        Ok(self.search.search(query).await?)
+    }
+
+    /// A search with its vector, where its mode needs one.
+    async fn with_vector(&self, mut query: Query) -> Result<Query, Problem> {
         if let Some(trouble) = self.search.trouble() {
             return Err(Problem::unavailable("search_not_ready", trouble, Duration::from_secs(1)));
         }
@@ -42,7 +48,7 @@ impl App {
                 .map_err(|error| Problem::internal(&error))?;
             query.vector = Some(vector);
         }
-        Ok(self.search.search(query).await?)
+        Ok(query)
     }
 
     /// The embedding model.
@@ -101,24 +107,25 @@ impl Knowledge for App {
     ) -> Result<Vec<Value>, ToolError> {
         let knowledge_bases =
             self.read(|db| knowledge_base::ids(db, product)).map_err(tool_error)?;
-        let by = |mode, limit, min_score| {
-            self.find(Query {
-                knowledge_bases: knowledge_bases.clone(),
-                text: query.clone(),
-                vector: None,
-                mode,
-                limit,
-                min_score,
-                filters: Filters::default(),
-                include: Include::default(),
-            })
+        let both = Query {
+            knowledge_bases,
+            text: query,
+            vector: None,
+            mode: Mode::Hybrid,
+            limit: MOST_NEAR,
+            min_score: None,
+            filters: Filters::default(),
+            include: Include::default(),
         };
+        // Both searches have one vector.
+        let both = self.with_vector(both).await.map_err(tool_error)?;
+        let by_meaning = Query { mode: Mode::Vector, min_score: Some(NEAR), ..both.clone() };
         // The order is that of both ways; how near a passage is, only its vector says.
-        let near = by(Mode::Vector, MOST_NEAR, Some(NEAR)).await.map_err(tool_error)?;
+        let near = self.find(by_meaning).await.map_err(tool_error)?;
         if near.is_empty() {
             return Ok(Vec::new());
         }
-        let best = by(Mode::Hybrid, MOST_NEAR, None).await.map_err(tool_error)?;
+        let best = self.find(both).await.map_err(tool_error)?;
         let key = |passage: &Passage| (passage.file_id, passage.chunk_index);
         let scores: HashMap<_, f32> =
             near.iter().map(|passage| (key(passage), passage.score)).collect();

@@ -62,12 +62,13 @@ impl Looking {
         tokio::spawn(async move {
             loop {
                 let loaded = load(named.clone(), workers).await;
-                let known = tokio::select! {
-                    known = known_revisions(&views) => known,
+                let rest = if loaded.is_ok() { LOOK_AGAIN } else { LOOK };
+                let found_out = async { checked(loaded?, known_revisions(&views).await?) };
+                let checked = tokio::select! {
+                    checked = found_out => checked,
                     () = stop.cancelled() => return,
                 };
-                let rest = if loaded.is_ok() { LOOK_AGAIN } else { LOOK };
-                match loaded.and_then(|embedder| checked(embedder, known)) {
+                match checked {
                     Ok(embedder) => {
                         tracing::info!(model = embedder.model().name(), "embedding model loaded");
                         told.send_replace(None);
@@ -120,8 +121,8 @@ async fn known_revisions(views: &Views) -> Result<Vec<String>, Trouble> {
 }
 
 /// The model, if no file was embedded by another.
-fn checked(embedder: Embedder, known: Result<Vec<String>, Trouble>) -> Result<Embedder, Trouble> {
-    let (model, known) = (embedder.model(), known?);
+fn checked(embedder: Embedder, known: Vec<String>) -> Result<Embedder, Trouble> {
+    let model = embedder.model();
     match known.iter().find(|known| *known != model.revision()) {
         Some(other) => Err(Trouble::Unusable(format!(
             "the files here were embedded by another model (revision {}) than {} (revision {}): name the folder of that \

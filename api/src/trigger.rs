@@ -406,12 +406,8 @@ async fn details(app: &App, trigger: Trigger) -> Result<TriggerDetails, Problem>
             Some(sealed) => {
                 // Of a schedule or of a reaction, as the event itself is.
                 let category = sealed.event_type.split('.').next().unwrap_or_default();
-                let (stream, event_type) = (StreamId::new(category, id), &sealed.event_type);
-                let payload = &sealed.payload;
-                app.commands
-                    .open_payload(organization, product, &stream, event_type, "error", payload)
-                    .await?
-                    .map(|text| String::from_utf8_lossy(&text).into_owned())
+                let stream = StreamId::new(category, id);
+                app.open((organization, product), &stream, "error", sealed).await?
             }
             None => None,
         };
@@ -624,19 +620,7 @@ async fn delivery_details(
     let stream = StreamId::new("delivery", delivery.id);
     let open = async |sealed: &Option<SealedPayload>, field: &str| {
         let Some(sealed) = sealed else { return Ok(None) };
-        let (organization, product) = (delivery.organization, delivery.product);
-        let opened = app
-            .commands
-            .open_payload(
-                organization,
-                product,
-                &stream,
-                &sealed.event_type,
-                field,
-                &sealed.payload,
-            )
-            .await;
-        opened.map(|text| text.map(|text| String::from_utf8_lossy(&text).into_owned()))
+        app.open((delivery.organization, delivery.product), &stream, field, sealed).await
     };
     let content = open(&delivery.content, "content").await?;
     let mut content: Value =

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use domain::evaluation::Scores;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -75,9 +76,8 @@ pub fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
         for question in &questions {
             let ranked = ask(&server, &caller, mode, &question.text)?;
             let relevant = &relevant[&question.id];
-            ndcg += ndcg_at_10(&ranked, relevant);
-            let found = ranked.iter().take(100).filter(|id| relevant.contains(*id)).count();
-            recall += found as f64 / relevant.len() as f64;
+            ndcg += Scores::of(&ranked, relevant, 10).ndcg;
+            recall += Scores::of(&ranked, relevant, 100).recall;
         }
         let count = questions.len() as f64;
         let (ndcg, recall) = (ndcg / count, recall / count);
@@ -175,12 +175,4 @@ fn ask(server: &Server, caller: &Caller, mode: &str, text: &str) -> anyhow::Resu
         }
     }
     Ok(ranked)
-}
-
-/// Normalised discounted cumulative gain (Järvelin and Kekäläinen, 2002) of the first ten.
-fn ndcg_at_10(ranked: &[String], relevant: &BTreeSet<String>) -> f64 {
-    let gain = |place: usize| 1.0 / (place as f64 + 2.0).log2();
-    let gained = (0..10).zip(ranked).filter(|(_, id)| relevant.contains(*id));
-    let gained: f64 = gained.map(|(place, _)| gain(place)).sum();
-    gained / (0..relevant.len().min(10)).map(gain).sum::<f64>()
 }

@@ -56,13 +56,7 @@ fn unit(mut vector: Vec<f32>) -> Vec<f32> {
 
 pub async fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     let texts = Texts::load()?;
-    let embedder = embedder()?;
-    let seeds = texts.passages[..texts.passages.len().min(scale.pick(1_000, 20))].to_vec();
-    let seeds = embedder.embed_passages(seeds).await?;
-    let mut queries = Vec::new();
-    for question in texts.questions.iter().take(scale.pick(100, 5)) {
-        queries.push(embedder.embed_query(question).await?);
-    }
+    let (seeds, queries) = embedded(&texts, scale).await?;
     let chunks = scale.pick(100_000, 2_000);
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let dimensions = queries[0].len();
@@ -109,7 +103,12 @@ pub async fn vectors_like_texts(
     count: usize,
     scale: Scale,
 ) -> anyhow::Result<(Vec<Vec<f32>>, Vec<Vec<f32>>)> {
-    let texts = Texts::load()?;
+    let (seeds, queries) = embedded(&Texts::load()?, scale).await?;
+    Ok((between(&seeds, count, &mut Dice(0x9e37_79b9_7f4a_7c15)), queries))
+}
+
+/// The vectors of some passages and questions.
+async fn embedded(texts: &Texts, scale: Scale) -> anyhow::Result<(Vec<Vec<f32>>, Vec<Vec<f32>>)> {
     let embedder = embedder()?;
     let seeds = texts.passages[..texts.passages.len().min(scale.pick(1_000, 20))].to_vec();
     let seeds = embedder.embed_passages(seeds).await?;
@@ -117,7 +116,7 @@ pub async fn vectors_like_texts(
     for question in texts.questions.iter().take(scale.pick(100, 5)) {
         queries.push(embedder.embed_query(question).await?);
     }
-    Ok((between(&seeds, count, &mut Dice(0x9e37_79b9_7f4a_7c15)), queries))
+    Ok((seeds, queries))
 }
 
 struct Compared {

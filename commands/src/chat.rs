@@ -7,7 +7,6 @@ use domain::chat::run::{ChatRun, ChatRunCommand, ChatRunEvent};
 use domain::chat::{ChatSession, ChatSessionCommand, ChatSessionEvent};
 use domain::{Payload, derived_id};
 use eventlog::{RecordedEvent, StreamId};
-use std::sync::Arc;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -232,18 +231,18 @@ impl Commands {
         Ok(Some(text))
     }
 
-    /// Opens a text of an event of a run; `None` when its key was shredded.
+    /// Opens a text that an event of a product carries; `None` when its key was shredded.
     ///
     /// # Errors
     /// The vault fails.
     pub async fn open_piece(
         &self,
         product: Uuid,
-        event: &Arc<RecordedEvent>,
+        event: &RecordedEvent,
         field: &str,
         payload: &Payload,
     ) -> Result<Option<String>, Error> {
-        let RecordedEvent { organization, stream, event_type, .. } = event.as_ref();
+        let RecordedEvent { organization, stream, event_type, .. } = event;
         let opened =
             self.open_payload(*organization, product, stream, event_type, field, payload).await?;
         Ok(opened.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))

@@ -28,7 +28,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{TimeDelta, Utc};
+use domain::Timestamp;
 use domain::integration::IntegrationKind;
+use domain::lease::LeaseClaim;
 use domain::schedule::firings::Firings;
 use embeddings::{Embedder, Extractor};
 use eventlog::{Position, RecordedEvent};
@@ -327,6 +330,19 @@ impl Policies {
             self.ingestion.stop(),
             self.runner.stop()
         );
+    }
+}
+
+impl Commands {
+    /// What a worker claims for so long from now.
+    fn lease(&self, worker: Uuid, length: TimeDelta) -> LeaseClaim {
+        let now = Utc::now();
+        LeaseClaim {
+            worker,
+            now: Timestamp::from(now),
+            lease_until: Timestamp::from(now + length),
+            exclusive: self.log().capabilities().exclusive,
+        }
     }
 }
 

@@ -65,8 +65,8 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// The scores of one ranking, best first, of files that differ. 0 where nothing is expected.
-    pub fn of(found: &[Uuid], expected: &BTreeSet<Uuid>, k: usize) -> Scores {
+    /// The scores of one ranking, best first, of ids that differ. 0 where nothing is expected.
+    pub fn of<T: Ord>(found: &[T], expected: &BTreeSet<T>, k: usize) -> Scores {
         let gain = |rank: usize| 1.0 / (rank as f64 + 2.0).log2();
         let ranks: Vec<usize> = found
             .iter()

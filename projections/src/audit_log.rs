@@ -155,6 +155,26 @@ struct Line<'a> {
     details: &'a str,
 }
 
+impl<'a> Line<'a> {
+    /// What an event did to a resource, as it says itself.
+    fn of(event: &'a RecordedEvent, resource: (&'a str, &'a str), details: &'a str) -> Line<'a> {
+        Line {
+            place: 0,
+            at: stored_time(event.time),
+            product: event.product,
+            actor: &event.actor,
+            action: action(event),
+            resource_type: Some(resource.0),
+            resource_id: Some(resource.1),
+            outcome: "success",
+            request_id: event.request_id.as_deref(),
+            address: event.address.as_deref(),
+            user_agent: event.user_agent.as_deref(),
+            details,
+        }
+    }
+}
+
 fn insert(db: &Connection, event: &RecordedEvent, line: &Line<'_>) -> Result<(), Error> {
     let mut statement = db.prepare_cached(
         "INSERT INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
@@ -213,29 +233,10 @@ fn change(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
         "lane" => "agent",
         category => category,
     };
-    let action = action(event);
-    insert(
-        db,
-        event,
-        &Line {
-            place: 0,
-            at: stored_time(event.time),
-            product: event.product,
-            actor: &event.actor,
-            action,
-            resource_type: Some(category),
-            resource_id: Some(event.stream.id()),
-            outcome: if ["failed", "given_up"].iter().any(|end| action.ends_with(end)) {
-                "failed"
-            } else {
-                "success"
-            },
-            request_id: event.request_id.as_deref(),
-            address: event.address.as_deref(),
-            user_agent: event.user_agent.as_deref(),
-            details: &details(event)?,
-        },
-    )
+    let details = details(event)?;
+    let line = Line::of(event, (category, event.stream.id()), &details);
+    let has_failed = ["failed", "given_up"].iter().any(|end| line.action.ends_with(end));
+    insert(db, event, &Line { outcome: if has_failed { "failed" } else { "success" }, ..line })
 }
 
 /// What an event did, as the audit log calls it: mostly the verb of its type.
@@ -378,24 +379,9 @@ fn integration_use(db: &Connection, event: &RecordedEvent) -> Result<(), Error> 
         IntegrationUseEvent::Called { integration, .. } => (integration, true),
         IntegrationUseEvent::Tested { integration, succeeded, .. } => (integration, succeeded),
     };
-    insert(
-        db,
-        event,
-        &Line {
-            place: 0,
-            at: stored_time(event.time),
-            product: event.product,
-            actor: &event.actor,
-            action: action(event),
-            resource_type: Some("integration"),
-            resource_id: Some(&integration.to_string()),
-            outcome: if succeeded { "success" } else { "failed" },
-            request_id: event.request_id.as_deref(),
-            address: event.address.as_deref(),
-            user_agent: event.user_agent.as_deref(),
-            details: &details(event)?,
-        },
-    )
+    let (details, integration) = (details(event)?, integration.to_string());
+    let line = Line::of(event, ("integration", &integration), &details);
+    insert(db, event, &Line { outcome: if succeeded { "success" } else { "failed" }, ..line })
 }
 
 /// What happened in a conversation is its own; an attempt to say something uses a credential besides, and is
@@ -405,24 +391,9 @@ fn conversation(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     let ConversationEvent::ReplyAttempted { integration, .. } = decode(event)? else {
         return Ok(());
     };
-    insert(
-        db,
-        event,
-        &Line {
-            place: 1,
-            at: stored_time(event.time),
-            product: event.product,
-            actor: &event.actor,
-            action: "called",
-            resource_type: Some("integration"),
-            resource_id: Some(&integration.to_string()),
-            outcome: "success",
-            request_id: event.request_id.as_deref(),
-            address: event.address.as_deref(),
-            user_agent: event.user_agent.as_deref(),
-            details: &details(event)?,
-        },
-    )
+    let (details, integration) = (details(event)?, integration.to_string());
+    let line = Line::of(event, ("integration", &integration), &details);
+    insert(db, event, &Line { place: 1, action: "called", ..line })
 }
 
 /// Attempts that were refused: each is a row of what it was aimed at.

@@ -247,12 +247,7 @@ impl Reader {
         field: &str,
         payload: &Payload,
     ) -> Result<Option<String>, Problem> {
-        let (organization, event_type) = (event.organization, &event.event_type);
-        let opened = app
-            .commands
-            .open_payload(organization, self.product, &event.stream, event_type, field, payload)
-            .await?;
-        Ok(opened.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(app.commands.open_piece(self.product, event, field, payload).await?)
     }
 
     /// As [`Reader::open`], of a text that is JSON.

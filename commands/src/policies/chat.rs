@@ -12,7 +12,6 @@ use chrono::{TimeDelta, Utc};
 use domain::Timestamp;
 use domain::chat::run::{ChatRun, ChatRunCommand, ChatRunEvent};
 use domain::chat::{ChatSession, ChatSessionEvent};
-use domain::lease::LeaseClaim;
 use eventlog::{RecordedEvent, StreamId};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -244,13 +243,7 @@ impl Chats {
             first = self.commands.log().read_stream(&stream, 0, 1).await.map_err(Error::from)?;
         }
         let Some(requested) = first.into_iter().next() else { return Ok(None) };
-        let now = Utc::now();
-        let claim = LeaseClaim {
-            worker: self.worker,
-            now: Timestamp::from(now),
-            lease_until: Timestamp::from(now + LEASE),
-            exclusive: self.commands.log().capabilities().exclusive,
-        };
+        let claim = self.commands.lease(self.worker, LEASE);
         let ask = once(&requested);
         let done = self.commands.tell_chat_run(id, ChatRunCommand::Start(claim), &ask).await?;
         let Some(event) = done.events.first() else { return Ok(None) };

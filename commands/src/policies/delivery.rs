@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::firing::{Refused, wanted_input};
 use super::queue::{Outcome, Queue};
+use crate::conversation::Room;
 use crate::execute::decode_event;
 use crate::webhook::{CONTENT, Content, Hook, RECEIVED, webhook_of};
 use crate::{Ask, Commands, Done, Error, NewExecution, evaluate};
@@ -180,21 +181,13 @@ async fn verdict(
         return fail("trigger_invalid", "the trigger is no longer understood: replace it");
     };
     let product = received.product.unwrap_or_default();
-    let opened = commands
-        .open_payload(
-            received.organization,
-            product,
-            &received.stream,
-            RECEIVED,
-            CONTENT,
-            &receipt.content,
-        )
-        .await?;
-    let Some(text) = opened else {
+    let room =
+        Room { organization: received.organization, product, stream: received.stream.clone() };
+    let opened = commands.open_json_in(&room, RECEIVED, CONTENT, &receipt.content).await?;
+    let Some(content) = opened else {
         return fail("erased", "what was delivered was erased with its product");
     };
-    let content: Content = serde_json::from_slice(&text)
-        .map_err(|source| Error::Decode { stream: received.stream.to_string(), source })?;
+    let content: Content = content;
     let body: Value = serde_json::from_str(&content.body)
         .map_err(|source| Error::Decode { stream: received.stream.to_string(), source })?;
     let version = version.or(details.version_of(receipt.trigger));

@@ -7,10 +7,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::{TimeDelta, Utc};
-use domain::Timestamp;
+use chrono::TimeDelta;
 use domain::file::{File, FileCommand, FileEvent, FileIndex, Upload};
-use domain::lease::LeaseClaim;
 use embeddings::{Artifact, CHUNKER_VERSION, Chunk, Embedder, ExtractFailure, Extractor};
 use eventlog::{RecordedEvent, StreamId};
 use sha2::{Digest, Sha256};
@@ -195,13 +193,7 @@ impl Ingestion {
         let last =
             self.commands.log().read_stream(&stream, sequence - 1, 1).await.map_err(Error::from)?;
         let event = last.into_iter().next().ok_or(Failure::NotOurs)?;
-        let now = Utc::now();
-        let lease = LeaseClaim {
-            worker: self.worker,
-            now: Timestamp::from(now),
-            lease_until: Timestamp::from(now + LEASE),
-            exclusive: self.commands.log().capabilities().exclusive,
-        };
+        let lease = self.commands.lease(self.worker, LEASE);
         let ask = Ask::because_of(
             &event,
             "ingestion",

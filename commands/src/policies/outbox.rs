@@ -13,7 +13,6 @@ use domain::Timestamp;
 use domain::conversation::{
     Conversation, ConversationCommand, ConversationEvent, Outgoing, Reply, Talk,
 };
-use domain::lease::LeaseClaim;
 use eventlog::{RecordedEvent, StreamId};
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -296,13 +295,7 @@ impl Outbox {
                     .await;
             }
         };
-        let now = Utc::now();
-        let lease = LeaseClaim {
-            worker: self.worker,
-            now: Timestamp::from(now),
-            lease_until: Timestamp::from(now + LEASE),
-            exclusive: self.commands.log().capabilities().exclusive,
-        };
+        let lease = self.commands.lease(self.worker, LEASE);
         let secrets_version = integration.secrets_version;
         let attempt = ConversationCommand::Attempt { reply: reply.reply, lease, secrets_version };
         // A claim of its own, whoever made the last one.

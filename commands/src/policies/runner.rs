@@ -336,13 +336,7 @@ impl Runner {
     }
 
     fn lease(&self, length: TimeDelta) -> LeaseClaim {
-        let now = Utc::now();
-        LeaseClaim {
-            worker: self.worker,
-            now: Timestamp::from(now),
-            lease_until: Timestamp::from(now + length),
-            exclusive: self.commands.log().capabilities().exclusive,
-        }
+        self.commands.lease(self.worker, length)
     }
 
     async fn claim(

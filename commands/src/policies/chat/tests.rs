@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use domain::Name;
+use domain::lease::LeaseClaim;
 use domain::step::AnswerCall;
 use eventlog::{EventStore, Position};
 use serde_json::Value;
