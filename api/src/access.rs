@@ -58,9 +58,9 @@ pub enum Right {
     ReadUsers,
     /// Make, change and delete users.
     WriteUsers,
-    /// See the read models.
+    /// See the read models and the generations of embeddings.
     ReadProjections,
-    /// Rebuild the read models.
+    /// Rebuild the read models, begin, activate and remove generations of embeddings.
     RebuildProjections,
 }
 

@@ -25,7 +25,7 @@ pub fn router() -> OpenApiRouter<App> {
 
 /// List the read models
 ///
-/// In the order in which they were made, the search index last.
+/// In the order in which they were made, the search indexes last: `search` is the one that answers.
 #[utoipa::path(get, path = "/api/projections", tag = "Log and audit",
     extensions(("x-access" = json!(Right::ReadProjections))),
     params(PageParams, MinPositionParam),
@@ -43,7 +43,7 @@ async fn list_projections(
 
 fn statuses(app: &App) -> Vec<Status> {
     let mut statuses = app.views.statuses();
-    statuses.push(app.search.status());
+    statuses.extend(app.search.statuses());
     statuses
 }
 

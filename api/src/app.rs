@@ -53,8 +53,10 @@ pub struct Parts {
     pub oidc: Option<Oidc>,
     /// The organization that the first start made.
     pub organization: Uuid,
-    /// The embedding model, as soon as there is one.
+    /// The embedding model that is in use, as soon as there is one.
     pub embedder: watch::Receiver<Option<Embedder>>,
+    /// Every embedding model that is loaded.
+    pub models: watch::Receiver<Vec<Embedder>>,
     /// What stands in its way.
     pub model_trouble: watch::Receiver<Option<Trouble>>,
     /// What steps do outside of this server.

@@ -46,8 +46,8 @@ pub struct Config {
     pub blobs: Option<BlobsAddress>,
     /// What seals all data keys; `None` is the key file in the data directory.
     pub master_key: Option<SecretString>,
-    /// Where the embedding model is looked for first.
-    pub model_dir: Option<PathBuf>,
+    /// Where the embedding models are looked for first.
+    pub model_dir: Vec<PathBuf>,
     /// Threads that embed; `None` is one for each core.
     pub embedding_workers: Option<NonZeroUsize>,
     /// What reading the text of one file may take.
@@ -226,7 +226,7 @@ impl Config {
                 .unwrap_or_else(|| in_data_dir(&data_dir)),
             blobs: from.optional("blobs", blobs)?,
             master_key: from.secret("master-key"),
-            model_dir: from.optional("model-dir", path)?,
+            model_dir: from.list("model-dir", path)?,
             embedding_workers: from.optional("embedding-workers", parsed("a number from 1"))?,
             extraction: ExtractLimits {
                 time: from.required("extraction-seconds", seconds(1..=86_400))?,

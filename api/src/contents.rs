@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use commands::policies::{Contents, Inside, NotNow};
+use commands::policies::{Contents, GenerationState, Inside, NotNow};
 use eventlog::Position;
-use projections::{execution, file, product, session, trigger};
+use projections::{execution, file, generation, product, session, trigger};
 use rusqlite::Connection;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -16,6 +16,9 @@ use crate::http::Problem;
 
 /// How long the answer to a deletion waits for what follows from it.
 const ERASURE: Duration = Duration::from_secs(5);
+
+/// How many files that a model has made nothing of are told at once.
+const UNEMBEDDED: usize = 100;
 
 fn not_now(problem: Problem) -> NotNow {
     NotNow(problem.to_string())
@@ -31,7 +34,7 @@ impl Contents for App {
         if let Some(trouble) = self.search.trouble() {
             return Err(NotNow(trouble));
         }
-        match self.search.caught_up(position, PATIENCE).await {
+        match self.search.all_caught_up(position, PATIENCE).await {
             true => Ok(()),
             false => Err(NotNow(format!("the search index has not reached position {position}"))),
         }
@@ -57,6 +60,27 @@ impl Contents for App {
 
     async fn artifacts_of(&self, product: Uuid) -> Result<Vec<String>, NotNow> {
         self.read(|db| file::artifacts(db, product)).map_err(not_now)
+    }
+
+    async fn generations(&self, at: Position) -> Result<Vec<GenerationState>, NotNow> {
+        self.know(at).await?;
+        let known = self.read(generation::all).map_err(not_now)?.into_iter();
+        Ok(known
+            .map(|known| GenerationState {
+                model_revision: known.model_revision,
+                is_complete: known.is_complete,
+                files: known.extent.files,
+                chunks: known.extent.chunks,
+            })
+            .collect())
+    }
+
+    async fn unembedded(
+        &self,
+        model_revision: &str,
+        after: Uuid,
+    ) -> Result<Vec<(Uuid, Uuid)>, NotNow> {
+        self.read(|db| generation::missing(db, model_revision, after, UNEMBEDDED)).map_err(not_now)
     }
 
     async fn triggers_of(&self, agent: Uuid, at: Position) -> Result<Vec<Uuid>, NotNow> {

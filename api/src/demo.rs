@@ -12,7 +12,7 @@ use bytes::Bytes;
 use commands::{Ask, FileFacts, NewAgent, NewApiToken, NewFile};
 use domain::api_token::ApiToken;
 use domain::{BlobRef, FileName, Name, Scope};
-use eventlog::StreamId;
+use eventlog::{Position, StreamId};
 use indicatif::{ProgressBar, ProgressStyle};
 use projections::{file, product};
 use secrecy::ExposeSecret;
@@ -121,17 +121,16 @@ async fn wait_for_documents(app: &App, base: Uuid) -> anyhow::Result<bool> {
     progress
         .set_style(ProgressStyle::with_template("indexing the documents {bar:30} {pos}/{len}")?);
     let ready = async {
-        let mut indexed = app.search.watch();
         loop {
-            let position = app.search.position().0;
+            let position = app.search.position();
             let files = app.views.read(|db| {
-                file::list(db, base, Some("ready"), position, projections::Window::first(50))
+                file::list(db, base, Some("ready"), position.0, projections::Window::first(50))
             })?;
             progress.set_position(files.items.len() as u64);
             if files.items.len() >= DOCUMENTS.len() {
                 return Ok::<(), anyhow::Error>(());
             }
-            indexed.changed().await?;
+            app.search.reached(Position(position.0 + 1)).await;
         }
     };
     let waited = tokio::time::timeout(PATIENCE, ready).await;

@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use axum::extract::State;
 use domain::evaluation::{Latency, Scores, Summary};
+use embeddings::Embedder;
 use projections::evaluation::{self, Evaluation};
-use projections::file;
-use projections::search::{Filters, Include, Mode, Query};
+use projections::search::{Filters, Include, Mode, Passage, Query};
+use projections::{file, generation};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -68,6 +69,10 @@ struct NewEvaluation {
     k: Option<u32>,
     /// How to search: `vector` by meaning alone, `full_text` by words, `hybrid` by both.
     mode: Option<Mode>,
+    /// Which generation to search, by the revision of its model, as `/api/generations` lists them: the one that
+    /// answers, unless this says another.
+    #[schema(min_length = 1, max_length = 200)]
+    generation: Option<String>,
 }
 
 /// A question of which somebody knows the answer.
@@ -218,19 +223,30 @@ async fn ask_all(
     new: NewEvaluation,
 ) -> Result<(Summary, Vec<Asked>), Problem> {
     let k = new.k.unwrap_or(DEFAULT_K);
-    let indexed = app.search.position().0;
-    let files: HashSet<Uuid> =
-        app.read(|db| file::ready_in(db, base, indexed))?.into_iter().collect();
-    check(&new, k, &files)?;
-    let embedder = app.embedder()?;
+    let beside = new.generation.as_deref().filter(|revision| !app.search.is_active(revision));
+    let embedder = match beside {
+        Some(revision) => generation_of(app, base, revision)?,
+        None => app.embedder()?,
+    };
     let model = embedder.model();
+    let files: HashSet<Uuid> = match beside {
+        Some(revision) => app.read(|db| generation::files_in(db, base, revision))?,
+        None => {
+            let indexed = app.search.position().0;
+            app.read(|db| file::ready_in(db, base, indexed))?
+        }
+    }
+    .into_iter()
+    .collect();
+    check(&new, k, &files)?;
+    let beside = beside.map(|_| &embedder);
 
     let mode = new.mode.unwrap_or_default();
     let (mut asked, mut scores, mut took) = (Vec::new(), Vec::new(), Vec::new());
     for Question { query, expected } in new.questions {
         let query = query.trim().to_owned();
         let started = Instant::now();
-        let found = files_found(app, base, &query, mode, k as usize).await?;
+        let found = files_found(app, beside, base, &query, mode, k as usize).await?;
         took.push(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX));
         let wanted: BTreeSet<Uuid> = expected.into_iter().collect();
         let score = Scores::of(&found, &wanted, k as usize);
@@ -253,10 +269,54 @@ async fn ask_all(
     Ok((summary, asked))
 }
 
+/// The model of a generation that does not answer, and has every file of the knowledge base.
+fn generation_of(app: &App, base: Uuid, revision: &str) -> Result<Embedder, Problem> {
+    let loaded = app.models.borrow();
+    let embedder = loaded.iter().find(|it| it.model().revision() == revision);
+    let is_known = app.read(generation::revisions)?.iter().any(|known| known == revision);
+    let Some(embedder) = embedder.filter(|_| is_known) else {
+        let message = "must be the revision of a generation whose model is loaded: GET /api/generations lists them";
+        let problem = Problem::invalid("generation_unknown", "this generation cannot be searched");
+        return Err(problem.with_error(FieldError::new("/generation", "unknown", message)));
+    };
+    let missing = app.read(|db| generation::missing_in(db, base, revision))?;
+    if missing > 0 {
+        let why = format!(
+            "{missing} files of this knowledge base are not in that generation yet: GET /api/generations/{revision} says \
+             how long it will take"
+        );
+        return Err(Problem::conflict("generation_incomplete", why));
+    }
+    Ok(embedder.clone())
+}
+
+/// The passages of an answer, from a generation that does not answer where one is named.
+async fn passages(
+    app: &App,
+    beside: Option<&Embedder>,
+    query: Query,
+) -> Result<Vec<Passage>, Problem> {
+    let Some(embedder) = beside else { return app.find(query).await };
+    let vector = match query.mode {
+        Mode::FullText => None,
+        Mode::Vector | Mode::Hybrid => {
+            let embedded = embedder.embed_query(&query.text).await;
+            Some(embedded.map_err(|error| Problem::internal(&error))?)
+        }
+    };
+    let found =
+        app.search.search_in(embedder.model().revision(), Query { vector, ..query }).await?;
+    found.ok_or_else(|| {
+        let why = "the generation was removed while it was asked";
+        Problem::conflict("generation_removed", why)
+    })
+}
+
 /// The first files of an answer. Many passages may stand in one file, so it is asked for more until there are
 /// enough files, or no more.
 async fn files_found(
     app: &App,
+    beside: Option<&Embedder>,
     base: Uuid,
     query: &str,
     mode: Mode,
@@ -264,18 +324,17 @@ async fn files_found(
 ) -> Result<Vec<Uuid>, Problem> {
     let mut limit = 2 * k;
     loop {
-        let passages = app
-            .find(Query {
-                knowledge_bases: vec![base],
-                text: query.to_owned(),
-                vector: None,
-                mode,
-                limit,
-                min_score: None,
-                filters: Filters::default(),
-                include: Include::default(),
-            })
-            .await?;
+        let query = Query {
+            knowledge_bases: vec![base],
+            text: query.to_owned(),
+            vector: None,
+            mode,
+            limit,
+            min_score: None,
+            filters: Filters::default(),
+            include: Include::default(),
+        };
+        let passages = passages(app, beside, query).await?;
         let is_all = passages.len() < limit || limit >= MAX_PASSAGES;
         let mut seen = HashSet::new();
         let files = passages.into_iter().map(|passage| passage.file_id);

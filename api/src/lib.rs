@@ -26,6 +26,7 @@ mod failures;
 mod file;
 mod follow;
 mod gate;
+mod generation;
 pub mod health;
 mod healthcheck;
 pub mod http;

@@ -1,4 +1,4 @@
-//! Looking for the embedding model, at a start and for as long as there is none.
+//! Looking for the embedding models, at a start and for as long as one is missing, and which of them is in use.
 //!
 //! The rule of this file: what stands in its way is said when it changes, and not at every look.
 
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use embeddings::{Embedder, Model, ModelError};
-use projections::{Views, file};
+use projections::search::{Active, Search};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -39,56 +39,126 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// The search for the model.
+/// The search for the models.
 #[derive(Clone, Debug)]
 pub struct Looking {
-    /// The model, as soon as it is found.
+    /// The model of the generation that answers the searches, as soon as it is found; before the first file, the
+    /// first model that was named.
     pub embedder: watch::Receiver<Option<Embedder>>,
-    /// What stands in its way; nothing before the first look and after it was found.
+    /// Every model that was found, in the order in which they were named.
+    pub models: watch::Receiver<Vec<Embedder>>,
+    /// What stands in the way of the first of these; nothing before the first look and after it was found.
     pub trouble: watch::Receiver<Option<Trouble>>,
 }
 
+/// What was found where a model was named.
+type Found = Result<Embedder, Trouble>;
+
 impl Looking {
-    /// Looks for the model until it is found, or the server stops: first where it is named. It must be the
-    /// one that the files were embedded by: vectors of two models say nothing of each other.
+    /// Looks for the models where they are named until they are found, or the server stops; without a name, for
+    /// the one that is fetched.
     pub fn start(
-        named: Option<PathBuf>,
+        named: Vec<PathBuf>,
         workers: Option<NonZeroUsize>,
-        views: Views,
+        search: &Search,
         stop: CancellationToken,
     ) -> Looking {
         let (found, embedder) = watch::channel(None);
+        let (all, models) = watch::channel(Vec::new());
         let (told, trouble) = watch::channel(None);
+        let mut active = search.watch_active();
         tokio::spawn(async move {
+            let mut places: Vec<(Option<PathBuf>, Option<Found>)> =
+                named.into_iter().map(|named| (Some(named), None)).collect();
+            if places.is_empty() {
+                places.push((None, None));
+            }
+            let mut is_time = true;
             loop {
-                let loaded = load(named.clone(), workers).await;
-                let rest = if loaded.is_ok() { LOOK_AGAIN } else { LOOK };
-                let found_out = async { checked(loaded?, known_revisions(&views).await?) };
-                let checked = tokio::select! {
-                    checked = found_out => checked,
-                    () = stop.cancelled() => return,
-                };
-                match checked {
-                    Ok(embedder) => {
-                        tracing::info!(model = embedder.model().name(), "embedding model loaded");
+                for (named, known) in &mut places {
+                    let is_here = matches!(known, Some(Ok(_)));
+                    if !is_time || (is_here && found.borrow().is_some()) {
+                        continue;
+                    }
+                    let loaded = tokio::select! {
+                        loaded = load(named.clone(), workers) => loaded,
+                        () = stop.cancelled() => return,
+                    };
+                    note(known, loaded);
+                }
+                let loaded = places.iter().filter_map(|(_, known)| known.as_ref()?.as_ref().ok());
+                let loaded: Vec<Embedder> = loaded.cloned().collect();
+                all.send_if_modified(|before| {
+                    let revisions = |of: &[Embedder]| -> Vec<String> {
+                        of.iter().map(|it| it.model().revision().to_owned()).collect()
+                    };
+                    let is_other = revisions(before) != revisions(&loaded);
+                    *before = loaded;
+                    is_other
+                });
+                let now = active.borrow_and_update().clone();
+                let is_whole = places.iter().all(|(_, known)| matches!(known, Some(Ok(_))));
+                let rest = match choose(&now, places.iter().filter_map(|(_, known)| known.as_ref()))
+                {
+                    None => LOOK,
+                    Some(Ok(embedder)) => {
                         told.send_replace(None);
                         found.send_replace(Some(embedder));
-                        // The channels must outlive every reader.
-                        tokio::join!(found.closed(), told.closed());
-                        return;
+                        LOOK
                     }
-                    Err(trouble) => {
+                    Some(Err(trouble)) => {
+                        found.send_replace(None);
                         tell(&told, trouble);
+                        if is_whole { LOOK_AGAIN } else { LOOK }
                     }
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(rest) => {}
-                    () = stop.cancelled() => return,
-                }
+                };
+                is_time = tokio::select! {
+                    () = tokio::time::sleep(rest), if !is_whole || found.borrow().is_none() => true,
+                    Ok(()) = active.changed() => false,
+                    () = stop.cancelled() => break,
+                };
             }
+            // The channels must outlive every reader.
+            tokio::join!(found.closed(), all.closed(), told.closed());
         });
-        Looking { embedder, trouble }
+        Looking { embedder, models, trouble }
     }
+}
+
+/// Remembers what was found where a model was named, and says so where that is news.
+fn note(known: &mut Option<Found>, loaded: Found) {
+    let revision = |found: &Embedder| found.model().revision().to_owned();
+    match (&*known, &loaded) {
+        // The one that serves keeps its threads.
+        (Some(Ok(before)), Ok(now)) if revision(before) == revision(now) => return,
+        (_, Ok(now)) => tracing::info!(model = now.model().name(), "embedding model loaded"),
+        _ => {}
+    }
+    *known = Some(loaded);
+}
+
+/// The model of the generation that answers, or what stands in its way; `None` while it is not known which that is.
+fn choose<'a>(active: &Active, found: impl Iterator<Item = &'a Found> + Clone) -> Option<Found> {
+    let revision = match active {
+        Active::Unknown => return None,
+        Active::Nothing => return found.clone().next().cloned(),
+        Active::Model(revision) => revision,
+    };
+    let mut loaded = found.clone().filter_map(|found| found.as_ref().ok());
+    if let Some(embedder) = loaded.clone().find(|it| *it.model().revision() == **revision) {
+        return Some(Ok(embedder.clone()));
+    }
+    if let Some(Err(trouble)) = found.clone().find(|found| found.is_err()) {
+        return Some(Err(trouble.clone()));
+    }
+    let other = loaded.next()?.model();
+    Some(Err(Trouble::Unusable(format!(
+        "the files here were embedded by another model (revision {}) than {} (revision {}): name the folder of that \
+         one too with --model-dir, or let this one embed them: POST /api/generations",
+        brief(revision),
+        other.name(),
+        brief(other.revision()),
+    ))))
 }
 
 /// Says what stands in the way, if that is news. Answers whether it was.
@@ -107,32 +177,6 @@ fn tell(told: &watch::Sender<Option<Trouble>>, trouble: Trouble) -> bool {
         told.send_replace(Some(trouble));
     }
     is_news
-}
-
-/// By which models files were embedded, as soon as the read models can say.
-async fn known_revisions(views: &Views) -> Result<Vec<String>, Trouble> {
-    let mut applied = views.watch();
-    loop {
-        match views.read(file::model_revisions) {
-            Err(projections::Error::NotReady) if applied.changed().await.is_ok() => {}
-            known => return known.map_err(|error| Trouble::Unusable(chain(&error))),
-        }
-    }
-}
-
-/// The model, if no file was embedded by another.
-fn checked(embedder: Embedder, known: Vec<String>) -> Result<Embedder, Trouble> {
-    let model = embedder.model();
-    match known.iter().find(|known| *known != model.revision()) {
-        Some(other) => Err(Trouble::Unusable(format!(
-            "the files here were embedded by another model (revision {}) than {} (revision {}): name the folder of that \
-             one with --model-dir, or begin with an empty data directory",
-            brief(other),
-            model.name(),
-            brief(model.revision()),
-        ))),
-        None => Ok(embedder),
-    }
 }
 
 /// The beginning of a revision, which tells it from others.

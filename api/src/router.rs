@@ -24,8 +24,8 @@ use crate::metrics::Metrics;
 use crate::record::remember;
 use crate::{
     admin, agent, api_token, audit_log, chat, communicator, evaluation, event, execution, file,
-    integration, knowledge_base, openai, product, search, service, session, trigger, user, webhook,
-    workflow,
+    generation, integration, knowledge_base, openai, product, search, service, session, trigger,
+    user, webhook, workflow,
 };
 
 /// How the routes are dressed.
@@ -66,6 +66,7 @@ fn ordinary() -> OpenApiRouter<App> {
         .merge(file::router())
         .merge(search::router())
         .merge(evaluation::router())
+        .merge(generation::router())
         .merge(chat::router())
         .merge(agent::router())
         .merge(trigger::router())

@@ -225,7 +225,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     let model = Looking::start(
         config.model_dir.clone(),
         config.embedding_workers,
-        views.clone(),
+        &search,
         shutdown.clone(),
     );
     let tools = Tools::new(tool_settings(&config), model.embedder.clone()).context(
@@ -240,6 +240,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         oidc: Oidc::new(&config.oidc)?,
         organization: boot.organization,
         embedder: model.embedder,
+        models: model.models,
         model_trouble: model.trouble,
         tools: Arc::new(tools),
         uses: Default::default(),
@@ -442,7 +443,7 @@ async fn start_policies(
     };
     let policies = Policies::start(
         app.commands.clone(),
-        Reading { embedder: app.embedder.clone(), extractor },
+        Reading { embedder: app.embedder.clone(), models: app.models.clone(), extractor },
         Arc::new(app.clone()),
         app.tools.clone(),
         Arc::new(app.clone()),

@@ -19,6 +19,7 @@ mod execute;
 mod execution;
 mod file;
 mod garbage;
+mod generation;
 mod identity;
 mod instance;
 mod integration;

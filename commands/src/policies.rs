@@ -12,6 +12,7 @@ mod conversation;
 pub(crate) mod delivery;
 mod erasure;
 mod firing;
+mod generation;
 mod ingestion;
 mod listening;
 #[cfg(test)]
@@ -47,13 +48,14 @@ use completion::Completion;
 use conversation::Conversations;
 use delivery::Deliveries;
 use erasure::Erasure;
+use generation::Generations;
 use ingestion::Ingestion;
 use outbox::Outbox;
 use reaction::Reactions;
 use runner::Runner;
 use schedule::Schedules;
 
-pub use erasure::{Contents, Inside, NotNow};
+pub use erasure::{Contents, GenerationState, Inside, NotNow};
 
 /// How many events one read of the log brings.
 const BATCH: usize = 1_000;
@@ -229,8 +231,10 @@ pub trait Knowledge: Send + Sync + 'static {
 
 /// What files are read with.
 pub struct Reading {
-    /// The embedding model, as soon as there is one.
+    /// The model that new files are embedded by, as soon as there is one.
     pub embedder: watch::Receiver<Option<Embedder>>,
+    /// Every model that is loaded.
+    pub models: watch::Receiver<Vec<Embedder>>,
     /// What takes the text out of a file.
     pub extractor: Extractor,
 }
@@ -244,6 +248,7 @@ pub struct Policies {
     conversations: Arc<Conversations>,
     deliveries: Arc<Deliveries>,
     erasure: Arc<Erasure>,
+    generations: Arc<Generations>,
     ingestion: Arc<Ingestion>,
     outbox: Arc<Outbox>,
     runner: Arc<Runner>,
@@ -266,8 +271,10 @@ impl Policies {
         let completion = Completion::start(commands.clone(), contents.clone());
         let deliveries = Deliveries::start(commands.clone());
         let erasure = Erasure::start(commands.clone(), contents.clone());
-        let Reading { embedder, extractor } = reading;
+        let Reading { embedder, models, extractor } = reading;
         let ingestion = Ingestion::start(commands.clone(), embedder, extractor, worker);
+        let generations =
+            Generations::start(commands.clone(), contents.clone(), ingestion.clone(), models);
         let assistant = Arc::new(Assistant::new(knowledge.clone(), tools.clone()));
         let chats = Chats::start(commands.clone(), assistant.clone(), worker);
         let conversations = Conversations::start(commands.clone(), knowledge.clone(), assistant);
@@ -284,6 +291,7 @@ impl Policies {
             conversations: conversations.clone(),
             deliveries: deliveries.clone(),
             erasure: erasure.clone(),
+            generations: generations.clone(),
             ingestion: ingestion.clone(),
             outbox: outbox.clone(),
             runner: runner.clone(),
@@ -300,6 +308,7 @@ impl Policies {
             conversations,
             deliveries,
             erasure,
+            generations,
             ingestion,
             outbox,
             runner,
@@ -327,6 +336,7 @@ impl Policies {
             self.outbox.stop(),
             self.deliveries.stop(),
             self.erasure.stop(),
+            self.generations.stop(),
             self.ingestion.stop(),
             self.runner.stop()
         );
@@ -374,6 +384,7 @@ struct Follower {
     conversations: Arc<Conversations>,
     deliveries: Arc<Deliveries>,
     erasure: Arc<Erasure>,
+    generations: Arc<Generations>,
     ingestion: Arc<Ingestion>,
     outbox: Arc<Outbox>,
     runner: Arc<Runner>,
@@ -454,6 +465,9 @@ impl Follower {
         self.reactions.tell(event);
         match event.event_type.as_str() {
             "file.uploaded.v1" => self.ingestion.add(event.product, id),
+            "file.indexed.v1" | "generation.begun.v1" | "generation.activated.v1" => {
+                self.generations.look(event.position);
+            }
             "execution.requested.v1" => self.runner.asked_for(event.product, id),
             "execution.continued.v1" | "execution.waiting.v1" => self.runner.add(event.product, id),
             "delivery.received.v1" if next.is_none_or(|next| next.stream != event.stream) => {

@@ -91,6 +91,30 @@ pub enum FileEvent {
         /// A sentence for a person.
         message: String,
     },
+    /// Its text and vectors by a further model are there: see [`crate::generation`].
+    #[serde(rename = "file.embedded.v1")]
+    Embedded {
+        /// The name of the artifact that holds text, chunks and vectors.
+        artifact: String,
+        /// How many chunks.
+        chunks: u32,
+        /// How many characters of text.
+        characters: u64,
+        /// How many tokens of the model.
+        tokens: u64,
+        /// The model that made the vectors.
+        model_revision: String,
+    },
+    /// It cannot be read for a further model, though it could be once.
+    #[serde(rename = "file.embedding_failed.v1")]
+    EmbeddingFailed {
+        /// The model.
+        model_revision: String,
+        /// A stable code, as `not_utf8`.
+        code: String,
+        /// A sentence for a person.
+        message: String,
+    },
     /// It is gone.
     #[serde(rename = "file.deleted.v1")]
     Deleted {},
@@ -121,6 +145,17 @@ pub enum FileCommand {
     Fail {
         /// The number of the claim.
         fence: u64,
+        /// A stable code, as `not_utf8`.
+        code: String,
+        /// A sentence for a person.
+        message: String,
+    },
+    /// Say that text and vectors by a further model are there.
+    Embed(FileIndex),
+    /// Say that it cannot be read for a further model.
+    FailEmbedding {
+        /// The model.
+        model_revision: String,
         /// A stable code, as `not_utf8`.
         code: String,
         /// A sentence for a person.
@@ -239,6 +274,18 @@ impl File {
             (File::Missing | File::Deleted { .. }, _) => Err(FileError::NotFound),
             (_, Do::Delete) => Ok(vec![Did::Deleted {}]),
 
+            (File::Ready { .. }, Do::Embed(index)) => {
+                let FileIndex { artifact, chunks, characters, tokens, model_revision } = index;
+                Ok(vec![Did::Embedded { artifact, chunks, characters, tokens, model_revision }])
+            }
+            (File::Ready { .. }, Do::FailEmbedding { model_revision, code, message }) => {
+                Ok(vec![Did::EmbeddingFailed { model_revision, code, message }])
+            }
+            (
+                File::Processing { .. } | File::Failed { .. },
+                Do::Embed(_) | Do::FailEmbedding { .. },
+            ) => Err(FileError::NotReady),
+
             (File::Processing { lease, .. }, Do::StartIngestion(claim)) => {
                 let fence = lease.claim(&claim)?;
                 let LeaseClaim { worker, lease_until, .. } = claim;
@@ -291,6 +338,9 @@ pub enum FileError {
     /// It is read already.
     #[error("the file was read already: there is nothing left to do")]
     NotProcessing,
+    /// It was not read once.
+    #[error("a further model takes files that are ready: wait until this one is")]
+    NotReady,
     /// More than everything.
     #[error("progress goes from 0 to 100 percent: report what is done, not more")]
     PercentTooHigh,
@@ -305,6 +355,7 @@ impl Refusal for FileError {
             FileError::NotFound => (RefusalKind::NotFound, "file_not_found"),
             FileError::Duplicate => (RefusalKind::Conflict, "file_duplicate"),
             FileError::NotProcessing => (RefusalKind::Conflict, "file_not_processing"),
+            FileError::NotReady => (RefusalKind::Conflict, "file_not_ready"),
             FileError::PercentTooHigh => (RefusalKind::Invalid, "percent_too_high"),
             FileError::Lease(lease) => lease.reason(),
         }

@@ -18,6 +18,7 @@ pub mod event;
 pub mod execution;
 pub mod expression;
 pub mod file;
+pub mod generation;
 pub mod instance;
 pub mod integration;
 pub mod integration_use;

@@ -12,6 +12,9 @@ CREATE TABLE file (
     subject        TEXT,
     language       TEXT,
     tags           TEXT NOT NULL,
+    -- Whether it could be found once.
+    is_indexed     INTEGER NOT NULL DEFAULT 0,
+    -- From here on: as the active generation has it.
     status         TEXT NOT NULL,
     progress       INTEGER NOT NULL,
     chunks         INTEGER NOT NULL DEFAULT 0,
@@ -27,6 +30,32 @@ CREATE TABLE file (
     -- The event that made it ready: searchable where the index has taken that in.
     ready_position INTEGER
 ) WITHOUT ROWID;
+-- What models made of files. Without an artifact: why one could make nothing of it.
+CREATE TABLE embedding (
+    file           TEXT NOT NULL,
+    model_revision TEXT NOT NULL,
+    artifact       TEXT,
+    chunks         INTEGER NOT NULL DEFAULT 0,
+    characters     INTEGER NOT NULL DEFAULT 0,
+    tokens         INTEGER NOT NULL DEFAULT 0,
+    error_code     TEXT,
+    error_message  TEXT,
+    at             TEXT NOT NULL,
+    position       INTEGER NOT NULL,
+    PRIMARY KEY (file, model_revision)
+) WITHOUT ROWID;
+-- The models that embed files. The active one is that which was activated last.
+CREATE TABLE generation (
+    model_revision     TEXT PRIMARY KEY,
+    stream             TEXT NOT NULL UNIQUE,
+    position           INTEGER NOT NULL UNIQUE,
+    model              TEXT,
+    is_complete        INTEGER NOT NULL,
+    begun_at           TEXT NOT NULL,
+    completed_at       TEXT,
+    activated_at       TEXT,
+    activated_position INTEGER
+) WITHOUT ROWID;
 -- Every artifact that was made of a product's files, until the product is erased.
 CREATE TABLE artifact (
     product TEXT NOT NULL,
@@ -35,4 +64,4 @@ CREATE TABLE artifact (
 ) WITHOUT ROWID;
 CREATE INDEX file_of ON file (knowledge_base, position);
 CREATE INDEX file_by_status ON file (knowledge_base, status, position);
-CREATE INDEX file_ready ON file (status, id);
+CREATE INDEX embedding_by_model ON embedding (model_revision, position);

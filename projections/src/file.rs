@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::columns::{id, json};
 use crate::engine::{ReadModel, stored_time};
+use crate::generation::{self, Embedding};
 use crate::listing::Query;
 use crate::{Error, Listing, Window, decode};
 
@@ -101,7 +102,7 @@ impl ReadModel for Files {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn schema(&self) -> &'static str {
@@ -109,16 +110,18 @@ impl ReadModel for Files {
     }
 
     fn categories(&self) -> &'static [&'static str] {
-        &["file", "product"]
+        &["file", "generation", "product"]
     }
 
     fn reader_indexes(&self) -> &'static [&'static str] {
-        &["file_of", "file_by_status", "file_ready"]
+        &["file_of", "file_by_status", "embedding_by_model"]
     }
 
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
-        if event.stream.category() == "product" {
-            return product_erased(db, event);
+        match event.stream.category() {
+            "product" => return product_erased(db, event),
+            "generation" => return generation::apply(db, event),
+            _ => {}
         }
         let (file, at) = (event.stream.id(), stored_time(event.time));
         match decode(event)? {
@@ -168,14 +171,23 @@ impl ReadModel for Files {
             }
             FileEvent::Indexed { artifact, chunks, characters, tokens, model_revision, .. } => {
                 db.prepare_cached(
-                    "UPDATE file SET status = 'ready', progress = 100, chunks = ?2, characters = ?3, tokens = ?4,
-                     model_revision = ?5, artifact = ?6, processed_at = ?7, ready_position = ?8,
-                     error_code = NULL, error_message = NULL WHERE id = ?1",
+                    "UPDATE file SET is_indexed = 1, processed_at = ?2 WHERE id = ?1",
                 )?
-                .execute(params![file, chunks, characters, tokens, model_revision, artifact, at, event.position.0])?;
-                let product = event.product.map(|product| product.to_string());
-                db.prepare_cached("INSERT OR IGNORE INTO artifact VALUES (?1, ?2)")?
-                    .execute(params![product, artifact])?;
+                .execute([file, &at])?;
+                generation::first(db, event, &model_revision)?;
+                let made = Embedding { artifact: &artifact, chunks, characters, tokens };
+                generation::add(db, event, &model_revision, Ok(made))?;
+            }
+            // What was under way when its generation was removed is nobody's.
+            FileEvent::Embedded { model_revision, .. }
+            | FileEvent::EmbeddingFailed { model_revision, .. }
+                if !generation::exists(db, &model_revision)? => {}
+            FileEvent::Embedded { artifact, chunks, characters, tokens, model_revision } => {
+                let made = Embedding { artifact: &artifact, chunks, characters, tokens };
+                generation::add(db, event, &model_revision, Ok(made))?;
+            }
+            FileEvent::EmbeddingFailed { model_revision, code, message } => {
+                generation::add(db, event, &model_revision, Err((&code, &message)))?;
             }
             FileEvent::Failed { code, message, .. } => {
                 db.prepare_cached(
@@ -185,6 +197,7 @@ impl ReadModel for Files {
             }
             FileEvent::Deleted {} => {
                 db.prepare_cached("DELETE FROM file WHERE id = ?1")?.execute([file])?;
+                db.prepare_cached("DELETE FROM embedding WHERE file = ?1")?.execute([file])?;
             }
         }
         Ok(())
@@ -322,15 +335,48 @@ pub fn artifacts(db: &Connection, product: Uuid) -> Result<Vec<String>, Error> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Every file that is ready, in the order of their ids.
+/// A file as a model has it, whichever is the active one: without an artifact where that could make nothing
+/// of it. `None` when it is gone, or was not embedded by that model.
 ///
 /// # Errors
 /// The views file cannot be read.
-pub fn ready(db: &Connection) -> Result<Vec<File>, Error> {
-    let sql = format!("SELECT {COLUMNS} FROM file WHERE status = 'ready' ORDER BY id");
+pub fn embedded(db: &Connection, file: Uuid, model_revision: &str) -> Result<Option<File>, Error> {
+    let sql = format!("{} AND embedding.file = ?2", embedded_by());
+    let mut statement = db.prepare_cached(&sql)?;
+    Ok(statement.query_row([model_revision, &file.to_string()], read).optional()?)
+}
+
+/// Every file of which a model made something, as that has it, in the order of their ids.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn all_embedded(db: &Connection, model_revision: &str) -> Result<Vec<File>, Error> {
+    let sql = format!("{} AND embedding.artifact IS NOT NULL ORDER BY file.id", embedded_by());
     let mut statement = db.prepare(&sql)?;
-    let rows = statement.query_map([], read)?;
+    let rows = statement.query_map([model_revision], read)?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// A query for files as a model has them.
+fn embedded_by() -> String {
+    const OF_EMBEDDING: [&str; 7] = [
+        "chunks",
+        "characters",
+        "tokens",
+        "model_revision",
+        "artifact",
+        "error_code",
+        "error_message",
+    ];
+    let columns = COLUMNS.split(", ").map(|column| match column {
+        "ready_position" => "embedding.position".to_owned(),
+        column if OF_EMBEDDING.contains(&column) => format!("embedding.{column}"),
+        column => format!("file.{column}"),
+    });
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    format!(
+        "SELECT {columns} FROM embedding JOIN file ON file.id = embedding.file WHERE embedding.model_revision = ?1"
+    )
 }
 
 /// The files that were not read yet, with their products, oldest first.
@@ -338,20 +384,10 @@ pub fn ready(db: &Connection) -> Result<Vec<File>, Error> {
 /// # Errors
 /// The file cannot be read.
 pub(crate) fn unread(db: &Connection) -> Result<Vec<(Uuid, Uuid)>, Error> {
-    let mut statement =
-        db.prepare("SELECT id, product FROM file WHERE status = 'processing' ORDER BY position")?;
-    let rows = statement.query_map([], |row| Ok((id(row, 0)?, id(row, 1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-/// The revisions of the models that the files which can be found were embedded by.
-///
-/// # Errors
-/// The file cannot be read.
-pub fn model_revisions(db: &Connection) -> Result<Vec<String>, Error> {
     let mut statement = db.prepare(
-        "SELECT DISTINCT model_revision FROM file WHERE status = 'ready' AND model_revision IS NOT NULL",
+        "SELECT id, product FROM file WHERE status = 'processing'
+             AND NOT EXISTS (SELECT 1 FROM embedding WHERE file = file.id) ORDER BY position",
     )?;
-    let rows = statement.query_map([], |row| row.get(0))?;
+    let rows = statement.query_map([], |row| Ok((id(row, 0)?, id(row, 1)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

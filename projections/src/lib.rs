@@ -15,6 +15,7 @@ mod error;
 pub mod evaluation;
 pub mod execution;
 pub mod file;
+pub mod generation;
 pub mod integration;
 pub mod knowledge_base;
 mod listing;

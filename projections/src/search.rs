@@ -6,18 +6,19 @@
 mod follow;
 mod full_text;
 mod fuse;
+mod generations;
 mod index;
 mod language;
 mod passage;
 mod query;
 mod texts;
 
+pub use generations::{Active, Search};
 pub use passage::{FileChunk, Highlight, Metadata, Passage, Place, Section};
 pub use query::{AnyFile, AnyOf, Filters, Include, MAX_NEIGHBOURS, Mode, Query};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use embeddings::Hit;
 use eventlog::{EventStore, Position};
@@ -37,9 +38,9 @@ const NAME: &str = "search";
 /// How many passages each side of a hybrid search brings to the fusion, at least.
 const FUSED: usize = 1_000;
 
-/// The search index of this node. Cheap to clone.
+/// The search index of one generation. Cheap to clone.
 #[derive(Clone)]
-pub struct Search {
+pub(crate) struct Index {
     shared: Arc<Shared>,
     task: Arc<Mutex<Option<tokio::task::JoinHandle<()>>>>,
     stop: watch::Sender<bool>,
@@ -54,18 +55,19 @@ pub(crate) struct Shared {
     status: Mutex<Status>,
 }
 
-impl Search {
-    /// Opens the index in `folder` and follows the log behind the SQL read models. Answers at once:
-    /// see [`Search::caught_up`].
+impl Index {
+    /// Opens the index of a model's files in `folder` and follows the log behind the SQL read models. Answers at once:
+    /// see [`Index::caught_up`].
     ///
     /// # Errors
     /// The full-text index cannot be opened or made.
-    pub fn open(
+    pub(crate) fn open(
         folder: &Path,
+        revision: &str,
         log: Arc<dyn EventStore>,
         vault: Vault,
         views: Views,
-    ) -> Result<Search, Error> {
+    ) -> Result<Index, Error> {
         let full_text = FullText::open(folder)?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
@@ -76,54 +78,50 @@ impl Search {
         });
         let (stop, stopped) = watch::channel(false);
         let (rebuild, rebuilds) = watch::channel(0);
-        let follower =
-            follow::Follower { shared: shared.clone(), log, vault, views, stopped, rebuilds };
+        let revision = revision.to_owned();
+        let follower = follow::Follower {
+            shared: shared.clone(),
+            revision,
+            log,
+            vault,
+            views,
+            stopped,
+            rebuilds,
+        };
         let task = Arc::new(Mutex::new(Some(tokio::spawn(follower.run()))));
-        Ok(Search { shared, task, stop, rebuild })
+        Ok(Index { shared, task, stop, rebuild })
     }
 
     /// Finds passages, best first.
     ///
     /// # Errors
     /// The full-text index fails, or a vector is needed and missing.
-    pub async fn search(&self, query: Query) -> Result<Vec<Passage>, Error> {
+    pub(crate) async fn search(&self, query: Query) -> Result<Vec<Passage>, Error> {
         let shared = self.shared.clone();
         let searched = tokio::task::spawn_blocking(move || shared.search(&query)).await;
         searched.unwrap_or_else(|_| Err(Error::NotReady))
     }
 
     /// The position that the index has taken in.
-    pub fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         *self.shared.applied.borrow()
     }
 
-    /// Follows the position that the index has taken in.
-    pub fn watch(&self) -> watch::Receiver<Position> {
-        self.shared.applied.subscribe()
+    /// Waits until the index has taken `position` in, or is closed.
+    pub(crate) async fn reached(&self, position: Position) {
+        let _ = self.shared.applied.subscribe().wait_for(|applied| *applied >= position).await;
     }
 
-    /// Waits until the index has taken `position` in; `false` when that takes longer than `at_most`.
-    pub async fn caught_up(&self, position: Position, at_most: Duration) -> bool {
-        let mut applied = self.watch();
-        let reached = applied.wait_for(|applied| *applied >= position);
-        matches!(tokio::time::timeout(at_most, reached).await, Ok(Ok(_)))
-    }
-
-    /// Builds the index anew beside the one that is searched, then swaps. Answers whether it is
-    /// called so.
-    pub fn rebuild(&self, name: &str) -> bool {
-        let is_known = name == NAME;
-        if is_known {
-            self.rebuild.send_modify(|count| *count += 1);
-        }
-        is_known
+    /// Builds the index anew beside the one that is searched, then swaps.
+    pub(crate) fn rebuild(&self) {
+        self.rebuild.send_modify(|count| *count += 1);
     }
 
     /// Some chunks of a file, from the one numbered `skip` on, and how many it has; `None` when no search finds the file.
     ///
     /// # Errors
     /// The texts cannot be read.
-    pub async fn chunks(
+    pub(crate) async fn chunks(
         &self,
         file: Uuid,
         skip: usize,
@@ -135,29 +133,24 @@ impl Search {
     }
 
     /// How long the vectors of some knowledge bases are; `None` where they have none.
-    pub fn dimensions(&self, bases: &[Uuid]) -> Option<usize> {
+    pub(crate) fn dimensions(&self, bases: &[Uuid]) -> Option<usize> {
         self.shared.chunks.read().dimensions(bases)
     }
 
     /// How many chunks are searched.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.shared.chunks.read().len()
     }
 
-    /// Whether there is nothing to search.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Where the index stands.
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let mut status = self.shared.status.lock().clone();
         status.position = self.position().0;
         status
     }
 
     /// Why the index cannot serve, if it cannot.
-    pub fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         let status = self.shared.status.lock();
         match (&status.state, &status.stopped) {
             (State::Stopped, Some(why)) => Some(format!(
@@ -170,7 +163,7 @@ impl Search {
     }
 
     /// Stops following the log.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.stop.send_replace(true);
         let task = self.task.lock().take();
         if let Some(task) = task {

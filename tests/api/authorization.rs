@@ -124,6 +124,11 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/api/audit-logs/export", Has(Right::ReadAudit)),
     ("GET", "/api/events", Has(Right::ReadEvents)),
     ("GET", "/api/events/stream", Has(Right::ReadEvents)),
+    ("GET", "/api/generations", Has(Right::ReadProjections)),
+    ("POST", "/api/generations", Has(Right::RebuildProjections)),
+    ("GET", "/api/generations/{modelRevision}", Has(Right::ReadProjections)),
+    ("DELETE", "/api/generations/{modelRevision}", Has(Right::RebuildProjections)),
+    ("POST", "/api/generations/{modelRevision}/activate", Has(Right::RebuildProjections)),
     ("GET", "/api/projections", Has(Right::ReadProjections)),
     ("POST", "/api/projections/{name}/rebuild", Has(Right::RebuildProjections)),
 ];
@@ -488,6 +493,7 @@ impl Fixture {
             ("deliveryId".to_owned(), NOTHING.to_owned()),
             ("knowledgeBaseId".to_owned(), product.knowledge_base.clone()),
             ("evaluationId".to_owned(), text(&evaluation.data()["id"])),
+            ("modelRevision".to_owned(), text(&evaluation.data()["generation"]["model_revision"])),
             ("triggerId".to_owned(), text(&agent["triggers"][0]["id"])),
             ("versionId".to_owned(), text(&agent["version_id"])),
             ("executionId".to_owned(), text(&run.data()["id"])),
@@ -600,6 +606,7 @@ fn body(method: &str, path: &str) -> Option<Value> {
             let messages = json!([{ "role": "user", "content": "anything" }]);
             json!({ "product_id": NOTHING, "model": "prodgy", "messages": messages })
         }
+        ("POST", "/api/generations") => json!({ "model": "nothing" }),
         ("POST", "/v1/embeddings") => json!({ "model": "nothing", "input": [] }),
         ("PUT", _) if path.starts_with("/api/assistant/") => json!({ "title": "Another" }),
         ("POST", "/api/agent-base/install") => {

@@ -21,6 +21,7 @@ mod execution;
 mod faults;
 mod file;
 mod formats;
+mod generation;
 mod health;
 mod idempotency;
 mod integration;

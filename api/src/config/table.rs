@@ -116,11 +116,11 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "model-dir",
-        value: "DIR",
+        value: "DIRS",
         default: Default::Words("./models/all-MiniLM-L6-v2, then the hub's cache"),
         place: Place::Everywhere,
         commands: Commands::All,
-        help: "Where the embedding model is looked for first",
+        help: "Where the embedding models are looked for first: the one that is to be used, and others that are to embed the same files, as models/one,models/other",
     },
     Setting {
         name: "log",

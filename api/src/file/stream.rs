@@ -137,15 +137,24 @@ async fn tell(
             news.progress = Some(percent);
             "progress"
         }
-        FileEvent::Indexed { chunks, .. } => {
-            // The index ends only with the server, and so does this stream.
-            let _ = app.search.watch().wait_for(|indexed| *indexed >= event.position).await;
+        FileEvent::Indexed { chunks, model_revision, .. }
+        | FileEvent::Embedded { chunks, model_revision, .. } => {
+            app.search.reached(event.position).await;
+            if !app.search.is_active(&model_revision) {
+                return Ok(None);
+            }
             news.status = "ready";
             news.progress = Some(100);
             news.chunks = Some(chunks);
             "ready"
         }
-        FileEvent::Failed { code, message, .. } => {
+        FileEvent::EmbeddingFailed { model_revision, .. }
+            if !app.search.is_active(&model_revision) =>
+        {
+            return Ok(None);
+        }
+        FileEvent::Failed { code, message, .. }
+        | FileEvent::EmbeddingFailed { code, message, .. } => {
             news.status = "failed";
             news.error = Some(FileError { code, message });
             "failed"

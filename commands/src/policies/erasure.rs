@@ -60,11 +60,39 @@ pub trait Contents: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// The generations of embeddings, as they were at a position or later. A side that knows of none has none.
+    async fn generations(&self, _at: Position) -> Result<Vec<GenerationState>, NotNow> {
+        Ok(Vec::new())
+    }
+
+    /// Files that can be found and that a model has made nothing of, with their products, in the order of their
+    /// ids: some of those behind `after`.
+    async fn unembedded(
+        &self,
+        _model_revision: &str,
+        _after: Uuid,
+    ) -> Result<Vec<(Uuid, Uuid)>, NotNow> {
+        Ok(Vec::new())
+    }
+
     /// The executions that a trigger started and that have not ended, as it was at a position or
     /// later.
     async fn executions_of(&self, _trigger: Uuid, _at: Position) -> Result<Vec<Uuid>, NotNow> {
         Err(NotNow("which executions run is not known here".to_owned()))
     }
+}
+
+/// A generation of embeddings, as the read side knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GenerationState {
+    /// Its model.
+    pub model_revision: String,
+    /// Whether every file was there once.
+    pub is_complete: bool,
+    /// How many files are there.
+    pub files: u64,
+    /// How many chunks they have.
+    pub chunks: u64,
 }
 
 /// What is inside a product and has not ended.

@@ -34,6 +34,9 @@ const LONGEST: u64 = 64 * 1024 * 1024;
 /// How many chunks are embedded between two looks at the clock.
 const CHUNKS: usize = 32;
 
+/// As many of a file that can be found already: one processor is enough for that.
+const CHUNKS_OF_KNOWN: usize = 2;
+
 /// How often what was embedded of a file is stored as a part of it.
 const PART_EVERY: Duration = Duration::from_secs(2);
 
@@ -50,9 +53,9 @@ pub(super) struct Ingestion {
 }
 
 /// Why a file never will be read: the file is at fault.
-struct Unreadable {
-    code: String,
-    message: String,
+pub(super) struct Unreadable {
+    pub(super) code: String,
+    pub(super) message: String,
 }
 
 impl Unreadable {
@@ -62,7 +65,7 @@ impl Unreadable {
 }
 
 /// Why a file was not read, this time.
-enum Failure {
+pub(super) enum Failure {
     /// For a reason that passes.
     Passing(String),
     /// Somebody else has it, or it is gone.
@@ -132,17 +135,11 @@ impl Ingestion {
     async fn ingest(&self, file: Uuid, embedder: Embedder) -> Result<(), Failure> {
         let claim = self.claim(file).await?;
         let started = Instant::now();
-        let command = match self.artifact(file, &claim, &embedder).await? {
-            Ok((name, artifact)) => FileCommand::FinishIngestion {
-                fence: claim.fence,
-                index: FileIndex {
-                    artifact: name,
-                    chunks: u32::try_from(artifact.chunks.len()).unwrap_or(u32::MAX),
-                    characters: artifact.text.chars().count() as u64,
-                    tokens: count_tokens(embedder, &artifact).await?,
-                    model_revision: artifact.revision,
-                },
-            },
+        let product = claim.event.product.ok_or(Failure::NotOurs)?;
+        let work =
+            Work { file, product, upload: &claim.upload, embedder: &embedder, claim: Some(&claim) };
+        let command = match self.index(&work).await? {
+            Ok(index) => FileCommand::FinishIngestion { fence: claim.fence, index },
             Err(Unreadable { code, message }) => {
                 FileCommand::Fail { fence: claim.fence, code, message }
             }
@@ -155,16 +152,31 @@ impl Ingestion {
         Ok(())
     }
 
+    /// What a model makes of a file: its artifact, made now unless it is there already, and how much that is.
+    pub(super) async fn index(
+        &self,
+        work: &Work<'_>,
+    ) -> Result<Result<FileIndex, Unreadable>, Failure> {
+        let (name, artifact) = match self.artifact(work).await? {
+            Ok(made) => made,
+            Err(unreadable) => return Ok(Err(unreadable)),
+        };
+        Ok(Ok(FileIndex {
+            artifact: name,
+            chunks: u32::try_from(artifact.chunks.len()).unwrap_or(u32::MAX),
+            characters: artifact.text.chars().count() as u64,
+            tokens: count_tokens(work.embedder.clone(), &artifact).await?,
+            model_revision: artifact.revision,
+        }))
+    }
+
     /// The artifact of a file and its name: the one that is there already, or a new one.
     async fn artifact(
         &self,
-        file: Uuid,
-        claim: &Claimed,
-        embedder: &Embedder,
+        work: &Work<'_>,
     ) -> Result<Result<(String, Artifact), Unreadable>, Failure> {
         let vault = self.commands.vault();
-        let product = claim.event.product.ok_or(Failure::NotOurs)?;
-        let name = artifact_name(product, &claim.upload, embedder);
+        let name = artifact_name(work.product, work.upload, work.embedder);
         let known = match vault.get_artifact(&name).await {
             // It is made anew, over the damaged one.
             Err(vault::Error::Corrupt { .. }) => None,
@@ -173,9 +185,9 @@ impl Ingestion {
         if let Some(artifact) = known.and_then(|bytes| Artifact::decode(&bytes).ok()) {
             return Ok(Ok((name, artifact)));
         }
-        let key = product_key(product);
+        let key = product_key(work.product);
         let mut parts = Parts { vault, key: &key, name: &name, stored: Vec::new() };
-        let artifact = match self.make(file, product, claim, embedder, &mut parts).await? {
+        let artifact = match self.make(work, &mut parts).await? {
             Ok(artifact) => artifact,
             Err(unreadable) => return Ok(Err(unreadable)),
         };
@@ -212,14 +224,11 @@ impl Ingestion {
     /// Text, chunks and vectors of a file.
     async fn make(
         &self,
-        file: Uuid,
-        product: Uuid,
-        claim: &Claimed,
-        embedder: &Embedder,
+        work: &Work<'_>,
         parts: &mut Parts<'_>,
     ) -> Result<Result<Artifact, Unreadable>, Failure> {
-        let blob =
-            vault::BlobRef { name: claim.upload.blob.name.clone(), size: claim.upload.blob.size };
+        let &Work { file, product, upload, embedder, .. } = work;
+        let blob = vault::BlobRef { name: upload.blob.name.clone(), size: upload.blob.size };
         if blob.size > LONGEST {
             let message = format!(
                 "the text of a file of more than {} MiB is not read: split it into smaller files",
@@ -234,7 +243,7 @@ impl Ingestion {
             }
             Err(error) => return Err(Error::from(error).into()),
         };
-        let (name, media_type) = (claim.upload.name.clone(), claim.upload.media_type.clone());
+        let (name, media_type) = (upload.name.clone(), upload.media_type.clone());
         let (extractor, model) = (self.extractor.clone(), embedder.model().clone());
         let queue = self.queue.clone();
         let extracted = tokio::task::spawn_blocking(move || {
@@ -267,28 +276,29 @@ impl Ingestion {
         if !made.vectors.is_empty() {
             tracing::info!(%file, chunk = made.vectors.len(), "reading goes on where it was cut off");
         }
-        self.embed(claim, embedder, parts, &mut made).await?;
+        self.embed(work, parts, &mut made).await?;
         Ok(Ok(made))
     }
 
     /// The vectors of all chunks that have none yet.
     async fn embed(
         &self,
-        claim: &Claimed,
-        embedder: &Embedder,
+        work: &Work<'_>,
         parts: &mut Parts<'_>,
         made: &mut Artifact,
     ) -> Result<(), Failure> {
+        let at_once = work.claim.map_or(CHUNKS_OF_KNOWN, |_| CHUNKS);
         let Artifact { revision, chunks, vectors, .. } = made;
         let mut reported = Instant::now();
         let (mut stored, mut stored_at) = (vectors.len(), Instant::now());
         while vectors.len() < chunks.len() {
             let rest = &chunks[vectors.len()..];
-            let batch = &rest[..rest.len().min(CHUNKS)];
+            let batch = &rest[..rest.len().min(at_once)];
             let texts = batch.iter().map(|chunk| chunk.text.clone()).collect();
-            let embedded = embedder.embed_passages(texts).await;
+            let embedded = work.embedder.embed_passages(texts).await;
             vectors.extend(embedded.map_err(|error| Failure::Passing(error.to_string()))?);
-            if reported.elapsed() >= PROGRESS_EVERY && vectors.len() < chunks.len() {
+            let due = work.claim.filter(|_| reported.elapsed() >= PROGRESS_EVERY);
+            if let Some(claim) = due.filter(|_| vectors.len() < chunks.len()) {
                 reported = Instant::now();
                 let percent =
                     u8::try_from(vectors.len() * 100 / chunks.len()).unwrap_or(99).min(99);
@@ -405,8 +415,18 @@ fn artifact_name(product: Uuid, upload: &Upload, embedder: &Embedder) -> String 
     format!("{product}/{name}")
 }
 
+/// A file that is read for a model.
+pub(super) struct Work<'a> {
+    pub(super) file: Uuid,
+    pub(super) product: Uuid,
+    pub(super) upload: &'a Upload,
+    pub(super) embedder: &'a Embedder,
+    /// The claim under which progress is told; without one the file can be found already.
+    pub(super) claim: Option<&'a Claimed>,
+}
+
 /// A file that is this worker's for now.
-struct Claimed {
+pub(super) struct Claimed {
     /// The event of the claim.
     event: Arc<RecordedEvent>,
     upload: Upload,

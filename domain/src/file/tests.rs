@@ -85,11 +85,26 @@ fn a_file_is_deleted_at_any_stage_and_then_not_found() {
             .when(FileCommand::Delete)
             .then_expect_events(vec![FileEvent::Deleted {}]);
         past.push(FileEvent::Deleted {});
-        for command in [FileCommand::Delete, start(1, 0), progress(1, 1), finish(1), fail(1)] {
+        let delete = FileCommand::Delete;
+        for command in [delete, start(1, 0), progress(1, 1), finish(1), fail(1), embed()] {
             given::<File>(past.clone()).when(command).then_expect_error(FileError::NotFound);
         }
     }
     given::<File>(vec![]).when(FileCommand::Delete).then_expect_error(FileError::NotFound);
+}
+
+#[test]
+fn a_further_model_takes_what_is_ready() {
+    let (did, failed_it) = (embedded(), embedding_failure());
+    given::<File>(ready()).when(embed()).then_expect_events(vec![did.clone()]);
+    given::<File>(ready()).when(fail_embedding()).then_expect_events(vec![failed_it]);
+    for past in [vec![uploaded()], failed()] {
+        given::<File>(past.clone()).when(embed()).then_expect_error(FileError::NotReady);
+        given::<File>(past).when(fail_embedding()).then_expect_error(FileError::NotReady);
+    }
+    // It may come again: a generation that was removed can be begun again.
+    let past = [ready(), vec![did.clone()]].concat();
+    given::<File>(past).when(embed()).then_expect_events(vec![did]);
 }
 
 #[test]
@@ -123,6 +138,7 @@ fn every_refusal_has_its_code() {
         (FileError::NotFound, RefusalKind::NotFound, "file_not_found"),
         (FileError::Duplicate, RefusalKind::Conflict, "file_duplicate"),
         (FileError::NotProcessing, RefusalKind::Conflict, "file_not_processing"),
+        (FileError::NotReady, RefusalKind::Conflict, "file_not_ready"),
         (FileError::PercentTooHigh, RefusalKind::Invalid, "percent_too_high"),
         (FileError::Lease(LeaseError::Lost), RefusalKind::Conflict, "lease_lost"),
     ];
@@ -146,7 +162,10 @@ proptest! {
                 FileEvent::IngestionProgressed { fence, .. }
                 | FileEvent::Indexed { fence, .. }
                 | FileEvent::Failed { fence, .. } => prop_assert_eq!(fence, highest),
-                FileEvent::Uploaded { .. } | FileEvent::Deleted {} => {}
+                FileEvent::Uploaded { .. }
+                | FileEvent::Embedded { .. }
+                | FileEvent::EmbeddingFailed { .. }
+                | FileEvent::Deleted {} => {}
             }
         }
     }
@@ -160,6 +179,8 @@ fn command() -> impl Strategy<Value = FileCommand> {
         4 => (fence(), 0_u8..110).prop_map(|(fence, percent)| progress(fence, percent)),
         2 => fence().prop_map(finish),
         2 => fence().prop_map(fail),
+        2 => Just(embed()),
+        1 => Just(fail_embedding()),
         2 => Just(FileCommand::Delete),
     ]
 }
@@ -245,6 +266,42 @@ fn fail(fence: u64) -> FileCommand {
 
 fn failure(fence: u64) -> FileEvent {
     FileEvent::Failed { fence, code: "not_utf8".to_owned(), message: "why".to_owned() }
+}
+
+fn embed() -> FileCommand {
+    FileCommand::Embed(FileIndex {
+        artifact: "b".to_owned(),
+        chunks: 2,
+        characters: 12,
+        tokens: 5,
+        model_revision: "n".to_owned(),
+    })
+}
+
+fn embedded() -> FileEvent {
+    FileEvent::Embedded {
+        artifact: "b".to_owned(),
+        chunks: 2,
+        characters: 12,
+        tokens: 5,
+        model_revision: "n".to_owned(),
+    }
+}
+
+fn fail_embedding() -> FileCommand {
+    FileCommand::FailEmbedding {
+        model_revision: "n".to_owned(),
+        code: "not_utf8".to_owned(),
+        message: "why".to_owned(),
+    }
+}
+
+fn embedding_failure() -> FileEvent {
+    FileEvent::EmbeddingFailed {
+        model_revision: "n".to_owned(),
+        code: "not_utf8".to_owned(),
+        message: "why".to_owned(),
+    }
 }
 
 fn ready() -> Vec<FileEvent> {

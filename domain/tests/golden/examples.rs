@@ -14,6 +14,7 @@ use domain::delivery::{Delivery, DeliveryEvent, Receipt};
 use domain::evaluation::{Evaluation, EvaluationEvent, Latency, Scores, Summary};
 use domain::execution::{CancelReason, Execution, ExecutionEvent, TimeLimit};
 use domain::file::{File, FileEvent};
+use domain::generation::{EmbeddingModel, Generation, GenerationEvent};
 use domain::instance::{Instance, InstanceEvent, KeyAlgorithm, KeyPurpose};
 use domain::integration::{Integration, IntegrationEvent, IntegrationKind};
 use domain::integration_use::{IntegrationUse, IntegrationUseEvent};
@@ -50,6 +51,7 @@ pub fn for_every_aggregate(visit: &mut impl Visit) {
     visit.visit::<Execution>(&execution());
     visit.visit::<Firings>(&firings());
     visit.visit::<File>(&file());
+    visit.visit::<Generation>(&generation());
     visit.visit::<Instance>(&instance());
     visit.visit::<Integration>(&integration());
     visit.visit::<IntegrationUse>(&integration_use());
@@ -453,7 +455,35 @@ fn file() -> Vec<(&'static str, FileEvent)> {
                 message: "the file is not UTF-8: save it as UTF-8 and upload it again".to_owned(),
             },
         ),
+        (
+            "",
+            FileEvent::Embedded {
+                artifact: "0123.1.cdef".to_owned(),
+                chunks: 4,
+                characters: 2_048,
+                tokens: 530,
+                model_revision: "0f".repeat(32),
+            },
+        ),
+        (
+            "",
+            FileEvent::EmbeddingFailed {
+                model_revision: "0f".repeat(32),
+                code: "too_long_to_read".to_owned(),
+                message: "reading it took too long: split it into smaller files".to_owned(),
+            },
+        ),
         ("", FileEvent::Deleted {}),
+    ]
+}
+
+fn generation() -> Vec<(&'static str, GenerationEvent)> {
+    let begun = EmbeddingModel { model: "e5-small".to_owned(), model_revision: "0f".repeat(32) };
+    vec![
+        ("", GenerationEvent::Begun(begun)),
+        ("", GenerationEvent::Completed { files: 2, chunks: 7 }),
+        ("", GenerationEvent::Activated {}),
+        ("", GenerationEvent::Removed {}),
     ]
 }
 

@@ -34,6 +34,7 @@ const REST: Duration = Duration::from_secs(1);
 /// The task's state.
 pub(super) struct Follower {
     pub(super) shared: Arc<Shared>,
+    pub(super) revision: String,
     pub(super) log: Arc<dyn EventStore>,
     pub(super) vault: Vault,
     pub(super) views: Views,
@@ -206,17 +207,17 @@ impl Follower {
         Ok(committed.map_err(|_| Failure::Passing(Error::NotReady))??)
     }
 
-    /// Every file that is ready, and up to where the log is in that.
+    /// Every file that the model has, and up to where the log is in that.
     fn ready_files(&self) -> Result<(Position, Vec<File>), Error> {
         self.views.read(|db| {
             let snapshot = db.unchecked_transaction()?;
             let sql = "SELECT position FROM checkpoint WHERE model = 'file'";
             let position: u64 = snapshot.query_row(sql, [], |row| row.get(0))?;
-            Ok((Position(position), file::ready(&snapshot)?))
+            Ok((Position(position), file::all_embedded(&snapshot, &self.revision)?))
         })
     }
 
-    /// Loads the vectors of every file that is ready.
+    /// Loads the vectors of every file that the model has.
     async fn load(&self) -> Result<Place, Failure> {
         let (vectors_from, files) = self.ready_files()?;
         let mut artifacts = pin!(self.artifacts(files));
@@ -285,9 +286,10 @@ impl Follower {
         let for_vectors = event.position > place.vectors_from;
         let for_words = event.position > place.words_from;
         match event.event_type.as_str() {
-            "file.indexed.v1" => {
-                // The row may be newer than the event: a file that is gone again needs no indexing.
-                let Some(file) = self.views.read(|db| file::get(db, id))? else { return Ok(false) };
+            "file.indexed.v1" | "file.embedded.v1" => {
+                // The row may be newer than the event, or another model's: a file that is gone again needs no indexing.
+                let found = self.views.read(|db| file::embedded(db, id, &self.revision))?;
+                let Some(file) = found else { return Ok(false) };
                 if file.ready_position != Some(event.position.0) {
                     return Ok(false);
                 }

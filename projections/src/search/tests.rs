@@ -3,8 +3,10 @@
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use domain::file::FileEvent;
+use domain::generation::{EmbeddingModel, GenerationEvent, generation_id};
 use domain::{BlobRef, FileName};
 use embeddings::{Artifact, CHUNKER_VERSION, Document, Embedder, Model};
 use eventlog::{Append, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore, StreamId};
@@ -15,14 +17,28 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-static EMBEDDER: LazyLock<Embedder> = LazyLock::new(|| {
+static EMBEDDER: LazyLock<Embedder> =
+    LazyLock::new(|| Embedder::new(Model::load(&model_directory()).unwrap(), 1));
+
+/// The same weights, used in another manner: another model, whose vectors say nothing of the first one's.
+static OTHER: LazyLock<Embedder> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(model_directory().join(file), folder.path().join(file)).unwrap();
+    }
+    std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+    let pooling = r#"{ "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false }"#;
+    std::fs::write(folder.path().join("1_Pooling/config.json"), pooling).unwrap();
+    Embedder::new(Model::load(folder.path()).unwrap(), 1)
+});
+
+fn model_directory() -> PathBuf {
     let named = std::env::var_os("PRODGY_MODEL_DIR").map(PathBuf::from);
-    let directory = named.unwrap_or_else(|| {
+    named.unwrap_or_else(|| {
         PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap())
             .join("../models/all-MiniLM-L6-v2")
-    });
-    Embedder::new(Model::load(&directory).unwrap(), 1)
-});
+    })
+}
 
 /// A node's read side, and the hand that writes its log.
 struct Node {
@@ -80,7 +96,10 @@ impl Node {
     }
 
     async fn append(&self, file: Uuid, event: FileEvent) {
-        let stream = StreamId::new("file", file);
+        self.append_to(StreamId::new("file", file), event).await;
+    }
+
+    async fn append_to(&self, stream: StreamId, event: impl serde::Serialize) {
         let sequence = self.log.read_stream(&stream, 0, 1_000).await.unwrap().len() as u64;
         let (event_type, data) = domain::event::encode(&event);
         let metadata = Metadata {
@@ -114,45 +133,75 @@ impl Node {
     }
 
     async fn add_as(&self, id: Uuid, given: Given<'_>) {
-        let blob =
-            BlobRef { name: format!("{:064x}", id.as_u128()), size: given.text.len() as u64 };
-        let uploaded = FileEvent::Uploaded {
-            knowledge_base: given.base,
-            name: FileName::parse(given.name).unwrap(),
-            media_type: "text/markdown".into(),
-            size: blob.size,
-            blob,
-            source: given.source.map(str::to_owned),
-            subject: None,
-            language: given.language.map(str::to_owned),
-            tags: given.tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        self.append(id, uploaded(&given, id)).await;
+        let (artifact, made) = self.make(id, given.text, &EMBEDDER).await;
+        let indexed = FileEvent::Indexed {
+            fence: 1,
+            artifact,
+            chunks: made.chunks.len() as u32,
+            characters: made.text.chars().count() as u64,
+            tokens: 1,
+            model_revision: made.revision,
         };
-        self.append(id, uploaded).await;
-        let model = EMBEDDER.model();
-        let document =
-            Document { text: given.text.to_owned(), markdown: true, ..Document::default() };
+        self.append(id, indexed).await;
+        self.caught_up().await;
+    }
+
+    /// Lets a file be uploaded, which the second model alone makes something of.
+    async fn add_later(&self, base: Uuid) -> Uuid {
+        let id = Uuid::now_v7();
+        self.append(id, uploaded(&Given::new(base, "later.md", "Tea is served at four."), id))
+            .await;
+        let (artifact, made) = self.make(id, "Tea is served at four.", &OTHER).await;
+        let indexed = FileEvent::Indexed {
+            fence: 1,
+            artifact,
+            chunks: 1,
+            characters: 22,
+            tokens: 1,
+            model_revision: made.revision,
+        };
+        self.append(id, indexed).await;
+        self.caught_up().await;
+        id
+    }
+
+    /// Lets another model make something of a file.
+    async fn embed(&self, id: Uuid, text: &str) {
+        let (artifact, made) = self.make(id, text, &OTHER).await;
+        let embedded = FileEvent::Embedded {
+            artifact,
+            chunks: made.chunks.len() as u32,
+            characters: made.text.chars().count() as u64,
+            tokens: 1,
+            model_revision: made.revision,
+        };
+        self.append(id, embedded).await;
+        self.caught_up().await;
+    }
+
+    async fn generation(&self, of: &Embedder, event: GenerationEvent) {
+        let id = generation_id(of.model().revision());
+        self.append_to(StreamId::new("generation", id), event).await;
+        self.caught_up().await;
+    }
+
+    async fn make(&self, id: Uuid, text: &str, embedder: &Embedder) -> (String, Artifact) {
+        let model = embedder.model();
+        let document = Document { text: text.to_owned(), markdown: true, ..Document::default() };
         let chunks = model.chunk(&document);
         let texts = chunks.iter().map(|chunk| chunk.text.clone()).collect();
         let artifact = Artifact {
             revision: model.revision().to_owned(),
             chunker_version: CHUNKER_VERSION.to_owned(),
             text: document.text,
-            vectors: EMBEDDER.embed_passages(texts).await.unwrap(),
+            vectors: embedder.embed_passages(texts).await.unwrap(),
             chunks,
         };
-        let name = format!("test/{id}");
+        let name = format!("test/{id}-{}", model.revision());
         let key = product_key(self.product);
         self.vault.put_artifact(&key, &name, &artifact.encode()).await.unwrap();
-        let indexed = FileEvent::Indexed {
-            fence: 1,
-            artifact: name,
-            chunks: artifact.chunks.len() as u32,
-            characters: artifact.text.chars().count() as u64,
-            tokens: 1,
-            model_revision: artifact.revision,
-        };
-        self.append(id, indexed).await;
-        self.caught_up().await;
+        (name, artifact)
     }
 
     /// Lets a file be uploaded and read whose artifact is not there.
@@ -164,7 +213,7 @@ impl Node {
             chunks: 1,
             characters: 1,
             tokens: 1,
-            model_revision: "none".into(),
+            model_revision: EMBEDDER.model().revision().to_owned(),
         };
         let uploaded = FileEvent::Uploaded {
             knowledge_base: base,
@@ -189,7 +238,11 @@ impl Node {
 
     async fn caught_up(&self) {
         let head = self.log.head().await.unwrap();
-        assert!(self.search().caught_up(head, PATIENCE).await, "{:?}", self.search().status());
+        assert!(
+            self.search().all_caught_up(head, PATIENCE).await,
+            "{:?}",
+            self.search().statuses()
+        );
     }
 
     async fn find(&self, bases: &[Uuid], text: &str, mode: Mode) -> Vec<Passage> {
@@ -213,6 +266,21 @@ impl Node {
             ..Query::default()
         };
         self.search().search(query).await.unwrap()
+    }
+}
+
+fn uploaded(given: &Given<'_>, id: Uuid) -> FileEvent {
+    let blob = BlobRef { name: format!("{:064x}", id.as_u128()), size: given.text.len() as u64 };
+    FileEvent::Uploaded {
+        knowledge_base: given.base,
+        name: FileName::parse(given.name).unwrap(),
+        media_type: "text/markdown".into(),
+        size: blob.size,
+        blob,
+        source: given.source.map(str::to_owned),
+        subject: None,
+        language: given.language.map(str::to_owned),
+        tags: given.tags.iter().map(|tag| (*tag).to_owned()).collect(),
     }
 }
 
@@ -579,7 +647,8 @@ async fn a_restart_finds_what_was_found_before() {
 
     // And without its files: they hold nothing that the log and the artifacts do not.
     node.stop_search().await;
-    let folder = node.folder.path().join("search");
+    let folder =
+        node.folder.path().join("search").join(generations::brief(EMBEDDER.model().revision()));
     std::fs::remove_dir_all(&folder).unwrap();
     // Nor does anything of an older version.
     std::fs::create_dir_all(folder.join("full-text-1")).unwrap();
@@ -594,7 +663,9 @@ async fn a_restart_finds_what_was_found_before() {
 #[tokio::test]
 async fn a_start_without_a_file_of_the_full_text_makes_it_anew() {
     let (mut node, base) = filled().await;
-    let folder = node.folder.path().join(format!("search/full-text-{}", super::index::VERSION));
+    let generation = generations::brief(EMBEDDER.model().revision());
+    let full_text = format!("search/{generation}/full-text-{}", super::index::VERSION);
+    let folder = node.folder.path().join(full_text);
     for ending in ["term", "store", "fast", "fieldnorm"] {
         node.stop_search().await;
         let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
@@ -663,4 +734,128 @@ async fn a_lost_artifact_stops_the_index_and_says_which() {
     let trouble = trouble.await.unwrap();
 
     assert!(trouble.contains("position 2") && trouble.contains("test/lost"), "{trouble}");
+}
+
+/// A node with three files, all of them in a second generation, and what of the first one stood in the second
+/// place of a search.
+async fn two_generations() -> (Node, Uuid) {
+    let (node, base) = filled().await;
+    let model = EmbeddingModel {
+        model: "other".to_owned(),
+        model_revision: OTHER.model().revision().to_owned(),
+    };
+    node.generation(&OTHER, GenerationEvent::Begun(model)).await;
+    for (word, text) in [("paid", HOLIDAYS), ("database", BACKUPS), ("espresso", COFFEE)] {
+        let found = node.find(&[base], word, Mode::FullText).await;
+        node.embed(found[0].file_id, text).await;
+    }
+    node.generation(&OTHER, GenerationEvent::Completed { files: 3, chunks: 3 }).await;
+    (node, base)
+}
+
+impl Node {
+    /// What a model's generation finds, by a question that the same model embedded.
+    async fn find_by(&self, embedder: &Embedder, base: Uuid, text: &str) -> Option<Vec<Passage>> {
+        let query = Query {
+            knowledge_bases: vec![base],
+            text: text.to_owned(),
+            vector: Some(embedder.embed_query(text).await.unwrap()),
+            mode: Mode::Vector,
+            limit: 3,
+            ..Query::default()
+        };
+        self.search().search_in(embedder.model().revision(), query).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_generation_is_built_beside_the_one_that_answers_and_then_answers() {
+    let (mut node, base) = two_generations().await;
+    let question = "How much vacation do I get?";
+    let old = node.find_by(&EMBEDDER, base, question).await.unwrap();
+    let new = node.find_by(&OTHER, base, question).await.unwrap();
+    assert_eq!((old.len(), new.len()), (3, 3));
+    assert_ne!(old[0].score, new[0].score, "the models differ");
+    assert!(node.search().is_active(EMBEDDER.model().revision()));
+    assert_eq!(node.find(&[base], question, Mode::Vector).await, old);
+
+    node.generation(&OTHER, GenerationEvent::Activated {}).await;
+
+    assert!(node.search().is_active(OTHER.model().revision()));
+    let names: Vec<String> = node.search().statuses().into_iter().map(|it| it.name).collect();
+    let other = format!("search-{}", generations::brief(EMBEDDER.model().revision()));
+    assert_eq!(names, ["search".to_owned(), other]);
+    node.stop_search().await;
+    node.start_search().await;
+    assert_eq!(node.find_by(&OTHER, base, question).await.unwrap(), new);
+    assert!(node.search().is_active(OTHER.model().revision()));
+
+    // Back: what was uploaded in the meantime is found as soon as the first model has it.
+    let file = node.add_later(base).await;
+    node.generation(
+        &EMBEDDER,
+        GenerationEvent::Begun(EmbeddingModel {
+            model: "first".to_owned(),
+            model_revision: EMBEDDER.model().revision().to_owned(),
+        }),
+    )
+    .await;
+    node.generation(&EMBEDDER, GenerationEvent::Completed { files: 3, chunks: 3 }).await;
+    node.generation(&EMBEDDER, GenerationEvent::Activated {}).await;
+    assert_eq!(node.find(&[base], question, Mode::Vector).await, old);
+    let shown = |node: &Node| node.views.read(|db| crate::file::get(db, file)).unwrap().unwrap();
+    assert_eq!(shown(&node).status, "processing");
+    let extent = |node: &Node| {
+        let revision = EMBEDDER.model().revision();
+        node.views.read(|db| crate::generation::extent(db, revision)).unwrap()
+    };
+    assert_eq!(
+        (extent(&node).files, extent(&node).missing, extent(&node).missing_chunks),
+        (3, 1, 1)
+    );
+    node.append(
+        file,
+        FileEvent::EmbeddingFailed {
+            model_revision: EMBEDDER.model().revision().to_owned(),
+            code: "not_utf8".to_owned(),
+            message: "why".to_owned(),
+        },
+    )
+    .await;
+    node.caught_up().await;
+    assert_eq!((shown(&node).status.as_str(), extent(&node).failed), ("failed", 1));
+    assert_eq!(extent(&node).missing, 0);
+}
+
+#[tokio::test]
+async fn a_generation_that_was_removed_leaves_nothing() {
+    let (node, base) = two_generations().await;
+    let folder =
+        node.folder.path().join("search").join(generations::brief(OTHER.model().revision()));
+    assert!(folder.exists());
+
+    node.generation(&OTHER, GenerationEvent::Removed {}).await;
+
+    let gone = async {
+        while node.find_by(&OTHER, base, "vacation").await.is_some() || folder.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, gone).await.unwrap();
+    assert_eq!(node.find(&[base], "vacation", Mode::Vector).await.len(), 3);
+    let extent = node.views.read(|db| crate::generation::extent(db, OTHER.model().revision()));
+    let extent = extent.unwrap();
+    assert_eq!((extent.files, extent.missing, extent.rate), (0, 3, None));
+}
+
+#[tokio::test]
+async fn a_deleted_file_is_gone_from_every_generation() {
+    let (node, base) = two_generations().await;
+    let found = node.find(&[base], "espresso", Mode::FullText).await;
+    node.delete(found[0].file_id).await;
+    for embedder in [&*EMBEDDER, &*OTHER] {
+        let found = node.find_by(embedder, base, "espresso").await.unwrap();
+        assert_eq!(found.len(), 2);
+        assert!(!names(&found).contains(&"coffee.md"));
+    }
 }

@@ -186,7 +186,7 @@ impl World {
         // No file is read here.
         let extractor = embeddings::Extractor::new("/nowhere", Default::default());
         let untouched = Arc::new(Untouched);
-        let reading = Reading { embedder, extractor };
+        let reading = Reading { embedder, models: watch::channel(Vec::new()).1, extractor };
         Policies::start(commands, reading, knowledge, tools, untouched, pending, workers)
     }
 
