@@ -98,8 +98,14 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum ModelCommand {
-    /// Download the embedding model into the hub's cache.
-    Fetch(CommonArguments),
+    /// Download an embedding model into the hub's cache.
+    Fetch {
+        /// Its name on the hub, as intfloat/e5-small-v2; all-MiniLM-L6-v2 without one. It is used where --model-dir
+        /// names it.
+        model: Option<String>,
+        #[command(flatten)]
+        common: CommonArguments,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -204,7 +210,7 @@ impl Command {
             Command::Serve(ServingArguments(arguments))
             | Command::Demo(ServingArguments(arguments))
             | Command::Healthcheck(ServingArguments(arguments)) => arguments,
-            Command::Model(ModelCommand::Fetch(CommonArguments(arguments)))
+            Command::Model(ModelCommand::Fetch { common: CommonArguments(arguments), .. })
             | Command::Users(UsersCommand::Create { common: CommonArguments(arguments), .. })
             | Command::Projections(
                 ProjectionsCommand::List(CommonArguments(arguments))
@@ -233,8 +239,8 @@ async fn carry_out(command: Command, config: Config) -> anyhow::Result<ExitCode>
             serve(config, Some(Box::new(|app, address| Box::pin(demo::prepare(app, address)))))
                 .await?;
         }
-        Command::Model(ModelCommand::Fetch(_)) => {
-            let folder = embeddings::fetch(embeddings::show_progress()).await?;
+        Command::Model(ModelCommand::Fetch { model, .. }) => {
+            let folder = embeddings::fetch(model.as_deref(), embeddings::show_progress()).await?;
             print_line(&folder.display().to_string())?;
         }
         Command::Users(UsersCommand::Create { email, role, name, password_stdin, .. }) => {

@@ -1,26 +1,41 @@
-//! Where the model comes from. The one rule: a directory that was named is used or refused, never silently passed over for another.
+//! Where models come from. The one rule: a directory that was named is used or refused, never silently passed over for another.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hf_hub::Cache;
-use hf_hub::api::tokio::{ApiBuilder, ApiRepo};
+use hf_hub::api::tokio::{ApiBuilder, ApiError, ApiRepo};
 use sha2::{Digest, Sha256};
 
 use crate::error::ModelError;
-use crate::model::{CONFIG_FILE, NAME, TOKENIZER_FILE, WEIGHTS_FILE};
+use crate::model::{
+    CONFIG_FILE, LENGTH_FILE, MODULES_FILE, NAME, POOLING_FILE, PROMPTS_FILE, TOKENIZER_FILE,
+    WEIGHTS_FILE,
+};
 
 /// The environment variable that names the model's directory.
 pub const MODEL_DIRECTORY_VARIABLE: &str = "PRODGY_MODEL_DIR";
 
-/// The model's name on the hub.
-const REPOSITORY: &str = "sentence-transformers/all-MiniLM-L6-v2";
+/// Whose the models are whose name says nobody.
+const OWNER: &str = "sentence-transformers";
 
-/// The small ones first: a hub that does not answer is noticed at once.
+/// What there must be.
 const FILES: [&str; 3] = [CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE];
 
-/// Where the model is: `named` (from the configuration), else the directory that `PRODGY_MODEL_DIR` names, else
+/// All that is fetched, the largest last: a hub that does not answer is noticed at once, and where the weights
+/// are the rest is too.
+const ORDER: [&str; 7] = [
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    MODULES_FILE,
+    POOLING_FILE,
+    LENGTH_FILE,
+    PROMPTS_FILE,
+    WEIGHTS_FILE,
+];
+
+/// Where the model is: `named` (from the configuration), be it a directory or a model's name on the hub that was fetched; else the directory that `PRODGY_MODEL_DIR` names, else
 /// `models/all-MiniLM-L6-v2` below the working directory, else the hub's cache. Of the last two, only where all files are.
 pub fn locate(named: Option<&Path>) -> Option<PathBuf> {
     let variable = || {
@@ -29,15 +44,34 @@ pub fn locate(named: Option<&Path>) -> Option<PathBuf> {
             .map(PathBuf::from)
     };
     if let Some(directory) = named.map(Path::to_owned).or_else(variable) {
-        return Some(directory);
+        let fetched = || cached(&repository(directory.to_str()?));
+        let is_there = directory.exists();
+        return Some(if is_there { None } else { fetched() }.unwrap_or(directory));
     }
     let here = Path::new("models").join(NAME);
     if FILES.iter().all(|file| here.join(file).is_file()) {
         return Some(here);
     }
-    let cache = cache()?.model(REPOSITORY.to_owned());
+    cached(&repository(NAME))
+}
+
+/// The directory of a model in the hub's cache, where all files are.
+fn cached(repository: &str) -> Option<PathBuf> {
+    whole(&cache()?, repository)
+}
+
+fn whole(cache: &Cache, repository: &str) -> Option<PathBuf> {
+    let cache = cache.model(repository.to_owned());
     let places: Option<Vec<_>> = FILES.iter().map(|file| cache.get(file)).collect();
     places?.first()?.parent().map(Path::to_owned)
+}
+
+/// What a model is called on the hub.
+fn repository(name: &str) -> String {
+    match name.contains('/') {
+        true => name.to_owned(),
+        false => format!("{OWNER}/{name}"),
+    }
 }
 
 /// The hub's cache, unless there is no place for one: without a home, hf-hub would panic.
@@ -57,15 +91,18 @@ pub struct Progress<'a> {
     pub total: u64,
 }
 
-/// Downloads the model into the hub's cache, unless it is there, and answers its directory. Honours `HF_HOME` and `HF_ENDPOINT`.
+/// Downloads a model into the hub's cache, unless it is there, and answers its directory: all-MiniLM-L6-v2, or the one that is
+/// `named`, as `intfloat/e5-small-v2`. Honours `HF_HOME` and `HF_ENDPOINT`.
 pub async fn fetch(
+    named: Option<&str>,
     progress: impl Fn(Progress<'_>) + Send + Sync + 'static,
 ) -> Result<PathBuf, ModelError> {
     let cache = cache().ok_or_else(|| ModelError::Hub {
         file: WEIGHTS_FILE,
         source: "there is no home directory to keep it in: set HF_HOME".into(),
     })?;
-    fetch_with(ApiBuilder::from_env(), &cache, Arc::new(progress)).await
+    let repository = repository(named.unwrap_or(NAME));
+    fetch_with(ApiBuilder::from_env(), &cache, &repository, Arc::new(progress)).await
 }
 
 type Callback = Arc<dyn Fn(Progress<'_>) + Send + Sync>;
@@ -73,25 +110,46 @@ type Callback = Arc<dyn Fn(Progress<'_>) + Send + Sync>;
 async fn fetch_with(
     hub: ApiBuilder,
     cache: &Cache,
+    repository: &str,
     progress: Callback,
 ) -> Result<PathBuf, ModelError> {
+    if let Some(directory) = whole(cache, repository) {
+        return Ok(directory);
+    }
     let failed =
         |file: &'static str| move |source| ModelError::Hub { file, source: Box::new(source) };
     let hub = hub
         .with_progress(false)
         .build()
         .map_err(failed(WEIGHTS_FILE))?
-        .model(REPOSITORY.to_owned());
-    let cached = cache.model(REPOSITORY.to_owned());
-    let mut directory = PathBuf::new();
-    for file in FILES {
-        let path = match cached.get(file) {
-            Some(path) => path,
-            None => download(&hub, file, &progress).await?,
-        };
-        directory = path.parent().unwrap_or(Path::new("")).to_owned();
+        .model(repository.to_owned());
+    let cached = cache.model(repository.to_owned());
+    for file in ORDER {
+        if cached.get(file).is_some() {
+            continue;
+        }
+        match download(&hub, file, &progress).await {
+            Err(error) if !FILES.contains(&file) && is_absent(&error) => {}
+            downloaded => {
+                downloaded?;
+            }
+        }
     }
-    Ok(directory)
+    whole(cache, repository).ok_or_else(|| ModelError::Hub {
+        file: WEIGHTS_FILE,
+        source: "it was removed from the cache again".into(),
+    })
+}
+
+/// Whether the hub says that it has no such file.
+fn is_absent(error: &ModelError) -> bool {
+    let ModelError::Hub { source, .. } = error else { return false };
+    match source.downcast_ref::<ApiError>() {
+        Some(ApiError::RequestError(error)) => {
+            error.status().is_some_and(|status| status.as_u16() == 404)
+        }
+        _ => false,
+    }
 }
 
 /// Downloads one file and checks that what came is what the hub announced.

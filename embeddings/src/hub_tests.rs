@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
+const REPOSITORY: &str = "sentence-transformers/all-MiniLM-L6-v2";
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// A file, and the tag that the hub says it has.
@@ -80,7 +81,7 @@ async fn hub(files: HashMap<&'static str, Served>) -> (ApiBuilder, Cache, tempfi
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let routes = Router::new()
-        .route(&format!("/{REPOSITORY}/resolve/main/{{file}}"), get(resolve))
+        .route(&format!("/{REPOSITORY}/resolve/main/{{*file}}"), get(resolve))
         .route("/elsewhere/{file}", get(elsewhere))
         .with_state(Arc::new(files));
     tokio::spawn(async move { axum::serve(listener, routes).await });
@@ -93,6 +94,8 @@ fn files() -> HashMap<&'static str, Served> {
     HashMap::from([
         (CONFIG_FILE, Served::honest(b"{\"model_type\": \"bert\"}")),
         (TOKENIZER_FILE, Served::honest(b"{}")),
+        // How it is to be used, as far as the model's people say it.
+        (POOLING_FILE, Served::honest(b"{\"pooling_mode_mean_tokens\": true}")),
         // More than hf-hub fetches in one request.
         (WEIGHTS_FILE, Served::honest(&b"weights!".repeat(2_000_000))),
     ])
@@ -106,7 +109,8 @@ async fn the_model_comes_from_the_hub_whole_and_is_found_again() {
     let progress: Callback = Arc::new(move |progress: Progress<'_>| {
         seen.lock().push((progress.file.to_owned(), progress.received, progress.total));
     });
-    let directory = fetch_with(hub, &cache, progress).await.unwrap();
+    let directory = fetch_with(hub, &cache, REPOSITORY, progress).await.unwrap();
+    assert!(!directory.join(PROMPTS_FILE).exists(), "the hub has none");
     for (name, served) in files() {
         assert!(std::fs::read(directory.join(name)).unwrap() == served.content, "{name}");
     }
@@ -120,7 +124,7 @@ async fn the_model_comes_from_the_hub_whole_and_is_found_again() {
     // The second time nothing is asked: this endpoint does not exist.
     let offline =
         ApiBuilder::from_cache(cache.clone()).with_endpoint("http://127.0.0.1:1".to_owned());
-    assert_eq!(fetch_with(offline, &cache, Arc::new(|_| {})).await.unwrap(), directory);
+    assert_eq!(fetch_with(offline, &cache, REPOSITORY, Arc::new(|_| {})).await.unwrap(), directory);
 }
 
 #[tokio::test]
@@ -129,7 +133,7 @@ async fn a_hub_that_does_not_answer_is_an_error_that_says_what_else_to_do() {
     let cache = Cache::new(home.path().join("hub"));
     let nobody =
         ApiBuilder::from_cache(cache.clone()).with_endpoint("http://127.0.0.1:1".to_owned());
-    let error = fetch_with(nobody, &cache, Arc::new(|_| {})).await.unwrap_err();
+    let error = fetch_with(nobody, &cache, REPOSITORY, Arc::new(|_| {})).await.unwrap_err();
     assert!(error.to_string().contains("scripts/fetch-model"), "{error}");
 }
 
@@ -144,7 +148,7 @@ async fn a_file_that_is_not_what_the_hub_announced_is_thrown_away() {
         },
     );
     let (hub, cache, _home) = hub(files).await;
-    let error = fetch_with(hub, &cache, Arc::new(|_| {})).await.unwrap_err();
+    let error = fetch_with(hub, &cache, REPOSITORY, Arc::new(|_| {})).await.unwrap_err();
     assert!(matches!(error, ModelError::Hub { file: WEIGHTS_FILE, .. }), "{error:?}");
     assert_eq!(cache.model(REPOSITORY.to_owned()).get(WEIGHTS_FILE), None);
 }
@@ -154,8 +158,24 @@ async fn a_file_that_the_hub_does_not_have_is_named() {
     let mut files = files();
     files.remove(TOKENIZER_FILE);
     let (hub, cache, _home) = hub(files).await;
-    let error = fetch_with(hub, &cache, Arc::new(|_| {})).await.unwrap_err();
+    let error = fetch_with(hub, &cache, REPOSITORY, Arc::new(|_| {})).await.unwrap_err();
     assert!(matches!(error, ModelError::Hub { file: TOKENIZER_FILE, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn what_need_not_be_there_may_be_absent_and_not_damaged() {
+    let mut files = files();
+    let tag = hex::encode(Sha256::digest(b"something else"));
+    files.insert(PROMPTS_FILE, Served { content: b"{}".to_vec(), tag });
+    let (hub, cache, _home) = hub(files).await;
+    let error = fetch_with(hub, &cache, REPOSITORY, Arc::new(|_| {})).await.unwrap_err();
+    assert!(matches!(error, ModelError::Hub { file: PROMPTS_FILE, .. }), "{error:?}");
+}
+
+#[test]
+fn a_model_without_an_owner_is_of_those_who_made_the_first_ones() {
+    assert_eq!(repository("all-MiniLM-L12-v2"), "sentence-transformers/all-MiniLM-L12-v2");
+    assert_eq!(repository("intfloat/e5-small-v2"), "intfloat/e5-small-v2");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use crate::extract::Document;
 use crate::tokens::TokenCounter;
 pub(crate) use forward::Scratch;
 use manner::Manner;
+pub(crate) use manner::{LENGTH_FILE, MODULES_FILE, POOLING_FILE, PROMPTS_FILE};
 use weights::{Config, Weights};
 
 /// The most tokens of a text that are read, `[CLS]` and `[SEP]` included, unless the model's files say otherwise.

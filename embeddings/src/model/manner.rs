@@ -10,10 +10,10 @@ use serde::de::DeserializeOwned;
 use super::MAX_TOKENS;
 use crate::error::ModelError;
 
-const MODULES_FILE: &str = "modules.json";
-const POOLING_FILE: &str = "1_Pooling/config.json";
-const LENGTH_FILE: &str = "sentence_bert_config.json";
-const PROMPTS_FILE: &str = "config_sentence_transformers.json";
+pub(crate) const MODULES_FILE: &str = "modules.json";
+pub(crate) const POOLING_FILE: &str = "1_Pooling/config.json";
+pub(crate) const LENGTH_FILE: &str = "sentence_bert_config.json";
+pub(crate) const PROMPTS_FILE: &str = "config_sentence_transformers.json";
 
 /// What of the last layer becomes the vector.
 #[derive(Clone, Copy, Debug, PartialEq)]
