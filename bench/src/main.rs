@@ -26,6 +26,7 @@ mod search_http;
 mod server;
 mod start;
 mod texts;
+mod upload;
 mod webhooks;
 mod wrk;
 
@@ -40,13 +41,14 @@ use report::{Clock, HEAD, Row, Scale};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Every measurement: those of the table in its order, and one that explains another.
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "commands",
     "replay",
     "list",
     "embed",
     "search",
     "retrieval",
+    "upload",
     "search-http",
     "start",
     "memory",
@@ -113,6 +115,7 @@ async fn measure(name: &str, scale: Scale) -> anyhow::Result<Vec<Row>> {
         "embed" => embed::measure(scale).await,
         "search" => search::measure(scale).await,
         "retrieval" => retrieval::measure(scale),
+        "upload" => upload::measure(scale),
         "search-http" => search_http::measure(scale).await,
         "start" => start::measure_start(scale),
         "memory" => start::measure_memory(scale),

@@ -2,15 +2,14 @@
 //! with judgments, beside rank_bm25, sentence-transformers and their fusion.
 //!
 //! The rule of this file: everything goes through HTTP, as a user would do it: texts are uploaded and
-//! cut, questions asked as they stand. A file counts once, with its best passage.
+//! cut, and the server is asked to evaluate itself. A file counts once, with its best passage, and there are as
+//! many files in a ranking as documents in the peers'.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use domain::evaluation::Scores;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -34,23 +33,26 @@ const MODES: [(&str, &str, [&str; 2]); 3] = [
 ];
 
 #[derive(Deserialize)]
-struct Entry {
+pub(crate) struct Entry {
     id: String,
     #[serde(default)]
-    title: String,
-    text: String,
+    pub(crate) title: String,
+    pub(crate) text: String,
+}
+
+/// Where the collection lies, if it does.
+pub(crate) fn collection() -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/eval/cisi");
+    let folder = std::env::var_os("PRODGY_EVAL").map_or_else(beside, PathBuf::from);
+    if folder.join("corpus.jsonl").is_file() {
+        return Some(folder);
+    }
+    eprintln!("left out: no collection in {} (PRODGY_EVAL names one)", folder.display());
+    None
 }
 
 pub fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/eval/cisi");
-    let folder = std::env::var_os("PRODGY_EVAL").map_or_else(beside, PathBuf::from);
-    if !folder.join("corpus.jsonl").is_file() {
-        eprintln!(
-            "retrieval is left out: no collection in {} (PRODGY_EVAL names one)",
-            folder.display()
-        );
-        return Ok(Vec::new());
-    }
+    let Some(folder) = collection() else { return Ok(Vec::new()) };
     let mut corpus = entries(&folder.join("corpus.jsonl"))?;
     corpus.truncate(scale.pick(usize::MAX, 50));
     let relevant = judgments(&folder.join("qrels.tsv"))?;
@@ -63,7 +65,14 @@ pub fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     let server = Server::prodgy(data.path())?;
     server.ready()?;
     let caller = sign_in(&server)?;
-    fill(&server, &caller, &corpus)?;
+    let base = fill(&server, &caller, &corpus)?;
+    let files = files(&server, &caller, &base)?;
+    let asked = questions.iter().map(|question| {
+        let expected = relevant[&question.id].iter().filter_map(|text| files.get(text));
+        json!({ "query": question.text, "expected": expected.collect::<Vec<_>>() })
+    });
+    let asked = asked.filter(|question| question["expected"] != json!([])).collect();
+    let asked = Asked { server: &server, caller: &caller, base: &base, questions: asked };
     let arguments = [folder.display().to_string(), model_folder()?.display().to_string()];
     let peer = match scale {
         Scale::Full => peers::run("retrieval.py", &arguments)?,
@@ -72,15 +81,7 @@ pub fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut rows = Vec::new();
     for (mode, theirs, goals) in MODES {
-        let (mut ndcg, mut recall) = (0.0, 0.0);
-        for question in &questions {
-            let ranked = ask(&server, &caller, mode, &question.text)?;
-            let relevant = &relevant[&question.id];
-            ndcg += Scores::of(&ranked, relevant, 10).ndcg;
-            recall += Scores::of(&ranked, relevant, 100).recall;
-        }
-        let count = questions.len() as f64;
-        let (ndcg, recall) = (ndcg / count, recall / count);
+        let (ndcg, recall) = (asked.evaluate(mode, 10)?.ndcg, asked.evaluate(mode, 100)?.recall);
         let (beside, ratio) = match peer.as_ref().map(|peer| &peer[theirs]) {
             Some(peer) => {
                 let number = |name: &str| peer[name].as_f64().context("the peer said no number");
@@ -105,7 +106,7 @@ pub fn measure(scale: Scale) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn entries(path: &Path) -> anyhow::Result<Vec<Entry>> {
+pub(crate) fn entries(path: &Path) -> anyhow::Result<Vec<Entry>> {
     let text = std::fs::read_to_string(path)?;
     Ok(text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
@@ -124,22 +125,13 @@ fn judgments(path: &Path) -> anyhow::Result<BTreeMap<String, BTreeSet<String>>> 
     Ok(relevant)
 }
 
-/// Uploads the texts and waits until all can be found.
-fn fill(server: &Server, caller: &Caller, corpus: &[Entry]) -> anyhow::Result<()> {
+/// Uploads the texts and waits until all can be found. Answers the knowledge base.
+fn fill(server: &Server, caller: &Caller, corpus: &[Entry]) -> anyhow::Result<String> {
     for entries in corpus.chunks(AT_ONCE) {
-        let part = |disposition: &str, content: &str| {
-            format!("--cut\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{content}\r\n")
-        };
-        let mut body = part("name=\"product_id\"", &caller.product);
-        for entry in entries {
-            let disposition = format!("name=\"file\"; filename=\"{}.txt\"", entry.id);
-            let _ =
-                write!(body, "{}", part(&disposition, &format!("{}. {}", entry.title, entry.text)));
-        }
-        body.push_str("--cut--\r\n");
-        let kind = "multipart/form-data; boundary=cut";
-        let path = "/api/knowledge-base/storage/upload?on_duplicate=keep";
-        server.post_as(path, &format!("{}\r\n", caller.header), kind, &body)?;
+        let files = entries
+            .iter()
+            .map(|entry| (format!("{}.txt", entry.id), format!("{}. {}", entry.title, entry.text)));
+        upload(server, caller, &multipart(caller, files))?;
     }
     let product = get(server, caller, &format!("/api/products/{}", caller.product))?;
     let base =
@@ -148,31 +140,80 @@ fn fill(server: &Server, caller: &Caller, corpus: &[Entry]) -> anyhow::Result<()
     loop {
         let path = format!("/api/knowledge-base/storage/{base}?status=ready&limit=1");
         if get(server, caller, &path)?["pagination"]["total"] == corpus.len() {
-            return Ok(());
+            return Ok(base.to_owned());
         }
         ensure!(begun.elapsed() < PATIENCE, "the texts are not read in time");
         std::thread::sleep(Duration::from_millis(500));
     }
 }
 
-fn get(server: &Server, caller: &Caller, path: &str) -> anyhow::Result<Value> {
+/// The body of an upload of these files, by their names.
+pub(crate) fn multipart(
+    caller: &Caller,
+    files: impl IntoIterator<Item = (String, String)>,
+) -> String {
+    let part = |disposition: &str, content: &str| {
+        format!("--cut\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{content}\r\n")
+    };
+    let mut body = part("name=\"product_id\"", &caller.product);
+    for (name, text) in files {
+        body += &part(&format!("name=\"file\"; filename=\"{name}\""), &text);
+    }
+    body + "--cut--\r\n"
+}
+
+pub(crate) fn upload(server: &Server, caller: &Caller, body: &str) -> anyhow::Result<()> {
+    let kind = "multipart/form-data; boundary=cut";
+    let path = "/api/knowledge-base/storage/upload?on_duplicate=keep";
+    server.post_as(path, &format!("{}\r\n", caller.header), kind, body)?;
+    Ok(())
+}
+
+pub(crate) fn get(server: &Server, caller: &Caller, path: &str) -> anyhow::Result<Value> {
     let (status, body) = server.get(path, &format!("{}\r\n", caller.header))?;
     ensure!(status == 200, "GET {path} was answered with {status}");
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// The texts that a question finds, best first.
-fn ask(server: &Server, caller: &Caller, mode: &str, text: &str) -> anyhow::Result<Vec<String>> {
-    let question =
-        json!({ "query": text, "product_id": caller.product, "mode": mode, "limit": 100 });
-    let path = "/api/knowledge-base/embeddings";
-    let found = server.post(path, &format!("{}\r\n", caller.header), &question)?;
-    let mut ranked: Vec<String> = Vec::new();
-    for passage in found.as_array().context("no list")? {
-        let name = passage["file_name"].as_str().context("no name")?.trim_end_matches(".txt");
-        if !ranked.iter().any(|known| known == name) {
-            ranked.push(name.to_owned());
+/// The ids of the files, by what their texts are called.
+fn files(server: &Server, caller: &Caller, base: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut files = BTreeMap::new();
+    for page in 1.. {
+        let path = format!("/api/knowledge-base/storage/{base}?limit=100&page={page}");
+        let listed = get(server, caller, &path)?;
+        let listed = listed["data"].as_array().context("no list")?.clone();
+        if listed.is_empty() {
+            break;
+        }
+        for file in listed {
+            let name = file["file_name"].as_str().context("no name")?.trim_end_matches(".txt");
+            files.insert(name.to_owned(), file["id"].as_str().context("no id")?.to_owned());
         }
     }
-    Ok(ranked)
+    Ok(files)
+}
+
+/// What the server itself says of how well it finds.
+#[derive(Deserialize)]
+struct Metrics {
+    ndcg: f64,
+    recall: f64,
+}
+
+/// A knowledge base, and questions of which the answers are known.
+struct Asked<'a> {
+    server: &'a Server,
+    caller: &'a Caller,
+    base: &'a str,
+    /// Each with the ids of the files that are expected.
+    questions: Vec<Value>,
+}
+
+impl Asked<'_> {
+    fn evaluate(&self, mode: &str, k: u32) -> anyhow::Result<Metrics> {
+        let body = json!({ "questions": self.questions, "mode": mode, "k": k });
+        let path = format!("/api/knowledge-base/{}/evaluate", self.base);
+        let made = self.server.post(&path, &format!("{}\r\n", self.caller.header), &body)?;
+        Ok(serde_json::from_value(made["metrics"].clone())?)
+    }
 }

@@ -148,7 +148,7 @@ fn chroma(count: usize) -> anyhow::Result<Option<Vec<Value>>> {
     peers::run_lines("chroma.py", &arguments)
 }
 
-fn free_port() -> anyhow::Result<u16> {
+pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
