@@ -18,10 +18,6 @@ use crate::app::App;
 use crate::http::Problem;
 use crate::model::Trouble;
 
-/// The least cosine of a passage that the assistant answers from: what is below has nothing to do with the
-/// question.
-const NEAR: f32 = 0.25;
-
 /// How many passages are compared.
 const MOST_NEAR: usize = 50;
 
@@ -117,9 +113,12 @@ impl Knowledge for App {
             filters: Filters::default(),
             include: Include::default(),
         };
+        // What is further away has nothing to do with the question.
+        let embedder = self.embedder().map_err(tool_error)?;
+        let near = embedder.near().await.map_err(|error| tool_error(Problem::internal(&error)))?;
         // Both searches have one vector.
         let both = self.with_vector(both).await.map_err(tool_error)?;
-        let by_meaning = Query { mode: Mode::Vector, min_score: Some(NEAR), ..both.clone() };
+        let by_meaning = Query { mode: Mode::Vector, min_score: Some(near), ..both.clone() };
         // The order is that of both ways; how near a passage is, only its vector says.
         let near = self.find(by_meaning).await.map_err(tool_error)?;
         if near.is_empty() {

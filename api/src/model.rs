@@ -196,7 +196,10 @@ async fn load(named: Option<PathBuf>, workers: Option<NonZeroUsize>) -> Result<E
     });
     let workers = workers.map_or_else(Embedder::default_workers, NonZeroUsize::get);
     let model = loaded.await.map_err(|error| Trouble::Unusable(error.to_string()))??;
-    Ok(Embedder::new(model, workers))
+    let embedder = Embedder::new(model, workers);
+    // Before anybody asks.
+    embedder.near().await.map_err(|error| Trouble::Unusable(chain(&error)))?;
+    Ok(embedder)
 }
 
 /// Gives the system back what was read and is no longer needed: the allocator would keep it until

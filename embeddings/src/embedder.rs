@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use crate::error::ModelError;
 use crate::model::{Model, Scratch};
@@ -47,12 +47,16 @@ pub struct Embedder {
 }
 
 /// Closes the queue when the last [`Embedder`] is dropped.
-struct Owner(Arc<Queue>);
+struct Owner {
+    queue: Arc<Queue>,
+    /// From which cosine on a passage is near, once that was measured.
+    near: OnceCell<f32>,
+}
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.0.waiting.lock().closed = true;
-        self.0.filled.notify_all();
+        self.queue.waiting.lock().closed = true;
+        self.queue.filled.notify_all();
     }
 }
 
@@ -67,7 +71,7 @@ impl Embedder {
                 .spawn(move || work(&model, &queue))
                 .expect("a process that starts can start a few threads");
         }
-        Self { model, owner: Arc::new(Owner(queue)) }
+        Self { model, owner: Arc::new(Owner { queue, near: OnceCell::new() }) }
     }
 
     /// One worker per core.
@@ -105,14 +109,18 @@ impl Embedder {
         Ok(vectors)
     }
 
+    pub(crate) fn nearness(&self) -> &OnceCell<f32> {
+        &self.owner.near
+    }
+
     fn enqueue(
         &self,
         line: fn(&mut Waiting) -> &mut VecDeque<Job>,
         texts: Vec<String>,
     ) -> oneshot::Receiver<Vectors> {
         let (answer, receiver) = oneshot::channel();
-        line(&mut self.owner.0.waiting.lock()).push_back(Job { texts, answer });
-        self.owner.0.filled.notify_one();
+        line(&mut self.owner.queue.waiting.lock()).push_back(Job { texts, answer });
+        self.owner.queue.filled.notify_one();
         receiver
     }
 }

@@ -12,6 +12,7 @@ mod extractor;
 mod hub;
 mod index;
 mod model;
+mod near;
 mod processor;
 mod tokens;
 

@@ -3,6 +3,7 @@
 
 mod directory;
 mod golden;
+mod near;
 mod others;
 mod stock;
 mod workers;
