@@ -1,5 +1,7 @@
 """The debug binary on a data directory of its own, for scripts that test it from outside."""
 
+import hashlib
+import hmac
 import json
 import os
 import secrets
@@ -86,6 +88,24 @@ class Server:
         with urllib.request.urlopen(request, timeout=90) as answer:
             lines = answer.read().decode().splitlines()
         return json.loads(next(line for line in lines if line.startswith("data: ")).removeprefix("data: "))
+
+    def say_in_slack(self, integration, secret, text):
+        """Mentions the bot, as Slack would tell of it. Answers the id of the conversation."""
+        event = {"type": "app_mention", "user": "U7", "text": text, "channel": "C1", "ts": "1700000000.000100"}
+        body = json.dumps({"type": "event_callback", "event_id": f"Ev-{integration}", "event": event}).encode()
+        now = str(int(time.time()))
+        signed = hmac.new(secret.encode(), f"v0:{now}:".encode() + body, hashlib.sha256).hexdigest()
+        request = urllib.request.Request(f"{self.url}/api/communicator/webhook/{integration}", data=body, method="POST")
+        request.add_header("Content-Type", "application/json")
+        request.add_header("X-Slack-Request-Timestamp", now)
+        request.add_header("X-Slack-Signature", f"v0={signed}")
+        urllib.request.urlopen(request, timeout=90).close()
+        deadline = time.monotonic() + 60
+        while not (found := self.call("GET", f"/api/communicator/conversations?integration_id={integration}")):
+            if time.monotonic() > deadline:
+                raise CannotServe("the message began no conversation")
+            time.sleep(0.1)
+        return found[0]["id"]
 
     def wait_for_file(self, file):
         deadline = time.monotonic() + 60

@@ -74,7 +74,9 @@ async fn hear(
 ///
 /// The id is that of a product's integration of type `teams`. What the Bot Framework sends is verified by its
 /// token, whose key must be endorsed for the channel; messages are stored, and answered with nothing; what
-/// follows is said in the conversation. Whatever else it sends is answered alike, and starts nothing.
+/// follows is said in the conversation. A message that is changed or deleted is noted beside it, and starts nothing. An
+/// `invoke` (a button of a card, a dialog) is `501`, as of a bot that has none. Whatever else it sends is answered alike, and
+/// starts nothing.
 #[utoipa::path(post, path = "/api/communicator/botframework/{id}/messages", tag = "Communicators", security(()),
     extensions(("x-access" = json!(Access::Everybody))),
     params(("id" = Uuid, Path, description = "The integration")),
@@ -127,6 +129,19 @@ async fn hear_from(
     Ok(match heard {
         Incoming::Challenge(challenge) => Json(Challenged { challenge }).into_response(),
         Incoming::Nothing => nothing(integration.kind),
+        Incoming::Unknown(_) => {
+            return Err(Problem::not_implemented(
+                "invoke_not_supported",
+                "nothing is done here at once: say it in a message to the bot",
+            ));
+        }
+        Incoming::Revised(revision) => {
+            let (organization, product) = (integration.organization, integration.product);
+            let ask =
+                circumstances.ask_as(app, Actor::Anonymous, organization, product, &[]).await?;
+            app.commands.revise_message(integration, *revision, &ask).await?;
+            nothing(integration.kind)
+        }
         Incoming::Message(message) => {
             let (organization, product) = (integration.organization, integration.product);
             let ask =

@@ -17,6 +17,7 @@ pub mod cli;
 mod communicator;
 pub mod config;
 mod contents;
+mod conversation;
 mod demo;
 mod evaluation;
 mod event;

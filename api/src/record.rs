@@ -4,6 +4,7 @@
 //! nothing itself.
 
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::StatusCode;
 use axum::http::header::USER_AGENT;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -67,7 +68,7 @@ pub async fn remember(State(app): State<App>, mut request: Request, next: Next) 
             tokio::spawn(async move { app.write_uses(None).await.is_ok() });
         }
     }
-    if status.is_client_error() {
+    if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED {
         let code = response
             .extensions()
             .get::<problem::Rejection>()
@@ -115,6 +116,7 @@ fn resource(path: &str, route: Option<&str>, seen: Option<Seen>) -> Option<(Stri
         "deliveryId" => "delivery",
         "knowledgeBaseId" => "knowledge_base",
         "executionId" => "execution",
+        "conversationId" => "conversation",
         _ if route.contains("/api-tokens/") => "api_token",
         _ if route.contains("/users/") => "user",
         _ if route.contains("/file/") => "file",

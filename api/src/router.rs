@@ -23,9 +23,9 @@ use crate::http::rate_limit::{self, RateLimit};
 use crate::metrics::Metrics;
 use crate::record::remember;
 use crate::{
-    admin, agent, api_token, audit_log, chat, communicator, evaluation, event, execution, file,
-    generation, integration, knowledge_base, openai, product, search, service, session, trigger,
-    user, webhook, workflow,
+    admin, agent, api_token, audit_log, chat, communicator, conversation, evaluation, event,
+    execution, file, generation, integration, knowledge_base, openai, product, search, service,
+    session, trigger, user, webhook, workflow,
 };
 
 /// How the routes are dressed.
@@ -71,6 +71,7 @@ fn ordinary() -> OpenApiRouter<App> {
         .merge(agent::router())
         .merge(trigger::router())
         .merge(integration::router())
+        .merge(conversation::router())
         .merge(execution::router())
         .merge(workflow::router())
         .merge(audit_log::router())

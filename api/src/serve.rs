@@ -358,7 +358,9 @@ fn tool_settings(config: &Config) -> ToolSettings {
             "a chat model or its key is configured, and no llm_url: set it, or llm.answer asks none"
         );
     }
-    ToolSettings { http_allow: config.http_allow.clone(), chat }
+    let upload_limit = Some(config.upload_limit_bytes as u64);
+    let chat_idle_timeout = Some(config.llm_idle_timeout);
+    ToolSettings { http_allow: config.http_allow.clone(), chat, chat_idle_timeout, upload_limit }
 }
 
 /// Makes the first user, where there is none yet, and says how to sign in.

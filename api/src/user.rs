@@ -32,11 +32,10 @@ use crate::lists::{total, window};
 
 /// The routes of users.
 pub fn router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list_users, create_user)).routes(routes!(
-        get_user,
-        change_user,
-        delete_user
-    ))
+    OpenApiRouter::new()
+        .routes(routes!(list_users, create_user))
+        .routes(routes!(get_user, change_user, delete_user))
+        .routes(routes!(unlink_user))
 }
 
 /// A person.
@@ -296,6 +295,31 @@ async fn change_user(
     let user = app.read_after(&done, |db| user::get(db, id)).await?.ok_or_else(not_found)?;
     let etag = ETag::of_sequence(user.sequence);
     let reply = Reply::ok("User changed", shown(&app, user).await?);
+    Ok(reply.etag(&etag).position(position).replayed(done.replayed))
+}
+
+/// Unlink a user from outside
+///
+/// It is forgotten who the user is at the OIDC issuer. Its sessions from there end at once; whoever comes from there next
+/// with the user's verified address is linked anew, whatever its subject is.
+#[utoipa::path(delete, path = "/api/users/{id}/identity", tag = "Users",
+    extensions(("x-access" = json!(Right::WriteUsers))), params(("id" = Uuid, Path), IfMatchParam),
+    responses((status = 200, description = "The user as it is now", body = Envelope<UserView>), WriteFailures))]
+async fn unlink_user(
+    State(app): State<App>,
+    caller: Caller,
+    circumstances: Circumstances,
+    Path(id): Path<Uuid>,
+) -> Result<Reply<UserView>, Problem> {
+    of_caller(&app, &caller, id)?;
+    let by = asker(&caller, Some(id))?;
+    let ask = circumstances.ask(&app, &caller, None, &[]).await?;
+    let done = app.commands.unlink_identities(id, by, &ask).await?;
+    app.applied(&done).await?;
+    let (_, position) = app.erased(|db| Ok(!session::outdated_of(db, id)?.is_empty())).await?;
+    let user = app.read_after(&done, |db| user::get(db, id)).await?.ok_or_else(not_found)?;
+    let etag = ETag::of_sequence(user.sequence);
+    let reply = Reply::ok("User unlinked", shown(&app, user).await?);
     Ok(reply.etag(&etag).position(position).replayed(done.replayed))
 }
 

@@ -156,6 +156,20 @@ impl Commands {
         self.execute::<Claim>(&name, take, &ask).await.map(|_| ())
     }
 
+    /// Lets go of an outside identity of a user.
+    pub(crate) async fn release_identity(
+        &self,
+        issuer: &str,
+        subject: &str,
+        user: Uuid,
+        ask: &Ask,
+    ) -> Result<(), Error> {
+        let name = self.identity_claim(issuer, subject);
+        let ask = ask.follow_up(&format!("release {name}"));
+        let release = ClaimCommand::Release { holder: format!("user-{user}") };
+        self.execute::<Claim>(&name, release, &ask).await.map(|_| ())
+    }
+
     fn identity_claim(&self, issuer: &str, subject: &str) -> Digest {
         self.secrets.claim("identity", &format!("{issuer}\0{subject}"))
     }

@@ -24,6 +24,7 @@ use crate::OpenIntegration;
 use crate::jwt::TokenError;
 use crate::policies::ToolError;
 use crate::tools::integration::Connectors;
+use crate::tools::integration::files::Fetched;
 
 /// The longest request of a communicator, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -33,6 +34,10 @@ pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 pub enum Incoming {
     /// Somebody says something.
     Message(Box<IncomingMessage>),
+    /// Somebody says something else in place of what was said, or takes it back.
+    Revised(Box<Revision>),
+    /// It wants us to do something at once that we cannot: by this name.
+    Unknown(String),
     /// It wants to hear this, to see that we are there.
     Challenge(String),
     /// Nothing that concerns us: what a bot says, or we ourselves.
@@ -48,6 +53,19 @@ pub struct IncomingMessage {
     pub conversation: String,
     /// What is said.
     pub said: Said,
+}
+
+/// What somebody says in place of what was said.
+#[derive(Debug, PartialEq)]
+pub struct Revision {
+    /// The id of the delivery that brought the message.
+    pub delivery_id: String,
+    /// What the other side calls the conversation.
+    pub conversation: String,
+    /// When it was revised, as the other side says: the same when it comes once more.
+    pub at: String,
+    /// What is said now; none where it is taken back.
+    pub said: Option<Said>,
 }
 
 /// What somebody says, and where: the sealed content of its event.
@@ -68,6 +86,28 @@ pub struct Said {
     pub message_id: String,
     /// Where it is answered.
     pub address: Address,
+    /// The files that come with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<SentFile>,
+}
+
+/// A file that somebody sends, as it was told: its bytes are still there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentFile {
+    /// What it is called.
+    pub name: String,
+    /// What it is said to be, as `text/markdown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media_type: Option<String>,
+    /// In bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// What the other side calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Where its bytes are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 /// Who says something.
@@ -132,6 +172,16 @@ fn cut(text: &str, longest: usize) -> String {
     short
 }
 
+/// A member of a JSON object that is a text.
+fn text_of(value: &Value, member: &str) -> Option<String> {
+    value.get(member)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// Why the bytes of a file are not asked for where they are said to be.
+fn not_fetched(code: &str, message: &str) -> ToolError {
+    ToolError::lasting(code, message)
+}
+
 /// Why a request of a communicator is not heard.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotHeard {
@@ -174,6 +224,24 @@ impl Connectors {
                 teams::hear(integration, headers, body, |source| self.keys(source)).await
             }
             kind => Err(NotHeard::NotHere(kind)),
+        }
+    }
+
+    /// Begins to fetch a file that somebody sent.
+    ///
+    /// # Errors
+    /// It cannot be reached, or is not given to us.
+    pub(crate) async fn fetch(
+        &self,
+        integration: &OpenIntegration,
+        file: &SentFile,
+    ) -> Result<Fetched, ToolError> {
+        match integration.kind {
+            IntegrationKind::Slack => slack::fetch(self, integration, file).await,
+            IntegrationKind::GoogleChat => {
+                self.open_file(integration, &google_chat::place(integration, file)?).await
+            }
+            _ => self.open_file(integration, &teams::place(integration, file)?).await,
         }
     }
 

@@ -13,10 +13,11 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::communicator::{IncomingMessage, Said, Saying};
+use crate::communicator::{IncomingMessage, Revision, Said, Saying};
 use crate::{Ask, Commands, Done, Error, OpenIntegration};
 
 const RECEIVED: &str = "conversation.message_received.v1";
+const CHANGED: &str = "conversation.message_changed.v1";
 const QUEUED: &str = "conversation.reply_queued.v1";
 const CONTENT: &str = "content";
 
@@ -84,6 +85,49 @@ impl Commands {
         let content = self.seal_content(&room, RECEIVED, &said).await?;
         let received = Message { integration: integration.id, message, content };
         self.converse(conversation, ConversationCommand::Receive(received), &ask).await
+    }
+
+    /// Keeps what somebody says in place of what was said, or that it was taken back. What nobody heard is none
+    /// of our business.
+    ///
+    /// # Errors
+    /// Log or vault fail.
+    pub async fn revise_message(
+        &self,
+        integration: &OpenIntegration,
+        revision: Revision,
+        ask: &Ask,
+    ) -> Result<(), Error> {
+        let Revision { delivery_id, conversation, at, said } = revision;
+        let of = integration.id.as_bytes();
+        let message = derived_id(&[b"message", of, delivery_id.as_bytes()]);
+        let conversation = derived_id(&[b"conversation", of, conversation.as_bytes()]);
+        let stream = StreamId::new("conversation", conversation);
+        let what: &[u8] = if said.is_some() { b"changed" } else { b"withdrawn" };
+        let ask = Ask {
+            command_id: derived_id(&[b"revise message", message.as_bytes(), what, at.as_bytes()]),
+            repeatable: true,
+            request_hash: None,
+            if_match: None,
+            ..ask.clone()
+        };
+        if self.done_before(&stream, &ask).await?.is_some() {
+            return Ok(());
+        }
+        let room = Room {
+            organization: integration.organization,
+            product: integration.product.unwrap_or_default(),
+            stream,
+        };
+        let content = match said {
+            Some(said) => Some(self.seal_content(&room, CHANGED, &said).await?),
+            None => None,
+        };
+        let revise = ConversationCommand::Revise { message, content };
+        match self.converse(conversation, revise, &ask).await {
+            Ok(_) | Err(Error::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether there is a product that people may hear of: nobody is told anything of one that is deleted.
@@ -158,6 +202,20 @@ impl Commands {
         content: &Payload,
     ) -> Result<Option<T>, Error> {
         self.open_json_in(room, event_type, CONTENT, content).await
+    }
+
+    /// Opens what [`Commands::seal_in`] sealed; `None` when its key was shredded.
+    pub(crate) async fn open_text_in(
+        &self,
+        room: &Room,
+        event_type: &str,
+        field: &str,
+        payload: &Payload,
+    ) -> Result<Option<String>, Error> {
+        let Room { organization, product, stream } = room;
+        let opened =
+            self.open_payload(*organization, *product, stream, event_type, field, payload).await?;
+        Ok(opened.map(|text| String::from_utf8_lossy(&text).into_owned()))
     }
 
     /// Opens what [`Commands::seal_in`] sealed, where it is JSON; `None` when its key was shredded.

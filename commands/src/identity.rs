@@ -5,12 +5,13 @@
 //! and a user who was deleted does not come back by itself.
 
 use domain::refusal::{Refusal, RefusalKind};
-use domain::user::{Asker, Identity, User, UserCommand};
+use domain::user::{Asker, Identity, User, UserCommand, UserEvent};
 use domain::values::derived_id;
 use domain::{Email, Name, Role, Sealed};
 use eventlog::StreamId;
 use uuid::Uuid;
 
+use crate::execute::decode_event;
 use crate::seal::user_key;
 use crate::user::CREATED;
 use crate::{Ask, Commands, Done, Error};
@@ -184,6 +185,34 @@ impl Commands {
             by: Asker::Operator,
         };
         self.execute::<User>(user, create, ask).await
+    }
+
+    /// Forgets who a user is at outside issuers: its sessions from there end, and whoever comes from there
+    /// next with its address is linked anew.
+    ///
+    /// # Errors
+    /// `by` may not, or the user is nobody outside.
+    pub async fn unlink_identities(&self, user: Uuid, by: Asker, ask: &Ask) -> Result<Done, Error> {
+        let done = self.execute::<User>(user, UserCommand::Unlink { by }, ask).await?;
+        let stream = StreamId::new("user", user);
+        let User::Active { issuers, .. } = self.load::<User>(&stream).await?.0 else {
+            return Ok(done);
+        };
+        for event in self.whole_stream(&stream).await? {
+            let UserEvent::IdentityLinked { issuer, subject } = decode_event(&event)? else {
+                continue;
+            };
+            if issuers.contains(&issuer) {
+                continue;
+            }
+            let organization = event.organization;
+            let opened = self.unseal(organization, &stream, LINKED, "subject", &subject).await?;
+            if let Some(subject) = opened {
+                let subject = String::from_utf8_lossy(&subject);
+                self.release_identity(&issuer, &subject, user, ask).await?;
+            }
+        }
+        Ok(done)
     }
 
     async fn sealed(

@@ -10,6 +10,7 @@ use domain::integration::{
     Integration, IntegrationCommand, IntegrationError, IntegrationEvent, IntegrationKind,
 };
 use domain::integration_use::{IntegrationUse, IntegrationUseCommand};
+use domain::knowledge_base::KnowledgeBaseEvent;
 use domain::values::Object;
 use domain::{InvalidDocument, Name, Sealed, refusal};
 use eventlog::{Position, RecordedEvent, StreamId};
@@ -25,6 +26,9 @@ const CONFIGURED: &str = "integration.configured.v1";
 const SECRETS_CHANGED: &str = "integration.secrets_changed.v1";
 const KEY_ROTATED: &str = "integration.key_rotated.v1";
 const CONFIG: &str = "config";
+
+/// Where an integration's configuration names the knowledge base that files go into.
+const INGEST_FILES: &str = "ingest_files";
 
 /// How often something sealed is read again whose key was given up meanwhile.
 const LOOKS: usize = 3;
@@ -167,6 +171,7 @@ impl Commands {
         }
         refuse_masks(&new.secrets)?;
         let told = new.kind.check(new.config, new.secrets).map_err(|it| Error::refused(&it))?;
+        self.check_ingests_into(&told.config, ask.metadata.product).await?;
         let key = first_key(integration);
         self.vault.create_key(&key).await?;
         let create = IntegrationCommand::Create {
@@ -210,6 +215,9 @@ impl Commands {
         refuse_masks(&new)?;
         let config = change.config.unwrap_or_else(|| present.told.config.clone());
         let told = present.kind.check(config, secrets).map_err(|it| Error::refused(&it))?;
+        if told.config.get(INGEST_FILES) != present.told.config.get(INGEST_FILES) {
+            self.check_ingests_into(&told.config, present.product).await?;
+        }
 
         let key = present.key;
         let config = match told.config == present.told.config {
@@ -397,6 +405,39 @@ impl Commands {
     /// [`Error::CommandReused`] where it was another request.
     pub async fn integration_test_before(&self, ask: &Ask) -> Result<Option<Done>, Error> {
         self.done_before(&StreamId::new("integration_use", integration_test(ask)), ask).await
+    }
+
+    /// Refuses a configuration whose files go into a knowledge base that is not of the product.
+    async fn check_ingests_into(
+        &self,
+        config: &Object,
+        product: Option<Uuid>,
+    ) -> Result<(), Error> {
+        let Some(base) = config.get(INGEST_FILES).and_then(|base| base.as_str()) else {
+            return Ok(());
+        };
+        if let Ok(base) = base.parse::<Uuid>() {
+            let events = self.whole_stream(&StreamId::new("knowledge_base", base)).await?;
+            let is_there = match (events.first(), events.last()) {
+                (Some(first), Some(last)) => {
+                    first.product == product
+                        && !matches!(decode_event(last)?, KnowledgeBaseEvent::Deleted {})
+                }
+                _ => false,
+            };
+            if is_there && product.is_some() {
+                return Ok(());
+            }
+        }
+        let message = "this is no knowledge base of the integration's product: name one that is listed there; files of a \
+                       global integration go nowhere";
+        let fault = refusal::Fault::new("/config/ingest_files", "knowledge_base_unknown", message);
+        let message = "files cannot go where the configuration says: mend what `errors` lists";
+        Err(Error::refused(&InvalidDocument {
+            code: "integration_invalid",
+            message: message.to_owned(),
+            faults: vec![fault],
+        }))
     }
 
     async fn seal_told(

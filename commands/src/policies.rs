@@ -56,6 +56,7 @@ use runner::Runner;
 use schedule::Schedules;
 
 pub use erasure::{Contents, GenerationState, Inside, NotNow};
+pub(crate) use ingestion::LARGEST_READ;
 
 /// How many events one read of the log brings.
 const BATCH: usize = 1_000;
@@ -277,7 +278,8 @@ impl Policies {
             Generations::start(commands.clone(), contents.clone(), ingestion.clone(), models);
         let assistant = Arc::new(Assistant::new(knowledge.clone(), tools.clone()));
         let chats = Chats::start(commands.clone(), assistant.clone(), worker);
-        let conversations = Conversations::start(commands.clone(), knowledge.clone(), assistant);
+        let (known, others) = (knowledge.clone(), tools.clone());
+        let conversations = Conversations::start(commands.clone(), known, assistant, others);
         let outbox = Outbox::start(commands.clone(), tools.clone(), worker);
         let runner =
             Runner::start(commands.clone(), knowledge, tools, outbox.clone(), worker, workers);
@@ -520,7 +522,9 @@ impl Follower {
                 self.schedules.execution_ended(id);
                 self.conversations.execution_ended(id);
             }
-            "user.password_changed.v1" | "user.deleted.v1" => self.erasure.add_user(id),
+            "user.password_changed.v1" | "user.identity_unlinked.v1" | "user.deleted.v1" => {
+                self.erasure.add_user(id);
+            }
             "product.deleted.v1" => self.erasure.add_product(id),
             "integration.deleted.v1" | "integration.key_rotated.v1" => {
                 self.erasure.add_integration(id);

@@ -13,6 +13,7 @@ mod transport;
 pub(crate) use transport::root_cause;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use embeddings::Embedder;
 use ipnet::IpNet;
@@ -25,6 +26,11 @@ use answer::extractive::Extractive;
 use http::HttpTool;
 use integration::Connectors;
 
+use crate::policies::LARGEST_READ;
+
+/// How long a chat model may send nothing, where nobody says so.
+const CHAT_IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// What the tools need to be told.
 #[derive(Clone, Debug, Default)]
 pub struct ToolSettings {
@@ -32,6 +38,10 @@ pub struct ToolSettings {
     pub http_allow: Vec<IpNet>,
     /// The server that `llm.answer` asks; without one, it finds the best sentences.
     pub chat: Option<ChatServer>,
+    /// How long a chat model may send nothing; two minutes, without it.
+    pub chat_idle_timeout: Option<Duration>,
+    /// The largest file that may be uploaded, in bytes; as large as can be read, without it.
+    pub upload_limit: Option<u64>,
 }
 
 /// The tools of this node.
@@ -44,6 +54,8 @@ pub struct Tools {
     pub has_chat_model: bool,
     /// The other sides of integrations.
     pub connectors: Connectors,
+    /// The largest file that is taken from one of them, in bytes.
+    pub file_limit: u64,
 }
 
 impl Tools {
@@ -62,7 +74,9 @@ impl Tools {
         };
         let policy = AddressPolicy::new(settings.http_allow);
         let http = HttpTool::new(policy.clone())?;
-        let connectors = Connectors::new(http.client(), policy);
-        Ok(Tools { http, answers, has_chat_model, connectors })
+        let idle_timeout = settings.chat_idle_timeout.unwrap_or(CHAT_IDLE_TIMEOUT);
+        let connectors = Connectors::new(http.client(), policy, idle_timeout);
+        let file_limit = settings.upload_limit.unwrap_or(u64::MAX).min(LARGEST_READ);
+        Ok(Tools { http, answers, has_chat_model, connectors, file_limit })
     }
 }

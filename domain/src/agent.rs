@@ -386,6 +386,7 @@ fn slots(manifest: &Object) -> BTreeSet<String> {
     let requires = manifest.get("requires").and_then(Value::as_object);
     let lists = ["knowledge", "integrations"].into_iter().filter_map(|kind| requires?.get(kind));
     let slots = lists.filter_map(Value::as_array).flatten();
+    let slots = slots.chain(requires.and_then(|it| it.get("model")));
     slots.filter_map(|slot| Some(slot.get("slot")?.as_str()?.to_owned())).collect()
 }
 

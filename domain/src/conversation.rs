@@ -23,6 +23,20 @@ pub enum ConversationEvent {
     /// Somebody said something. It was verified, and is worked on next.
     #[serde(rename = "conversation.message_received.v1")]
     MessageReceived(Message),
+    /// A message was given other words by whoever said it. What was started for it stays as it is.
+    #[serde(rename = "conversation.message_changed.v1")]
+    MessageChanged {
+        /// The message.
+        message: Uuid,
+        /// Who says it, what, and where.
+        content: Payload,
+    },
+    /// A message was taken back by whoever said it. What was started for it stays as it is.
+    #[serde(rename = "conversation.message_withdrawn.v1")]
+    MessageWithdrawn {
+        /// The message.
+        message: Uuid,
+    },
     /// A trigger wanted a message, and its execution could not be asked for.
     #[serde(rename = "conversation.trigger_failed.v1")]
     TriggerFailed {
@@ -33,6 +47,44 @@ pub enum ConversationEvent {
         /// A stable code.
         code: String,
         /// What went wrong.
+        error: Payload,
+    },
+    /// A file that came with a message is about to be fetched.
+    #[serde(rename = "conversation.file_attempted.v1")]
+    FileAttempted {
+        /// The message.
+        message: Uuid,
+        /// Which of its files, from 0.
+        number: u32,
+        /// The integration whose credential is used.
+        integration: Uuid,
+        /// Which of its secrets: see [`crate::integration::IntegrationDetails::secrets_version`].
+        secrets_version: u64,
+    },
+    /// A file that came with a message is in a knowledge base.
+    #[serde(rename = "conversation.file_taken.v1")]
+    FileTaken {
+        /// The message.
+        message: Uuid,
+        /// Which of its files, from 0.
+        number: u32,
+        /// The knowledge base.
+        knowledge_base: Uuid,
+        /// The file that holds its bytes.
+        file: Uuid,
+        /// The knowledge base held these very bytes before.
+        is_known: bool,
+    },
+    /// A file that came with a message is in no knowledge base.
+    #[serde(rename = "conversation.file_refused.v1")]
+    FileRefused {
+        /// The message.
+        message: Uuid,
+        /// Which of its files, from 0.
+        number: u32,
+        /// A stable code.
+        code: String,
+        /// Why not.
         error: Payload,
     },
     /// What there was to start for a message is started.
@@ -151,11 +203,57 @@ pub struct TriggerFailure {
     pub error: Payload,
 }
 
+/// What became of a file that came with a message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FileFate {
+    /// It is in a knowledge base.
+    Taken {
+        /// The knowledge base.
+        knowledge_base: Uuid,
+        /// The file that holds its bytes.
+        file: Uuid,
+        /// The knowledge base held these very bytes before.
+        is_known: bool,
+    },
+    /// It is in none.
+    Refused {
+        /// A stable code.
+        code: String,
+        /// Why not.
+        error: Payload,
+    },
+}
+
 /// What one may ask of a conversation.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConversationCommand {
     /// Keep what somebody said.
     Receive(Message),
+    /// Keep what else somebody says in place of a message, or that it is taken back.
+    Revise {
+        /// The message.
+        message: Uuid,
+        /// The other words; none where it is taken back.
+        content: Option<Payload>,
+    },
+    /// Note that a file of a message is about to be fetched.
+    AttemptFile {
+        /// The message.
+        message: Uuid,
+        /// Which of its files, from 0.
+        number: u32,
+        /// Which secrets of the integration are used.
+        secrets_version: u64,
+    },
+    /// Note what became of a file of a message.
+    SettleFile {
+        /// The message.
+        message: Uuid,
+        /// Which of its files, from 0.
+        number: u32,
+        /// What.
+        fate: FileFate,
+    },
     /// Note what was started for a message.
     Handle {
         /// The message.
@@ -244,6 +342,15 @@ pub enum Fate {
     GivenUp,
 }
 
+/// How far a file of a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum FileState {
+    /// It is fetched by these secrets.
+    Attempted(u64),
+    /// It is known what became of it.
+    Settled,
+}
+
 /// What there is to know of a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Talk {
@@ -253,6 +360,9 @@ pub struct Talk {
     seen: BTreeSet<Uuid>,
     /// Those that are not handled yet, oldest first.
     pub waiting: Vec<Uuid>,
+    /// The files of those, as far as somebody looked at them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    files: BTreeMap<Uuid, BTreeMap<u32, FileState>>,
     /// Executions whose answer is awaited, and the messages that they were started for.
     pub running: BTreeMap<Uuid, Uuid>,
     /// Replies that are not delivered yet, oldest first.
@@ -267,6 +377,7 @@ impl Talk {
             integration,
             seen: BTreeSet::new(),
             waiting: Vec::new(),
+            files: BTreeMap::new(),
             running: BTreeMap::new(),
             outbox: Vec::new(),
             fates: BTreeMap::new(),
@@ -280,6 +391,11 @@ impl Talk {
 
     fn knows(&self, reply: Uuid) -> bool {
         self.fates.contains_key(&reply) || self.outbox.iter().any(|known| known.reply == reply)
+    }
+
+    /// How far a file of a message is, if somebody looked at it.
+    fn file(&self, message: Uuid, number: u32) -> Option<FileState> {
+        self.files.get(&message)?.get(&number).copied()
     }
 
     /// The reply that a report is about, if it is the newest attempt that reports.
@@ -352,6 +468,34 @@ impl Talk {
             // The first one counts.
             Do::Receive(message) if self.seen.contains(&message.message) => vec![],
             Do::Receive(message) => vec![Did::MessageReceived(message)],
+            Do::Revise { message, .. } if !self.seen.contains(&message) => {
+                return Err(ConversationError::NotFound);
+            }
+            Do::Revise { message, content: Some(content) } => {
+                vec![Did::MessageChanged { message, content }]
+            }
+            Do::Revise { message, content: None } => vec![Did::MessageWithdrawn { message }],
+            Do::AttemptFile { message, number, .. } | Do::SettleFile { message, number, .. }
+                if !self.waiting.contains(&message)
+                    || self.file(message, number) == Some(FileState::Settled) =>
+            {
+                return Err(ConversationError::Handled);
+            }
+            Do::AttemptFile { message, number, secrets_version } => {
+                if self.file(message, number) == Some(FileState::Attempted(secrets_version)) {
+                    return Ok(vec![]);
+                }
+                let integration = self.integration;
+                vec![Did::FileAttempted { message, number, integration, secrets_version }]
+            }
+            Do::SettleFile { message, number, fate } => vec![match fate {
+                FileFate::Taken { knowledge_base, file, is_known } => {
+                    Did::FileTaken { message, number, knowledge_base, file, is_known }
+                }
+                FileFate::Refused { code, error } => {
+                    Did::FileRefused { message, number, code, error }
+                }
+            }],
             Do::Handle { message, .. } if !self.waiting.contains(&message) => {
                 return Err(ConversationError::Handled);
             }
@@ -432,9 +576,19 @@ impl Talk {
                     self.waiting.push(message);
                 }
             }
-            Did::TriggerFailed { .. } => {}
+            Did::MessageChanged { .. }
+            | Did::MessageWithdrawn { .. }
+            | Did::TriggerFailed { .. } => {}
+            Did::FileAttempted { message, number, secrets_version, .. } => {
+                let state = FileState::Attempted(secrets_version);
+                self.files.entry(message).or_default().insert(number, state);
+            }
+            Did::FileTaken { message, number, .. } | Did::FileRefused { message, number, .. } => {
+                self.files.entry(message).or_default().insert(number, FileState::Settled);
+            }
             Did::MessageHandled { message, executions } => {
                 self.waiting.retain(|waiting| *waiting != message);
+                self.files.remove(&message);
                 self.running.extend(executions.into_iter().map(|execution| (execution, message)));
             }
             Did::ExecutionUnanswered { execution } => {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use crate::expression::{self, Place};
+use crate::integration::IntegrationKind;
 use crate::reader::{Reader, check_numbers, is_manifest_name, is_semantic_version};
 use crate::refusal::{Fault, InvalidDocument};
 use crate::schema::{Schema, secret_paths};
@@ -79,6 +80,9 @@ pub struct Requires {
     pub knowledge: Vec<String>,
     /// A language model that can do this. Without it, one that finds sentences will do.
     pub model: Option<Capability>,
+    /// The slot of an integration that is asked in place of the server's own model; one of
+    /// `integrations`, too.
+    pub model_slot: Option<String>,
 }
 
 /// What a language model must be able to do.
@@ -328,14 +332,20 @@ fn read_requires(read: &mut Reader<'_>) -> Requires {
         inner.take(slot);
     }
     if let Some(mut model) = inner.object("model") {
-        model.only(&["capability"]);
+        model.only(&["capability", "slot"]);
         let is_there = model.document.contains_key("capability");
         model.require(is_there, "/capability", "field_missing", || {
             "`capability` is missing: say what the model must be able to do, as chat".to_owned()
         });
         requires.model = model.choice("capability", &[("chat", Capability::Chat)]);
+        if model.document.contains_key("slot") {
+            requires.model_slot = model.new_key("slot", &mut taken, "slot_duplicate");
+        }
         inner.take(model);
     }
+    let kinds = vec![IntegrationKind::OpenaiCompatible.as_str().to_owned()];
+    let slot = requires.model_slot.clone().map(|slot| IntegrationSlot { slot, kinds });
+    requires.integrations.extend(slot);
     read.take(inner);
     requires
 }

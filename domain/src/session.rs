@@ -104,6 +104,8 @@ pub enum EndReason {
     PasswordChanged,
     /// The user was deleted.
     UserDeleted,
+    /// It was one of an outside issuer, and the user comes with its tokens no more.
+    IdentityUnlinked,
 }
 
 /// A session.

@@ -66,6 +66,12 @@ pub enum UserEvent {
         /// What the user is called there, sealed.
         subject: Sealed,
     },
+    /// The user does not come with tokens of an outside issuer any more, until it is linked again.
+    #[serde(rename = "user.identity_unlinked.v1")]
+    IdentityUnlinked {
+        /// The issuer.
+        issuer: String,
+    },
     /// The user is gone.
     #[serde(rename = "user.deleted.v1")]
     Deleted {},
@@ -95,6 +101,11 @@ pub enum UserCommand {
     },
     /// Let the user come with tokens of an outside issuer.
     Link(Identity),
+    /// Forget who the user is at outside issuers.
+    Unlink {
+        /// Who asks.
+        by: Asker,
+    },
     /// Change what is given, leave the rest.
     Change {
         /// Another e-mail address, sealed.
@@ -183,9 +194,17 @@ impl User {
                 }
                 Ok(vec![linked(identity)])
             }
+            (User::Active { role, issuers, .. }, Do::Unlink { by }) => {
+                may_touch(by, *role)?;
+                if issuers.is_empty() {
+                    return Err(UserError::NotLinked);
+                }
+                let unlinked = |issuer: &String| Did::IdentityUnlinked { issuer: issuer.clone() };
+                Ok(issuers.iter().map(unlinked).collect())
+            }
             (
                 User::Missing | User::Deleted | User::Erased,
-                Do::Change { .. } | Do::Delete { .. } | Do::Link(_),
+                Do::Change { .. } | Do::Delete { .. } | Do::Link(_) | Do::Unlink { .. },
             )
             | (User::Missing, Do::Erase) => Err(UserError::NotFound),
             (User::Active { .. } | User::Deleted | User::Erased, Do::Create { .. }) => {
@@ -256,6 +275,9 @@ pub enum UserError {
     /// The user is known at the issuer under another subject.
     #[error("this user comes from that issuer as somebody else already: sign in as that one")]
     AlreadyLinked,
+    /// It is nobody outside.
+    #[error("the user comes with tokens of no outside issuer: there is nothing to unlink")]
+    NotLinked,
     /// Only what was deleted is erased.
     #[error("the user is not deleted: delete it first")]
     NotDeleted,
@@ -269,6 +291,7 @@ impl Refusal for UserError {
             UserError::OwnerRequired => (RefusalKind::Forbidden, "owner_required"),
             UserError::OwnRole => (RefusalKind::Conflict, "own_role_unchangeable"),
             UserError::DeletesThemself => (RefusalKind::Conflict, "user_is_yourself"),
+            UserError::NotLinked => (RefusalKind::NotFound, "identity_not_linked"),
             UserError::AlreadyLinked => (RefusalKind::Conflict, "identity_linked_already"),
             UserError::NotDeleted => (RefusalKind::Conflict, "user_not_deleted"),
         }
@@ -310,6 +333,9 @@ impl Aggregate for User {
             }
             (User::Active { issuers, .. }, UserEvent::IdentityLinked { issuer, subject: _ }) => {
                 issuers.insert(issuer);
+            }
+            (User::Active { issuers, .. }, UserEvent::IdentityUnlinked { issuer }) => {
+                issuers.remove(&issuer);
             }
             (User::Missing | User::Deleted | User::Erased, _) => {}
         }

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ExtractError;
 use format::Format;
+pub use format::check_format;
 use output::Output;
 
 /// A file as text.

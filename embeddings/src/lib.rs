@@ -20,7 +20,7 @@ pub use artifact::Artifact;
 pub use chunk::{CHUNKER_VERSION, Chunk, Place};
 pub use embedder::Embedder;
 pub use error::{ArtifactError, ExtractError, ModelError};
-pub use extract::{Document, Landmark, extract};
+pub use extract::{Document, Landmark, check_format, extract};
 pub use extractor::{ExtractFailure, ExtractLimits, Extractor, WORKER, work};
 pub use hub::{MODEL_DIRECTORY_VARIABLE, Progress, fetch, locate, show_progress};
 pub use index::{Hit, VectorIndex};

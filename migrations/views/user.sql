@@ -11,6 +11,8 @@ CREATE TABLE user (
     sequence     INTEGER NOT NULL,
     -- Where the password was last changed: no session from before is good.
     password_position INTEGER NOT NULL DEFAULT 0,
+    -- Where it was last unlinked from an outside issuer: no session from there and from before is good.
+    unlinked_position INTEGER NOT NULL DEFAULT 0,
     -- Who the user is outside, as was linked last.
     issuer       TEXT,
     subject      TEXT

@@ -388,8 +388,10 @@ fn integration_use(db: &Connection, event: &RecordedEvent) -> Result<(), Error> 
 /// a row of the integration that it is of.
 fn conversation(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     change(db, event)?;
-    let ConversationEvent::ReplyAttempted { integration, .. } = decode(event)? else {
-        return Ok(());
+    let integration = match decode(event)? {
+        ConversationEvent::ReplyAttempted { integration, .. }
+        | ConversationEvent::FileAttempted { integration, .. } => integration,
+        _ => return Ok(()),
     };
     let (details, integration) = (details(event)?, integration.to_string());
     let line = Line::of(event, ("integration", &integration), &details);

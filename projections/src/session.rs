@@ -90,7 +90,8 @@ impl ReadModel for Sessions {
     }
 }
 
-/// A session that was not ended, and whose user still exists and still has the same password.
+/// A session that was not ended, and whose user still exists, still has the same password, and still comes from
+/// where it came from.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -99,7 +100,8 @@ pub fn active(db: &Connection, session: Uuid) -> Result<Option<Session>, Error> 
         "SELECT session.user, session.organization, user.role,
                 iif(session.issuer IS NULL, NULL, session.expires_at)
          FROM session JOIN user ON user.id = session.user
-         WHERE session.id = ?1 AND session.ended IS NULL AND session.position > user.password_position",
+         WHERE session.id = ?1 AND session.ended IS NULL
+         AND session.position > max(user.password_position, iif(session.issuer IS NULL, 0, user.unlinked_position))",
     )?;
     let read = |row: &rusqlite::Row<'_>| {
         Ok(Session {
@@ -123,14 +125,16 @@ pub fn of_user(db: &Connection, user: Uuid) -> Result<Vec<Uuid>, Error> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The sessions of a user that are from before its password was changed and were not ended yet.
+/// The sessions of a user that are from before its password was changed, or from outside and from before that
+/// was unlinked, and were not ended yet.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn outdated_of(db: &Connection, user: Uuid) -> Result<Vec<Uuid>, Error> {
     let mut statement = db.prepare_cached(
         "SELECT session.id FROM session JOIN user ON user.id = session.user
-         WHERE session.user = ?1 AND session.ended IS NULL AND session.position < user.password_position",
+         WHERE session.user = ?1 AND session.ended IS NULL
+         AND session.position < max(user.password_position, iif(session.issuer IS NULL, 0, user.unlinked_position))",
     )?;
     let rows = statement.query_map([user.to_string()], |row| id(row, 0))?;
     Ok(rows.collect::<Result<_, _>>()?)

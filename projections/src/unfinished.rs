@@ -75,7 +75,8 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
         )?,
         outdated_users: ids(
             "SELECT DISTINCT user.id FROM session JOIN user ON user.id = session.user
-             WHERE session.ended IS NULL AND session.position < user.password_position",
+             WHERE session.ended IS NULL
+             AND session.position < max(user.password_position, iif(session.issuer IS NULL, 0, user.unlinked_position))",
         )?,
         deleted_users: ids("SELECT id FROM deleted_user")?,
         deleted_products: ids("SELECT id FROM deleted_product")?,

@@ -43,7 +43,7 @@ impl ReadModel for Users {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn schema(&self) -> &'static str {
@@ -60,7 +60,7 @@ impl ReadModel for Users {
         match decode(event)? {
             UserEvent::Created { email, name, role, password: _ } => {
                 db.prepare_cached(
-                    "INSERT INTO user VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 0, NULL, NULL)",
+                    "INSERT INTO user VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, 0, 0, NULL, NULL)",
                 )?
                 .execute(params![
                     user,
@@ -93,6 +93,12 @@ impl ReadModel for Users {
             UserEvent::IdentityLinked { issuer, subject } => {
                 db.prepare_cached("UPDATE user SET issuer = ?2, subject = ?3 WHERE id = ?1")?
                     .execute(params![user, issuer, sealed(&subject)])?;
+            }
+            UserEvent::IdentityUnlinked { .. } => {
+                db.prepare_cached(
+                    "UPDATE user SET issuer = NULL, subject = NULL, unlinked_position = ?2 WHERE id = ?1",
+                )?
+                .execute(params![user, event.position.0])?;
             }
             UserEvent::Deleted {} => {
                 db.prepare_cached("DELETE FROM user WHERE id = ?1")?.execute([user])?;

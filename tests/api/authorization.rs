@@ -14,6 +14,7 @@ use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
 use super::agent::counter;
+use super::communicator;
 use super::support::{Client, PASSWORD, Product, Reply, TestApp, workspace};
 
 /// Every route.
@@ -32,6 +33,7 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("GET", "/api/users/{id}", Has(Right::ReadUsers)),
     ("PUT", "/api/users/{id}", Has(Right::WriteUsers)),
     ("DELETE", "/api/users/{id}", Has(Right::WriteUsers)),
+    ("DELETE", "/api/users/{id}/identity", Has(Right::WriteUsers)),
     ("GET", "/api/products", Has(Right::ReadProducts)),
     ("POST", "/api/products", Has(Right::WriteProducts)),
     ("GET", "/api/products/{productId}", Has(Right::ReadProducts)),
@@ -104,6 +106,9 @@ const ROUTES: &[(&str, &str, Access)] = &[
     ("POST", "/api/webhook/{path}", Everybody),
     ("POST", "/api/communicator/webhook/{id}", Everybody),
     ("POST", "/api/communicator/botframework/{id}/messages", Everybody),
+    ("GET", "/api/communicator/conversations", Has(Right::ReadIntegrations)),
+    ("GET", "/api/communicator/conversations/{conversationId}", Has(Right::ReadIntegrations)),
+    ("GET", "/api/communicator/conversations/{conversationId}/messages", Has(Right::ReadAudit)),
     ("POST", "/api/workflow/execute", Has(Right::Execute)),
     ("GET", "/api/workflow/{executionId}/status", Has(Right::ReadExecutions)),
     ("GET", "/api/workflow/{executionId}/events", Has(Right::ReadExecutions)),
@@ -474,6 +479,10 @@ impl Fixture {
         let body = json!({ "product_id": product.id, "type": "http", "title": "Tool",
                            "config": { "base_url": "https://192.0.2.1" } });
         let integration = app.post("/api/integrations-base", body).await.expect_status(201);
+        let talk = json!({ "product_id": product.id, "type": "slack", "title": "Chat", "config": {},
+                           "secrets": { "bot_token": "xoxb-1", "signing_secret": communicator::SECRET } });
+        let talk = app.post("/api/integrations-base", talk).await.expect_status(201);
+        let conversation = communicator::begin(app, talk.data()["id"].as_str().unwrap()).await;
         app.wait_ready(&file).await;
         let evaluate = format!("/api/knowledge-base/{}/evaluate", product.knowledge_base);
         let body = json!({ "questions": [{ "query": "secret", "expected": [file] }] });
@@ -509,6 +518,7 @@ impl Fixture {
             // Nobody talks through this one.
             ("webhook".to_owned(), text(&integration.data()["id"])),
             ("botframework".to_owned(), text(&integration.data()["id"])),
+            ("conversationId".to_owned(), conversation),
         ]);
         Fixture { product, ids }
     }

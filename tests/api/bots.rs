@@ -7,7 +7,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::integration::other_side::{OtherSide, Says, Seen, says};
+use crate::integration::other_side::{OtherSide, Says, Seen, gives, says};
 use crate::oidc::issuer::{Signer, key_set, message, now, sign_by_secret};
 use crate::support::{Product, Reply, TestApp, eventually};
 
@@ -32,6 +32,8 @@ impl World {
     async fn new(kind: &str, config: Value, secrets: Value, posted: Posted) -> World {
         let app = TestApp::spawn_with(&[("PRODGY_HTTP_ALLOW", "127.0.0.0/8")]).await;
         let product = app.product().await;
+        let mut config = config;
+        config["ingest_files"] = json!(product.knowledge_base);
         let body = json!({
             "product_id": product.id, "type": kind, "title": "Chat", "config": config, "secrets": secrets,
         });
@@ -76,6 +78,17 @@ impl World {
         .await
     }
 
+    /// The names of the files of the knowledge base.
+    async fn files(&self) -> Vec<String> {
+        let path = format!("/api/knowledge-base/storage/{}", self.product.knowledge_base);
+        let files = self.app.get(&path).await.expect_status(200);
+        let files = files.data().as_array().unwrap().iter();
+        let mut names: Vec<_> =
+            files.map(|file| file["file_name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    }
+
     async fn messages(&self) -> usize {
         let path = "/api/audit-logs?action=message_received&limit=1000";
         self.app.get(path).await.expect_status(200).data().as_array().unwrap().len()
@@ -99,6 +112,11 @@ async fn google(keys: Value, account: &Signer, posted: Posted) -> OtherSide {
     let public = account.public_pem.clone();
     OtherSide::start(move |seen| match (seen.method.as_str(), seen.path.as_str()) {
         ("GET", "/keys") => says(200, keys.clone()),
+        ("GET", "/v1/media/Cl9zcGFjZXM=/part") => {
+            assert_eq!(seen.query, "alt=media");
+            assert_eq!(seen.header("authorization"), format!("Bearer {TOKEN}"));
+            gives(200, "text/plain", "Tea is served at four.")
+        }
         ("POST", "/token") => google_token(seen, &public),
         ("POST", "/v1/spaces/AAA/messages") => {
             assert_eq!(seen.header("authorization"), format!("Bearer {TOKEN}"));
@@ -280,6 +298,14 @@ async fn bot_framework(keys: Value, posted: Posted) -> OtherSide {
             }
             says(200, json!({ "access_token": TOKEN, "expires_in": 3_600, "token_type": "Bearer" }))
         }
+        ("GET", "/onedrive/tea.md") => {
+            assert_eq!(seen.header("authorization"), "", "our token is for the Bot Framework");
+            gives(200, "application/octet-stream", "# Tea\n\nTea is served at four.")
+        }
+        ("GET", "/emea/v3/attachments/1/views/original") => {
+            assert_eq!(seen.header("authorization"), format!("Bearer {TOKEN}"));
+            gives(200, "text/plain", "Coffee is served at three.")
+        }
         ("POST", path) if path.starts_with("/emea/v3/conversations/") => {
             assert_eq!(seen.header("authorization"), format!("Bearer {TOKEN}"));
             let mut message: Value = serde_json::from_str(&seen.body).unwrap();
@@ -377,7 +403,7 @@ async fn teams_is_heard_by_every_check_and_answered_at_its_service() {
         world.send(&token, body).await.expect_problem(403, "token_refused");
         assert_eq!(world.recorded().await, code);
     }
-    for kind in ["conversationUpdate", "installationUpdate", "invoke", "typing"] {
+    for kind in ["conversationUpdate", "installationUpdate", "typing"] {
         let mut activity = activity("19", &service, "");
         activity["type"] = json!(kind);
         world.send(&good, &activity).await.expect_status(200);
@@ -408,4 +434,115 @@ async fn a_key_that_is_not_endorsed_for_teams_speaks_for_nobody_there() {
         .expect_problem(403, "token_refused");
     assert_eq!((world.recorded().await.as_str(), world.messages().await), ("jwt_claim_wrong", 0));
     assert!(world.posted.lock().unwrap().is_empty() && !world.product.id.is_empty());
+}
+
+#[tokio::test]
+async fn files_that_are_sent_in_google_chat_come_into_the_knowledge_base() {
+    let signer = Signer::rsa("one");
+    let world = google_world(PROJECT, json!({ "one": signer.certificate })).await;
+    let claims = json!({ "iss": CHAT, "aud": PROJECT, "iat": now(), "exp": now() + 3_600 });
+    let mut event = chat_event("m1", "two files");
+    event["message"]["attachment"] = json!([
+        { "name": "spaces/AAA/messages/m1/attachments/a1", "contentName": "tea.txt",
+          "contentType": "text/plain", "source": "UPLOADED_CONTENT",
+          "attachmentDataRef": { "resourceName": "Cl9zcGFjZXM=/part" } },
+        { "contentName": "plan.pdf", "contentType": "application/pdf", "source": "DRIVE_FILE",
+          "driveDataRef": { "driveFileId": "d1" } },
+    ]);
+    world.send(&signer.sign(&claims), &event).await.expect_status(200);
+    let posted = world.posted(2).await;
+    let report = posted[0]["text"].as_str().unwrap();
+    assert!(
+        report.starts_with("I took tea.txt in, and read it now.\nI did not take plan.pdf in: ")
+    );
+    assert!(report.contains("Google Drive"), "{report}");
+    assert_eq!(posted[1]["text"], "Ada said: two files");
+    assert_eq!(world.files().await, ["tea.txt"]);
+}
+
+#[tokio::test]
+async fn files_that_are_sent_in_teams_come_into_the_knowledge_base() {
+    let signer = Signer::rsa("one");
+    let (world, service) = teams_world(&signer, json!(["msteams"])).await;
+    let side = service.strip_suffix("/emea/").unwrap();
+    let mut message = activity("17", &service, "files");
+    message["attachments"] = json!([
+        { "contentType": "text/html", "content": "<p>files</p>" },
+        { "contentType": "application/vnd.microsoft.teams.file.download.info", "name": "tea.md",
+          "contentUrl": "https://acme.sharepoint.com/personal/ada/tea.md",
+          "content": { "downloadUrl": format!("{side}/onedrive/tea.md"), "uniqueId": "u1", "fileType": "md" } },
+        { "contentType": "text/plain", "name": "coffee.txt",
+          "contentUrl": format!("{service}v3/attachments/1/views/original") },
+        { "contentType": "text/plain", "name": "evil.txt", "contentUrl": "https://evil.example/evil.txt" },
+    ]);
+    world.send(&signer.sign(&bot_claims(&service)), &message).await.expect_status(200);
+    let posted = world.posted(2).await;
+    let report = posted[0]["text"].as_str().unwrap();
+    let lines: Vec<_> = report.lines().collect();
+    assert_eq!(lines[0], "I took tea.md in, and read it now.");
+    assert_eq!(lines[1], "I took coffee.txt in, and read it now.");
+    assert!(
+        lines[2].starts_with("I did not take evil.txt in: its bytes are not where Teams"),
+        "{report}"
+    );
+    assert_eq!(posted[1]["text"], "Ada said: files");
+    assert_eq!(world.files().await, ["coffee.txt", "tea.md"]);
+}
+
+#[tokio::test]
+async fn what_is_changed_or_deleted_in_teams_is_noted_and_what_is_invoked_is_refused_and_on_record()
+{
+    let signer = Signer::rsa("one");
+    let (world, service) = teams_world(&signer, json!(["msteams"])).await;
+    let good = signer.sign(&bot_claims(&service));
+    world.send(&good, &activity("17", &service, "good morning")).await.expect_status(200);
+    world.posted(1).await;
+
+    let revised = |kind: &str, id: &str, text: &str, at: &str| {
+        let mut activity = activity(id, &service, text);
+        activity["type"] = json!(kind);
+        activity["timestamp"] = json!(at);
+        activity
+    };
+    let changed = revised("messageUpdate", "17", "good evening", "2026-11-26T10:01:00Z");
+    for _ in 0..3 {
+        world.send(&good, &changed).await.expect_status(200);
+    }
+    let deleted = revised("messageDelete", "17", "", "2026-11-26T10:02:00Z");
+    for _ in 0..2 {
+        world.send(&good, &deleted).await.expect_status(200);
+    }
+    // Of what was never heard there is nothing to note.
+    for kind in ["messageUpdate", "messageDelete"] {
+        let unheard = revised(kind, "99", "hello", "2026-11-26T10:03:00Z");
+        world.send(&good, &unheard).await.expect_status(200);
+    }
+    let mut invoke = activity("18", &service, "");
+    invoke["type"] = json!("invoke");
+    invoke["name"] = json!("adaptiveCard/action");
+    world.send(&good, &invoke).await.expect_problem(501, "invoke_not_supported");
+    assert_eq!(world.recorded().await, "invoke_not_supported");
+
+    let list = format!("/api/communicator/conversations?integration_id={}", world.id);
+    let list = world.app.get(&list).await.expect_status(200);
+    assert_eq!(
+        (list.data().as_array().unwrap().len(), &list.data()[0]["messages"]),
+        (1, &json!(1))
+    );
+    let path =
+        format!("/api/communicator/conversations/{}", list.data()[0]["id"].as_str().unwrap());
+    let turns = world.app.get(&format!("{path}/messages")).await.expect_status(200);
+    let said = turns.data()[1].clone();
+    assert_eq!(
+        (&said["text"], &said["changed_text"]),
+        (&json!("good morning"), &json!("good evening"))
+    );
+    assert!(said["changed_at"].is_string() && said["withdrawn_at"].is_string(), "{said}");
+    for (action, count) in [("message_changed", 1), ("message_withdrawn", 1)] {
+        let rows = world.app.get(&format!("/api/audit-logs?action={action}")).await;
+        assert_eq!(rows.data().as_array().unwrap().len(), count, "{action}");
+    }
+    world.send(&good, &activity("21", &service, "good night")).await.expect_status(200);
+    assert_eq!(world.posted(2).await.len(), 2);
+    world.app.verified();
 }

@@ -1,6 +1,7 @@
 //! Communicators from outside: people speak, agents answer, whatever happens in between. Slack is a small
 //! server on loopback that checks what it is sent.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,10 +14,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::integration::other_side::{OtherSide, Seen, says};
+use crate::integration::other_side::{OtherSide, Says, Seen, gives, says};
 use crate::support::{Client, Product, Reply, TestApp, eventually};
 
-const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
+/// The signing secret of the app.
+pub const SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 const TOKEN: &str = "xoxb-0123456789";
 
 /// A Slack that takes messages, unless it is told otherwise, and says what it was sent.
@@ -29,6 +31,8 @@ struct Slack {
     /// For how many seconds.
     wait: Arc<AtomicU64>,
     refuses: Arc<Mutex<Option<&'static str>>>,
+    /// What is answered to whoever asks for a file, by its path.
+    files: Arc<Mutex<BTreeMap<String, Says>>>,
 }
 
 impl Slack {
@@ -37,7 +41,9 @@ impl Slack {
         let (is_down, busy) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let wait = Arc::new(AtomicU64::new(1));
         let refuses: Arc<Mutex<Option<&'static str>>> = Arc::default();
+        let files: Arc<Mutex<BTreeMap<String, Says>>> = Arc::default();
         let state = (posted.clone(), is_down.clone(), busy.clone(), wait.clone(), refuses.clone());
+        let kept = files.clone();
         let side = OtherSide::start(move |seen| {
             let (posted, is_down, busy, wait, refuses) = &state;
             if is_down.load(Ordering::SeqCst) {
@@ -52,6 +58,9 @@ impl Slack {
             if let Some(error) = *refuses.lock().unwrap() {
                 return says(200, json!({ "ok": false, "error": error }));
             }
+            if seen.path.starts_with("/files/") || seen.path == "/api/files.info" {
+                return file(seen, &kept.lock().unwrap());
+            }
             let message = checked(seen);
             let mut posted = posted.lock().unwrap();
             posted.push(message.clone());
@@ -59,7 +68,7 @@ impl Slack {
             says(200, json!({ "ok": true, "channel": message["channel"], "ts": ts, "message": {} }))
         })
         .await;
-        Slack { side, posted, is_down, busy, wait, refuses }
+        Slack { side, posted, is_down, busy, wait, refuses, files }
     }
 
     fn posted(&self) -> Vec<Value> {
@@ -77,6 +86,19 @@ impl Slack {
         assert_eq!(posted.len(), count, "{posted:?}");
         posted
     }
+}
+
+/// What Slack gives whoever asks for a file with the bot's token, or for what is known of one.
+fn file(seen: &Seen, files: &BTreeMap<String, Says>) -> Says {
+    assert_eq!(seen.header("authorization"), format!("Bearer {TOKEN}"));
+    if seen.path == "/api/files.info" {
+        assert_eq!(seen.body, "file=F9");
+        let url = format!("http://{}/files/F9/shared.txt", seen.header("host"));
+        let file = json!({ "id": "F9", "name": "shared.txt", "url_private_download": url });
+        return says(200, json!({ "ok": true, "file": file }));
+    }
+    assert_eq!(seen.method, "GET");
+    files.get(&seen.path).cloned().unwrap_or_else(|| says(404, json!({})))
 }
 
 /// What is sent to `chat.postMessage`, held against what Slack documents.
@@ -103,11 +125,26 @@ struct World {
 
 impl World {
     async fn new() -> World {
-        let app = TestApp::spawn_with(&[("PRODGY_HTTP_ALLOW", "127.0.0.0/8")]).await;
+        World::with(|_| json!({})).await
+    }
+
+    /// Whose files come into the knowledge base.
+    async fn taking_files() -> World {
+        World::with(|product| json!({ "ingest_files": product.knowledge_base })).await
+    }
+
+    async fn with(config: impl Fn(&Product) -> Value) -> World {
+        let app = TestApp::spawn_with(&[
+            ("PRODGY_HTTP_ALLOW", "127.0.0.0/8"),
+            ("PRODGY_UPLOAD_LIMIT_BYTES", "2000"),
+        ])
+        .await;
         let (product, slack) = (app.product().await, Slack::start().await);
+        let mut config = config(&product);
+        config["base_url"] = json!(format!("{}/api", slack.side.url));
         let body = json!({
             "product_id": product.id, "type": "slack", "title": "Chat",
-            "config": { "base_url": format!("{}/api", slack.side.url) },
+            "config": config,
             "secrets": { "bot_token": TOKEN, "signing_secret": SECRET },
         });
         let made = app.post("/api/integrations-base", body).await.expect_status(201);
@@ -173,6 +210,18 @@ fn signed(time: i64, body: &[u8]) -> String {
     mac.update(format!("v0:{time}:").as_bytes());
     mac.update(body);
     format!("v0={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+/// Begins a conversation through an integration, and answers its id.
+pub async fn begin(app: &TestApp, id: &str) -> String {
+    let body = callback("Ev1", mention("17.1", "hello")).to_string();
+    send(app, id, "application/json", body.as_bytes(), &[]).await.expect_status(200);
+    eventually("there is no conversation", async || {
+        let path = format!("/api/communicator/conversations?integration_id={id}");
+        let list = app.get(&path).await.expect_status(200);
+        list.data()[0]["id"].as_str().map(str::to_owned)
+    })
+    .await
 }
 
 /// As Slack sends it.
@@ -664,4 +713,249 @@ async fn a_message_trigger_is_made_later_too_and_says_what_is_wrong() {
     let executions = it.executions(agent["id"].as_str().unwrap()).await;
     assert_eq!(executions[0]["input"]["query"], "anything");
     assert_eq!(executions[0]["trigger_id"], made.data()["id"]);
+}
+
+impl World {
+    /// A file that Slack keeps: what an event says of it.
+    fn file(&self, id: &str, name: &str, kind: &str, gives: Says) -> Value {
+        let path = format!("/files/{id}/{name}");
+        self.slack.files.lock().unwrap().insert(path.clone(), gives);
+        let url = format!("{}{path}", self.slack.side.url);
+        json!({ "id": id, "name": name, "mimetype": kind, "mode": "hosted", "size": 40,
+                "url_private_download": url, "url_private": "https://files.slack.com/x" })
+    }
+
+    /// What the knowledge base holds.
+    async fn kept(&self) -> Vec<Value> {
+        let path = format!("/api/knowledge-base/storage/{}", self.product.knowledge_base);
+        self.app.get(&path).await.expect_status(200).data().as_array().unwrap().clone()
+    }
+}
+
+/// A direct message with files.
+fn shared(ts: &str, text: &str, files: &[Value]) -> Value {
+    json!({ "type": "message", "subtype": "file_share", "channel_type": "im", "user": "U7", "text": text,
+            "channel": "D1", "ts": ts, "files": files })
+}
+
+const HOURS: &str = "The lighthouse in Porto is open from seven in the evening.";
+
+#[tokio::test]
+async fn a_file_that_is_sent_to_the_bot_is_one_of_the_knowledge_base_however_often_it_comes() {
+    let it = World::taking_files().await;
+    let file = it.file("F1", "hours.md", "text/markdown", gives(200, "text/markdown", HOURS));
+    let tombstone = json!({ "id": "F0", "mode": "tombstone" });
+    let event = shared("17.1", "", &[tombstone, file.clone()]);
+    for _ in 0..3 {
+        it.say("Ev1", event.clone()).await.expect_status(200);
+    }
+    let posted = it.slack.has(1).await;
+    assert_eq!(posted[0]["text"], "I took hours.md in, and read it now.");
+    assert_eq!((&posted[0]["channel"], &posted[0]["thread_ts"]), (&json!("D1"), &json!("17.1")));
+    let kept = it.kept().await;
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    assert_eq!(
+        (&kept[0]["file_name"], &kept[0]["media_type"]),
+        (&json!("hours.md"), &json!("text/markdown"))
+    );
+    assert!(kept[0]["source"].as_str().unwrap().starts_with("slack/"), "{}", kept[0]);
+    it.app.wait_ready(kept[0]["id"].as_str().unwrap()).await;
+    assert!(it.app.finds(&it.product, "When is the lighthouse open?", HOURS).await);
+    let called = it.rows(&format!("resource_id={}&action=called", it.id)).await;
+    assert_eq!(called.len(), 2, "the file, and the answer: {called:?}");
+    assert_eq!(called[1]["details"]["secrets_version"], 1);
+
+    // The same bytes in another message, of which Slack tells no more than the id; and a question with it.
+    let bytes = gives(200, "text/plain", HOURS);
+    it.slack.files.lock().unwrap().insert("/files/F9/shared.txt".to_owned(), bytes);
+    let bare = json!({ "id": "F9", "name": "shared.txt", "file_access": "check_file_info" });
+    it.say("Ev2", shared("18.1", "When is the lighthouse open?", &[bare])).await.expect_status(200);
+    let answer = it.slack.has(2).await[1]["text"].as_str().unwrap().to_owned();
+    assert!(answer.starts_with("I have shared.txt already.\n\n"), "{answer}");
+    assert!(answer.contains("from seven") && answer.contains("hours.md"), "{answer}");
+    assert_eq!(it.kept().await.len(), 1);
+    it.app.verified();
+}
+
+#[tokio::test]
+async fn an_agent_hears_of_the_files_and_where_they_are_now() {
+    let it = World::taking_files().await;
+    let agent = it.agent(json!({}), "'Thank you for ' + input.files[0].name").await;
+    let file = it.file("F1", "hours.md", "text/markdown", gives(200, "text/markdown", HOURS));
+    let mut said = mention("17.1", "look at this");
+    said["files"] = json!([file]);
+    it.say("Ev1", said).await.expect_status(200);
+    let posted = it.slack.has(2).await;
+    let texts: Vec<_> = posted.iter().map(|posted| posted["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["I took hours.md in, and read it now.", "Thank you for hours.md"]);
+    let input = it.executions(&agent).await[0]["input"].clone();
+    assert_eq!(
+        input["files"],
+        json!([{ "name": "hours.md", "media_type": "text/markdown", "size": 40,
+                 "file_id": it.kept().await[0]["id"] }])
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_taken_in_is_answered_with_why() {
+    let it = World::taking_files().await;
+    let page = "<html><body>Sign in to Slack</body></html>";
+    let long = "x".repeat(2_001);
+    let mut elsewhere =
+        it.file("F3", "link.txt", "text/plain", gives(200, "text/plain", "elsewhere"));
+    elsewhere["url_private_download"] = json!("https://evil.example/link.txt");
+    let mut large = it.file("F4", "large.txt", "text/plain", gives(200, "text/plain", "small"));
+    large["size"] = json!(2_001);
+    let files = [
+        it.file("F1", "photo.png", "image/png", gives(200, "image/png", "x")),
+        it.file("F2", "secret.txt", "text/plain", gives(200, "text/html; charset=utf-8", page)),
+        elsewhere,
+        large,
+        it.file("F5", "longer.txt", "text/plain", gives(200, "text/plain", long)),
+        it.file("F6", "gone.txt", "text/plain", gives(404, "text/plain", "no such file")),
+        it.file("F7", "led.txt", "text/plain", gives(302, "text/plain", "").with("location", "/x")),
+        it.file("F8", "good.txt", "text/plain", gives(200, "text/plain", HOURS)),
+    ];
+    it.say("Ev1", shared("17.1", "", &files)).await.expect_status(200);
+    let posted = it.slack.has(1).await;
+    let lines: Vec<_> = posted[0]["text"].as_str().unwrap().lines().collect();
+    for (line, (name, why)) in lines.iter().zip([
+        ("photo.png", "a file of type .png cannot be read"),
+        ("secret.txt", "files:read"),
+        ("link.txt", "not at Slack"),
+        ("large.txt", "more than 2000 bytes"),
+        ("longer.txt", "more than 2000 bytes"),
+        ("gone.txt", "has no such thing"),
+        ("led.txt", "a secret is not taken there"),
+    ]) {
+        assert!(line.starts_with(&format!("I did not take {name} in: ")), "{line}");
+        assert!(line.contains(why), "{why}: {line}");
+    }
+    assert_eq!(lines[7], "I took good.txt in, and read it now.");
+    let side = &it.slack.side;
+    assert_eq!(
+        (side.count_of("/files/F1/photo.png"), side.count_of("/files/F4/large.txt")),
+        (0, 0)
+    );
+    assert_eq!(it.kept().await.len(), 1);
+    let refused = it.rows("action=file_refused").await;
+    assert_eq!(refused.len(), 7);
+    assert!(refused.iter().any(|row| row["details"]["code"] == "too_large"), "{refused:?}");
+
+    // Where it was not asked for, nothing is fetched; and files go into what is the product's own.
+    let silent = World::new().await;
+    let file = silent.file("F1", "hours.md", "text/markdown", gives(200, "text/markdown", HOURS));
+    silent.say("Ev1", shared("17.1", "hello", &[file])).await.expect_status(200);
+    silent.slack.has(1).await;
+    assert_eq!(silent.slack.side.count_of("/files/F1/hours.md"), 0);
+    let other = it.app.product().await;
+    for base in [other.knowledge_base.as_str(), "00000000-0000-4000-8000-000000000000"] {
+        let config = json!({ "ingest_files": base });
+        let path = format!("/api/integrations-base/{}", it.id);
+        let refused = it.app.put(&path, json!({ "config": config })).await;
+        let refused = refused.expect_problem(422, "integration_invalid");
+        assert_eq!(
+            (&refused.body["errors"][0]["field"], &refused.body["errors"][0]["code"]),
+            (&json!("/config/ingest_files"), &json!("knowledge_base_unknown"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_neither_lost_nor_doubled_though_the_server_dies_while_it_is_fetched() {
+    let mut it = World::taking_files().await;
+    let file = it.file("F1", "hours.md", "text/markdown", gives(503, "text/plain", "later"));
+    it.say("Ev1", shared("17.1", "", std::slice::from_ref(&file))).await.expect_status(200);
+    for _ in 0..3 {
+        let asked = it.slack.side.count_of("/files/F1/hours.md");
+        eventually("the file is not asked for again", async || {
+            (it.slack.side.count_of("/files/F1/hours.md") > asked).then_some(())
+        })
+        .await;
+        it.app.kill();
+        it.app.start();
+    }
+    it.file("F1", "hours.md", "text/markdown", gives(200, "text/markdown", HOURS));
+    it.slack.has(1).await;
+    assert_eq!(it.kept().await.len(), 1);
+    assert_eq!(it.rows("action=file_attempted").await.len(), 1);
+    assert_eq!(it.rows("action=file_taken").await.len(), 1);
+    it.app.verified();
+}
+
+#[tokio::test]
+async fn conversations_are_listed_with_what_became_of_the_replies() {
+    let it = World::taking_files().await;
+    it.agent(json!({}), "'heard: ' + input.text").await;
+    *it.slack.refuses.lock().unwrap() = Some("channel_not_found");
+    let photo = it.file("F1", "photo.png", "image/png", gives(200, "image/png", "x"));
+    let mut said = mention("17.1", "marzipan");
+    said["files"] = json!([photo]);
+    it.say("Ev1", said).await.expect_status(200);
+    eventually("nothing was given up", async || {
+        (it.rows("action=reply_given_up").await.len() == 2).then_some(())
+    })
+    .await;
+    *it.slack.refuses.lock().unwrap() = None;
+    it.say("Ev2", mention("18.1", "nougat")).await.expect_status(200);
+    it.slack.has(1).await;
+    it.row("action=reply_delivered").await;
+
+    let list = format!("/api/communicator/conversations?product_id={}", it.product.id);
+    let viewer = it.app.user("viewer").await;
+    let shown = viewer.get(&list).await.expect_status(200);
+    let shown = shown.data().as_array().unwrap();
+    assert_eq!(shown.len(), 2);
+    let (new, old) = (&shown[0], &shown[1]);
+    assert_eq!((&new["integration_id"], &new["messages"]), (&json!(it.id), &json!(1)));
+    assert_eq!(
+        new["outbox"],
+        json!({ "waiting": 0, "delivered": 1, "given_up": 0, "last_failure": null })
+    );
+    assert_eq!((&old["outbox"]["given_up"], &old["running"]), (&json!(2), &json!(0)));
+    let failure = &old["outbox"]["last_failure"];
+    assert_eq!(failure["code"], "not_found");
+    assert!(failure["message"].as_str().unwrap().contains("invite the bot"), "{failure}");
+    let failed = viewer.get(&format!("{list}&outbox=given_up&limit=1")).await.expect_status(200);
+    assert_eq!(
+        (failed.data()[0]["id"].clone(), failed.data().as_array().unwrap().len()),
+        (old["id"].clone(), 1)
+    );
+    let waiting = viewer.get(&format!("{list}&outbox=waiting")).await.expect_status(200);
+    assert!(waiting.data().as_array().unwrap().is_empty());
+    viewer.get(&format!("{list}&outbox=lost")).await.expect_status(400);
+    let page = it.app.get(&format!("{list}&page=2&page_size=1")).await;
+    assert!(page.is_success() || page.status == 400, "{page:?}");
+
+    let one = format!("/api/communicator/conversations/{}", old["id"].as_str().unwrap());
+    assert_eq!(viewer.get(&one).await.expect_status(200).data(), old);
+    viewer.get(&format!("{one}/messages")).await.expect_problem(403, "role_insufficient");
+    let turns = it.app.get(&format!("{one}/messages")).await.expect_status(200);
+    let turns = turns.data().as_array().unwrap();
+    let texts: Vec<_> = turns.iter().map(|turn| turn["text"].as_str().unwrap()).collect();
+    assert_eq!(texts[0], "heard: marzipan");
+    assert!(texts[1].starts_with("I did not take photo.png in"), "{texts:?}");
+    assert_eq!((texts[2], texts.len()), ("marzipan", 3));
+    assert_eq!(
+        (&turns[0]["type"], &turns[0]["status"], &turns[0]["code"], &turns[0]["attempts"]),
+        (&json!("reply"), &json!("given_up"), &json!("not_found"), &json!(1))
+    );
+    assert_eq!(turns[0]["message_id"], turns[2]["id"]);
+    assert!(turns[0]["execution_id"].is_string() && turns[1]["execution_id"].is_null());
+    assert_eq!(
+        (&turns[2]["type"], &turns[2]["status"], &turns[2]["sender"]["id"], &turns[2]["kind"]),
+        (&json!("message"), &json!("handled"), &json!("U7"), &json!("mention"))
+    );
+    let file = &turns[2]["files"][0];
+    assert_eq!((&file["name"], &file["file_id"]), (&json!("photo.png"), &json!(null)));
+    assert_eq!(file["code"], "unsupported_format");
+
+    let other = it.app.product().await;
+    let stranger = it.app.with_token(&it.app.token(&other, &[]).await.secret);
+    stranger.get(&one).await.expect_problem(404, "conversation_not_found");
+    let none = stranger.get("/api/communicator/conversations").await.expect_status(200);
+    assert!(none.data().as_array().unwrap().is_empty());
+    it.app.delete(&format!("/api/products/{}", it.product.id)).await;
+    it.app.get(&one).await.expect_problem(404, "conversation_not_found");
+    it.app.verified();
 }

@@ -147,6 +147,65 @@ async fn a_product_whose_deletion_a_crash_cut_off_is_erased_at_the_next_start() 
     verified(&app);
 }
 
+/// How many data keys of an integration there are, and how many are shredded.
+fn integration_keys(app: &TestApp, id: &str) -> (usize, usize) {
+    let names = std::fs::read_dir(app.data_dir().join("vault/keys")).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let (good, shredded): (Vec<_>, Vec<_>) = names
+        .filter(|name| name.starts_with(&format!("integration-{id}")))
+        .partition(|name| name.ends_with(".json"));
+    (good.len(), shredded.len())
+}
+
+#[tokio::test]
+async fn an_integration_whose_deletion_a_crash_cut_off_loses_its_keys_at_the_next_start() {
+    let mut app = TestApp::spawn().await;
+    let product = app.product().await;
+    let mut ids = Vec::new();
+    for product in [json!(product.id), json!(product.id), json!(null), json!(product.id)] {
+        let body = json!({ "product_id": product, "type": "github", "title": "Code", "config": {},
+                           "secrets": { "token": "ghp_0123456789" } });
+        let made = app.post("/api/integrations-base", body).await.expect_status(201);
+        ids.push(made.data()["id"].as_str().unwrap().to_owned());
+    }
+    let rotated = format!("/api/integrations-base/{}/rotate-key", ids[0]);
+    app.post_empty(&rotated).await.expect_status(200);
+    let organization = organization(&app).await;
+
+    app.kill();
+    let cut_off = CutOff::open(&app).await;
+    for (id, product) in
+        [(&ids[0], Some(&product.id)), (&ids[1], Some(&product.id)), (&ids[2], None)]
+    {
+        let product = product.map(|product| product.parse().unwrap());
+        let ask = Ask::once("test", organization, product);
+        cut_off.commands.delete_integration(id.parse().unwrap(), &ask).await.unwrap();
+    }
+    // Of this one the key was gone already, and nobody had written it down.
+    let key = format!("integration-{}", ids[1]);
+    cut_off.commands.vault().shred_key(&key).await.unwrap();
+    cut_off.close().await;
+    for (id, keys) in [(&ids[0], (1, 1)), (&ids[1], (0, 1)), (&ids[2], (1, 0))] {
+        assert_eq!(integration_keys(&app, id), keys, "{id}");
+    }
+    app.start();
+
+    eventually("an integration is not erased", async || {
+        (events(&app, "integration.erased.v1").await.len() == 3).then_some(())
+    })
+    .await;
+    for (id, shredded) in [(&ids[0], 2), (&ids[1], 1), (&ids[2], 1)] {
+        assert_eq!(integration_keys(&app, id), (0, shredded), "{id}");
+        let path = format!("/api/integrations-base/{id}");
+        app.get(&path).await.expect_problem(404, "integration_not_found");
+    }
+    assert_eq!(integration_keys(&app, &ids[3]), (1, 0), "the other one keeps its key");
+    app.get(&format!("/api/integrations-base/{}", ids[3])).await.expect_status(200);
+    app.restart();
+    assert_eq!(events(&app, "integration.erased.v1").await.len(), 3, "once is enough");
+    verified(&app);
+}
+
 /// Nothing is left of a product but its history.
 async fn erased(app: &TestApp, product: &Product, secret: &str) {
     let id = &product.id;

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::support::{Client, Product, Reply, TestApp};
-use other_side::{MailServer, OtherSide, says};
+use other_side::{MailServer, OtherSide, gives, says};
 
 #[path = "integration/other_side.rs"]
 pub mod other_side;
@@ -858,4 +858,109 @@ async fn what_a_step_cannot_ask_is_said_at_once_or_when_it_runs() {
     let with = issue(json!({ "slot": null, "integration": elsewhere }));
     let run = executed(&app, &product, &["github"], with, None).await;
     assert_eq!(run["error"]["code"], "integration_not_found", "{run}");
+}
+
+/// A chat model that streams what it has to say, and repeats the key that it was shown.
+async fn chat_model(name: &'static str) -> OtherSide {
+    OtherSide::start(move |seen| {
+        if seen.header("authorization") != format!("Bearer key-of-{name}") {
+            return says(401, json!({ "error": { "message": "Incorrect API key" } }));
+        }
+        assert_eq!((seen.method.as_str(), seen.path.as_str()), ("POST", "/v1/chat/completions"));
+        let asked: Value = serde_json::from_str(&seen.body).unwrap();
+        assert_eq!((&asked["stream"], &asked["model"]), (&json!(true), &json!("small")));
+        let words = [format!("I am {name}, "), format!("let in by key-of-{name}")];
+        let mut events = String::new();
+        for word in words {
+            let event = json!({ "model": "small-2026", "choices": [{ "index": 0, "delta": { "content": word } }] });
+            events.push_str(&format!("data: {event}\n\n"));
+        }
+        let end = json!({ "choices": [{ "index": 0, "delta": {}, "finish_reason": "stop" }],
+                          "usage": { "prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18 } });
+        events.push_str(&format!("data: {end}\n\ndata: [DONE]\n\n"));
+        gives(200, "text/event-stream", events)
+    })
+    .await
+}
+
+fn model_integration(side: &OtherSide, name: &str, product: Option<&Product>) -> Value {
+    json!({ "product_id": product.map(|it| &it.id), "type": "openai-compatible", "title": name,
+            "config": { "base_url": format!("{}/v1", side.url), "model": "small" },
+            "secrets": { "api_key": format!("key-of-{name}") } })
+}
+
+fn asker(name: &str) -> Value {
+    json!({
+        "manifest": "prodgy.agent/1", "name": format!("acme.{name}"), "version": "1.0.0", "title": "Asker",
+        "requires": { "model": { "capability": "chat", "slot": "brain" } },
+        "steps": [{ "id": "ask", "type": "llm.answer", "with": { "prompt": "Who are you?" } }],
+    })
+}
+
+#[tokio::test]
+async fn a_step_asks_the_model_in_its_slot_or_the_one_that_the_product_can_use() {
+    let app = local_app().await;
+    let product = app.product().await;
+    let (local, global) = (chat_model("local").await, chat_model("global").await);
+    let install = async |name: &str, bindings: Value| {
+        let body =
+            json!({ "product_id": product.id, "manifest": asker(name), "bindings": bindings });
+        app.post("/api/agent-base/install", body).await
+    };
+    let unbound = install("unbound", json!({})).await.expect_status(201).data().clone();
+    let run = async |agent: &Value, status: &str| {
+        let run = app.execute(agent, json!({})).await;
+        app.execution_until(&run, status).await
+    };
+    assert_eq!(run(&unbound, "failed").await["error"]["code"], "integration_missing");
+
+    let of_all = made(&app, model_integration(&global, "global", None)).await;
+    let shown = run(&unbound, "succeeded").await;
+    assert_eq!(shown["output"]["answer"], "I am global, let in by ••••");
+    assert_eq!(
+        (&shown["output"]["model"], &shown["output"]["usage"]["total_tokens"]),
+        (&json!("small-2026"), &json!(18))
+    );
+    let called = app.get(&format!("/api/audit-logs?resource_id={of_all}&action=called")).await;
+    let called = called.data()[0]["details"].clone();
+    assert_eq!(
+        (&called["execution"], &called["operation"], &called["secrets_version"]),
+        (&shown["id"], &json!("chat"), &json!(1)),
+        "{called}"
+    );
+    let metrics = app.get("/metrics").await.text();
+    assert!(metrics.contains("prodgy_llm_tokens_total{kind=\"prompt\"} 11"), "{metrics}");
+
+    // A local one hides it, unless the slot is bound.
+    let own = made(&app, model_integration(&local, "local", Some(&product))).await;
+    let shown = run(&unbound, "succeeded").await;
+    assert_eq!(shown["output"]["answer"], "I am local, let in by ••••");
+    let bound = install("bound", json!({ "brain": of_all })).await.expect_status(201);
+    let shown = run(bound.data(), "succeeded").await;
+    assert_eq!(shown["output"]["answer"], "I am global, let in by ••••");
+
+    let wrong = json!({ "secrets": { "api_key": "another-key" } });
+    app.put(&format!("{BASE}/{own}"), wrong).await.expect_status(200);
+    let failed = run(&unbound, "failed").await;
+    assert_eq!(failed["error"]["code"], "llm_key_refused");
+    let why = failed["error"]["message"].as_str().unwrap();
+    assert!(why.contains("api_key of the integration") && !why.contains("another-key"), "{why}");
+
+    let tool = made(&app, github(&product, "Code")).await;
+    let refused = install("wrong", json!({ "brain": tool })).await;
+    let refused = refused.expect_problem(422, "bindings_invalid");
+    assert_eq!(refused.body["errors"][0]["code"], "integration_not_of_kind");
+    app.verified();
+}
+
+#[tokio::test]
+async fn a_model_in_a_private_network_is_not_asked() {
+    let app = TestApp::spawn().await;
+    let (product, side) = (app.product().await, chat_model("local").await);
+    made(&app, model_integration(&side, "local", Some(&product))).await;
+    let body = json!({ "product_id": product.id, "manifest": asker("private") });
+    let agent = app.post("/api/agent-base/install", body).await.expect_status(201);
+    let run = app.execute(agent.data(), json!({})).await;
+    let run = app.execution_until(&run, "failed").await;
+    assert_eq!((&run["error"]["code"], side.count()), (&json!("address_refused"), 0), "{run}");
 }

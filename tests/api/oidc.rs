@@ -371,3 +371,34 @@ async fn keys_and_claims_are_where_the_operator_says() {
     let elsewhere = with(claims, "sub", json!("another"));
     assert_eq!(me(&app.bearer(&signer.sign(&elsewhere))).await["user"]["id"], ada["user"]["id"]);
 }
+
+#[tokio::test]
+async fn a_user_who_is_unlinked_comes_as_somebody_else_from_there_and_no_more_as_before() {
+    let signer = Signer::ec("one");
+    let issuer = Issuer::open(&[&signer]).await;
+    let app = spawn(&issuer, &[]).await;
+    let user = make_user(&app, ADA, "member").await;
+    let path = format!("/api/users/{user}/identity");
+    app.delete(&path).await.expect_problem(404, "identity_not_linked");
+    let old = app.bearer(&signer.sign(&issuer.claims("old", ADA)));
+    assert_eq!(me(&old).await["user"]["id"], user);
+    let inside = app.login(ADA, PASSWORD).await;
+    let token = signer.sign(&with(issuer.claims("new", ADA), "jti", json!("new")));
+    let new = app.bearer(&token);
+    new.get("/api/auth/me").await.expect_problem(401, "session_invalid");
+    assert_eq!(recorded(&app).await[0], "identity_of_another");
+
+    let unlinked = app.delete(&path).await.expect_status(200);
+    assert_eq!(unlinked.data()["identity"], Value::Null);
+    old.get("/api/auth/me").await.expect_problem(401, "session_invalid");
+    inside.get("/api/auth/me").await.expect_status(200);
+    let ended = app.get("/api/audit-logs?resource_type=session&action=ended").await;
+    assert_eq!(ended.data()[0]["details"]["reason"], "identity_unlinked");
+    let shown = me(&new).await;
+    assert_eq!(shown["user"]["identity"], json!({ "issuer": issuer.url, "subject": "new" }));
+    assert_eq!(shown["user"]["id"], user);
+    // The old account is nobody now.
+    let again = signer.sign(&with(issuer.claims("old", ADA), "jti", json!("again")));
+    app.bearer(&again).get("/api/auth/me").await.expect_problem(401, "session_invalid");
+    app.verified();
+}

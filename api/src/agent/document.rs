@@ -61,10 +61,13 @@ pub(super) fn is_yaml(headers: &HeaderMap) -> bool {
 /// Checks that there is a model that can do what a manifest asks of one. `place` is what asks for it.
 pub(super) fn check_model(app: &App, manifest: &Manifest, place: &str) -> Result<(), Problem> {
     match manifest.requires.model {
-        Some(Capability::Chat) if !app.tools.has_chat_model => {
+        Some(Capability::Chat)
+            if !app.tools.has_chat_model && manifest.requires.model_slot.is_none() =>
+        {
             let code = "model_not_configured";
             let message = "the agent needs a chat model, and this server has none: start it with \
-                           --llm-url, the address of one that speaks as OpenAI's does";
+                           --llm-url, the address of one that speaks as OpenAI's does, or give the model of the manifest \
+                           a slot, which an integration of type openai-compatible fills";
             Err(Problem::invalid(code, message).with_error(FieldError::new(place, code, message)))
         }
         Some(Capability::Chat) | None => Ok(()),

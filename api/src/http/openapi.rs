@@ -119,6 +119,7 @@ impl IntoResponses for ActivityFailures {
             Documented::NotFound,
             Documented::TooLarge,
             Documented::TooManyRequests,
+            Documented::NotImplemented,
             Documented::Unavailable,
         ])
     }

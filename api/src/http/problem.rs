@@ -136,6 +136,11 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, code, detail)
     }
 
+    /// Nobody here can do that (501).
+    pub fn not_implemented(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, code, detail)
+    }
+
     /// There is no such thing, or it is not yours (404).
     pub fn not_found(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, detail)
@@ -359,6 +364,8 @@ pub enum Documented {
     Stale,
     /// 413
     TooLarge,
+    /// 501.
+    NotImplemented,
     /// 415
     UnsupportedMediaType,
     /// 416
@@ -382,6 +389,7 @@ impl Documented {
             Self::Conflict => (StatusCode::CONFLICT, "What is there contradicts what is asked"),
             Self::Stale => (StatusCode::PRECONDITION_FAILED, "If-Match names an older state"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The body is too long"),
+            Self::NotImplemented => (StatusCode::NOT_IMPLEMENTED, "Nobody here can do that"),
             Self::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "The body is of another media type")
             }

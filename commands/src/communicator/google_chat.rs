@@ -9,10 +9,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::{Address, Incoming, IncomingMessage, NotHeard, Said, Sender};
+use super::{Address, Incoming, IncomingMessage, NotHeard, Said, Sender, SentFile};
 use crate::OpenIntegration;
 use crate::jwt::{self, Algorithm, Expected, KeySet, KeySource, TokenError, Verified};
 use crate::policies::ToolError;
+use crate::tools::integration::files::{FilePlace, below};
 
 /// How much is said at once, in characters.
 const LONGEST: usize = 4_000;
@@ -140,6 +141,8 @@ struct Message {
     space: Option<Space>,
     #[serde(default)]
     annotations: Vec<Annotation>,
+    #[serde(default, alias = "attachments")]
+    attachment: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -210,9 +213,47 @@ pub(super) fn read(body: &[u8]) -> Result<Incoming, NotHeard> {
         command: command.and_then(|command| command.command_name),
         message_id: message.name.clone(),
         address: Address { channel: Some(space), thread, service: None },
+        files: message.attachment.iter().map(sent).collect(),
     };
     let delivery_id = message.name;
     Ok(Incoming::Message(Box::new(IncomingMessage { delivery_id, conversation, said })))
+}
+
+/// A file, as Google Chat tells of it. Of one that was uploaded it tells the name that its bytes have.
+fn sent(attachment: &Value) -> SentFile {
+    let text = |member| super::text_of(attachment, member);
+    SentFile {
+        name: text("contentName").unwrap_or_else(|| "file".to_owned()),
+        media_type: text("contentType"),
+        size: None,
+        id: super::text_of(&attachment["attachmentDataRef"], "resourceName"),
+        url: None,
+    }
+}
+
+/// Where the bytes of a file are.
+pub(super) fn place(
+    integration: &OpenIntegration,
+    file: &SentFile,
+) -> Result<FilePlace, ToolError> {
+    if !integration.told.secrets.0.contains_key("service_account_key") {
+        return Err(super::not_fetched(
+            "secret_missing",
+            "files of Google Chat are given to its app alone: give the integration the service_account_key of the app",
+        ));
+    }
+    let Some(resource) = &file.id else {
+        return Err(super::not_fetched(
+            "file_elsewhere",
+            "it is a file of Google Drive, which the app may not read: upload the file itself to the chat",
+        ));
+    };
+    let base = integration.told.config.get("base_url").and_then(Value::as_str).unwrap_or_default();
+    let mut path = vec!["v1", "media"];
+    path.extend(resource.split('/'));
+    let mut url = below(base, &path)?;
+    url.query_pairs_mut().append_pair("alt", "media");
+    Ok(FilePlace { url, is_ours: true })
 }
 
 /// A text as Google Chat shows it, whatever stands in it: nobody calls a whole space through us.

@@ -10,14 +10,20 @@ use domain::integration::IntegrationKind;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::Deserialize;
 use serde_json::Value;
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
-use super::{Address, Incoming, IncomingMessage, NotHeard, Said, Sender};
+use super::{Address, Incoming, IncomingMessage, NotHeard, Said, Sender, SentFile};
 use crate::OpenIntegration;
+use crate::policies::ToolError;
+use crate::tools::integration::Connectors;
+use crate::tools::integration::files::{Fetched, FilePlace, is_page};
 use crate::webhook::verify_slack;
 
 /// How much is said at once, in characters: Slack cuts what is much longer.
 const LONGEST: usize = 12_000;
+
+/// Where files are, of the commercial Slack and of the one for governments.
+const HOSTS: [&str; 2] = [".slack.com", ".slack-gov.com"];
 
 /// What people's messages may be marked as; others are edits, joins and what bots say.
 const SUBTYPES: [&str; 3] = ["file_share", "me_message", "thread_broadcast"];
@@ -47,6 +53,8 @@ struct Event {
     channel: Option<String>,
     ts: Option<String>,
     thread_ts: Option<String>,
+    #[serde(default)]
+    files: Vec<Value>,
 }
 
 /// For whom an event is sent: our bot is among them.
@@ -96,6 +104,7 @@ fn command(body: &[u8]) -> Result<Incoming, NotHeard> {
         command: Some(command),
         message_id: trigger.clone(),
         address: Address { channel: Some(channel.clone()), thread: None, service: None },
+        files: Vec::new(),
     };
     let conversation = format!("{channel}/{trigger}");
     Ok(Incoming::Message(Box::new(IncomingMessage { delivery_id: trigger, conversation, said })))
@@ -144,9 +153,73 @@ fn event(body: &[u8]) -> Result<Incoming, NotHeard> {
             thread: Some(thread.clone()),
             service: None,
         },
+        files: event.files.iter().filter(|file| file["mode"] != "tombstone").map(sent).collect(),
     };
     let conversation = format!("{channel}/{thread}");
     Ok(Incoming::Message(Box::new(IncomingMessage { delivery_id, conversation, said })))
+}
+
+/// A file, as Slack tells of it. Of one that comes from another organisation it tells no more than its id.
+fn sent(file: &Value) -> SentFile {
+    let text = |member| super::text_of(file, member);
+    let id = text("id");
+    SentFile {
+        name: text("name")
+            .or_else(|| text("title"))
+            .or_else(|| id.clone())
+            .unwrap_or_else(|| "file".to_owned()),
+        media_type: text("mimetype"),
+        size: file["size"].as_u64(),
+        url: text("url_private_download").or_else(|| text("url_private")),
+        id,
+    }
+}
+
+/// Begins to fetch a file.
+///
+/// # Errors
+/// It cannot be reached, or is not given to us.
+pub(super) async fn fetch(
+    connectors: &Connectors,
+    integration: &OpenIntegration,
+    file: &SentFile,
+) -> Result<Fetched, ToolError> {
+    let told = match (&file.url, &file.id) {
+        (None, Some(id)) => sent(&connectors.slack_file(integration, id).await?).url,
+        (url, _) => url.clone(),
+    };
+    let place = place(integration, told.as_deref())?;
+    let fetched = connectors.open_file(integration, &place).await?;
+    let is_meant = file.media_type.as_deref() == Some("text/html");
+    if is_page(&fetched) && !is_meant {
+        return Err(super::not_fetched(
+            "forbidden",
+            "Slack shows a page in place of the file: give the app the scope files:read, and install it anew",
+        ));
+    }
+    Ok(fetched)
+}
+
+/// Where the bytes of a file are: at Slack, or where its API is. Our token goes nowhere else.
+fn place(integration: &OpenIntegration, url: Option<&str>) -> Result<FilePlace, ToolError> {
+    let elsewhere = || {
+        super::not_fetched(
+            "file_elsewhere",
+            "its bytes are not at Slack: send the file itself, and not a link to it",
+        )
+    };
+    let url = url.and_then(|url| Url::parse(url).ok()).ok_or_else(elsewhere)?;
+    let api = integration.told.config.get("base_url").and_then(Value::as_str);
+    let is_of_api =
+        api.and_then(|api| Url::parse(api).ok()).is_some_and(|api| api.origin() == url.origin());
+    let is_slack = url.scheme() == "https"
+        && url.port().is_none()
+        && url.host_str().is_some_and(|host| HOSTS.iter().any(|known| host.ends_with(known)));
+    let is_bare = url.username().is_empty() && url.password().is_none();
+    if is_bare && (is_of_api || is_slack) {
+        return Ok(FilePlace { url, is_ours: true });
+    }
+    Err(elsewhere())
 }
 
 /// What a person wrote: without the mention that it begins with, and as it was typed.

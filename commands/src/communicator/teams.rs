@@ -10,10 +10,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::{Address, Incoming, IncomingMessage, NotHeard, Said, Sender};
+use super::{Address, Incoming, IncomingMessage, NotHeard, Revision, Said, Sender, SentFile};
 use crate::OpenIntegration;
 use crate::jwt::{self, Algorithm, Expected, KeySet, KeySource, TokenError, Verified};
 use crate::policies::ToolError;
+use crate::tools::integration::files::FilePlace;
 
 /// How much is said at once, in characters.
 const LONGEST: usize = 20_000;
@@ -137,6 +138,8 @@ pub(super) struct Activity {
     #[serde(rename = "type")]
     kind: String,
     id: Option<String>,
+    name: Option<String>,
+    timestamp: Option<String>,
     service_url: Option<String>,
     channel_id: Option<String>,
     from: Option<Account>,
@@ -145,6 +148,8 @@ pub(super) struct Activity {
     text: Option<String>,
     #[serde(default)]
     entities: Vec<Entity>,
+    #[serde(default)]
+    attachments: Vec<Value>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -184,13 +189,35 @@ impl Activity {
         self.channel_id.as_deref().unwrap_or_default()
     }
 
-    /// What it says. Members that come and go, installations and what cards send start nothing.
+    /// What it says. Members that come and go, and installations start nothing.
     pub(super) fn into_incoming(self) -> Result<Incoming, NotHeard> {
         let malformed = |what: &str| NotHeard::Malformed(format!("{what} is missing"));
+        let at = self.timestamp.clone().unwrap_or_default();
         match self.kind.as_str() {
-            "message" => {}
-            _ => return Ok(Incoming::Nothing),
+            "message" => self.into_message(),
+            "messageUpdate" => Ok(match self.into_message()? {
+                Incoming::Message(message) => {
+                    let IncomingMessage { delivery_id, conversation, said } = *message;
+                    let said = Some(said);
+                    Incoming::Revised(Box::new(Revision { delivery_id, conversation, at, said }))
+                }
+                other => other,
+            }),
+            "messageDelete" => {
+                let conversation = self.conversation.ok_or_else(|| malformed("conversation"))?.id;
+                let message_id = self.id.ok_or_else(|| malformed("id"))?;
+                let delivery_id = format!("{conversation}/{message_id}");
+                let said = None;
+                Ok(Incoming::Revised(Box::new(Revision { delivery_id, conversation, at, said })))
+            }
+            "invoke" => Ok(Incoming::Unknown(self.name.unwrap_or_default())),
+            _ => Ok(Incoming::Nothing),
         }
+    }
+
+    /// What somebody says, if it is a person, and says it to us.
+    fn into_message(self) -> Result<Incoming, NotHeard> {
+        let malformed = |what: &str| NotHeard::Malformed(format!("{what} is missing"));
         let from = self.from.ok_or_else(|| malformed("from"))?;
         let us = self.recipient.map(|us| us.id);
         // Bots have ids of their own kind.
@@ -229,11 +256,62 @@ impl Activity {
                 thread: Some(message_id.clone()),
                 service: self.service_url,
             },
+            files: self.attachments.iter().filter_map(sent).collect(),
         };
         let delivery_id = format!("{}/{message_id}", conversation.id);
         let conversation = conversation.id;
         Ok(Incoming::Message(Box::new(IncomingMessage { delivery_id, conversation, said })))
     }
+}
+
+/// What a file in a personal chat comes as.
+const FILE: &str = "application/vnd.microsoft.teams.file.download.info";
+
+/// A file among the attachments; cards and the text over again as HTML are none.
+fn sent(attachment: &Value) -> Option<SentFile> {
+    let text = |member| super::text_of(attachment, member);
+    let content_type = text("contentType")?;
+    let content = &attachment["content"];
+    let name = text("name");
+    if content_type == FILE {
+        // Its type is what its name ends in.
+        let kind = super::text_of(content, "fileType");
+        let name = name.unwrap_or_else(|| format!("file.{}", kind.as_deref().unwrap_or("bin")));
+        return Some(SentFile {
+            name,
+            media_type: None,
+            size: None,
+            id: super::text_of(content, "uniqueId"),
+            url: super::text_of(content, "downloadUrl"),
+        });
+    }
+    let url = text("contentUrl")?;
+    let name = name.unwrap_or_else(|| "file".to_owned());
+    let media_type = Some(content_type).filter(|it| it.contains('/') && !it.ends_with("/*"));
+    Some(SentFile { name, media_type, size: None, id: None, url: Some(url) })
+}
+
+/// Where the bytes of a file are. What a service keeps that we trust is given to our token; what is in the
+/// sender's OneDrive, to the address itself, and to nobody's token.
+pub(super) fn place(
+    integration: &OpenIntegration,
+    file: &SentFile,
+) -> Result<FilePlace, ToolError> {
+    let elsewhere = || {
+        super::not_fetched(
+            "file_elsewhere",
+            "its bytes are not where Teams keeps files: send the file itself to the bot, in a personal chat",
+        )
+    };
+    let told = file.url.as_deref().ok_or_else(elsewhere)?;
+    let url = Url::parse(told).map_err(|_| elsewhere())?;
+    let is_ours = Bot::new(&integration.told.config).trusts(told);
+    let is_bare = url.username().is_empty() && url.password().is_none();
+    // Only a file of a personal chat has an id.
+    if is_ours || (is_bare && url.scheme() == "https" && file.id.is_some()) {
+        return Ok(FilePlace { is_ours: is_ours && file.id.is_none(), url });
+    }
+    Err(elsewhere())
 }
 
 /// The integration as it answers at a service: its own address is that one then.

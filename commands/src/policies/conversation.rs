@@ -32,7 +32,11 @@ use crate::communicator::{Address, Said, Saying};
 use crate::conversation::Room;
 use crate::execute::decode_event;
 use crate::execution::OUTPUT;
+use crate::tools::Tools;
 use crate::{Ask, Commands, Error, NewExecution};
+use files::TakenFile;
+
+mod files;
 
 /// How many conversations are worked on at once.
 const AT_ONCE: usize = 16;
@@ -51,6 +55,7 @@ pub(super) struct Conversations {
     commands: Commands,
     knowledge: Arc<dyn Knowledge>,
     assistant: Arc<Assistant>,
+    tools: Arc<Tools>,
     queue: Arc<Queue>,
     /// The conversations, with their products, that wait for the end of an execution.
     awaited: Mutex<HashMap<Uuid, (Option<Uuid>, Uuid)>>,
@@ -93,9 +98,11 @@ impl Conversations {
         commands: Commands,
         knowledge: Arc<dyn Knowledge>,
         assistant: Arc<Assistant>,
+        tools: Arc<Tools>,
     ) -> Arc<Conversations> {
         let queue = Arc::new(Queue::new(NAME, AT_ONCE));
-        Arc::new(Conversations { commands, knowledge, assistant, queue, awaited: Mutex::default() })
+        let awaited = Mutex::default();
+        Arc::new(Conversations { commands, knowledge, assistant, tools, queue, awaited })
     }
 
     /// Works on a conversation of a product.
@@ -168,13 +175,14 @@ impl Conversations {
         let Some(heard) = self.heard(room, events, message).await? else {
             return Err(Stop::Erased);
         };
+        let files = self.take_files(&heard, events, conversation).await?;
         let (mut is_bound, mut executions, mut failures) = (false, Vec::new(), Vec::new());
         let position = heard.event.position;
         let triggers = self.knowledge.message_triggers(room.product, position).await;
         for trigger in triggers.map_err(|error| Stop::Passing(error.message))? {
             let Some((details, filter)) = self.listens(&heard, trigger).await? else { continue };
             is_bound = true;
-            match self.request(&heard, conversation, trigger, &details, filter).await? {
+            match self.request(&heard, &files, conversation, trigger, &details, filter).await? {
                 Ok(execution) => executions.extend(execution),
                 Err(Refused { code, message }) => {
                     tracing::warn!(%trigger, code, "a message does not start what listens to it");
@@ -184,12 +192,19 @@ impl Conversations {
                 }
             }
         }
+        let report = files::report(&files);
+        let is_only_files = report.is_some() && heard.said.text.is_empty();
         let text = match (is_bound, failures.first()) {
+            (false, _) if is_only_files => None,
             (false, _) => Some(self.assistant(&heard).await?),
             (true, Some(TriggerFailure { code, .. })) => Some(format!(
                 "I could not begin ({code}). Whoever looks after me finds why in the audit log."
             )),
             (true, None) => None,
+        };
+        let text = match (report, text) {
+            (Some(report), Some(text)) => Some(format!("{report}\n\n{text}")),
+            (report, text) => report.or(text),
         };
         let reply = match text {
             Some(text) => Some(self.reply(&heard, &[b"at once"], text).await?),
@@ -269,6 +284,7 @@ impl Conversations {
     async fn request(
         &self,
         heard: &Heard,
+        files: &[TakenFile],
         conversation: Uuid,
         trigger: Uuid,
         details: &TriggerDetails,
@@ -287,7 +303,7 @@ impl Conversations {
             Ok(config) => config,
             Err(error) => return Refused::by_configuration(error).map(Err),
         };
-        let message = as_input(heard, conversation);
+        let message = as_input(heard, files, conversation);
         let mut seen = message.clone();
         seen.insert("id".to_owned(), json!(trigger));
         seen.insert("key".to_owned(), json!(details.key));
@@ -428,8 +444,17 @@ impl Conversations {
 }
 
 /// A message, as an agent gets it that does not say what it wants.
-fn as_input(heard: &Heard, conversation: Uuid) -> Map<String, Value> {
-    let Said { communicator, text, sender, kind, command, message_id, address } = &heard.said;
+fn as_input(heard: &Heard, files: &[TakenFile], conversation: Uuid) -> Map<String, Value> {
+    let Said { communicator, text, sender, kind, command, message_id, address, files: sent } =
+        &heard.said;
+    let files: Vec<Value> = sent
+        .iter()
+        .enumerate()
+        .map(|(place, sent)| {
+            let id = files.get(place).and_then(|taken| taken.file);
+            json!({ "name": sent.name, "media_type": sent.media_type, "size": sent.size, "file_id": id })
+        })
+        .collect();
     let Address { channel, thread, service: _ } = address;
     let message = json!({
         "text": text,
@@ -442,6 +467,7 @@ fn as_input(heard: &Heard, conversation: Uuid) -> Map<String, Value> {
         "communicator": communicator,
         "integration_id": heard.message.integration,
         "conversation_id": conversation,
+        "files": files,
     });
     message.as_object().cloned().unwrap_or_default()
 }

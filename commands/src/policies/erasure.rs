@@ -42,7 +42,8 @@ pub trait Contents: Send + Sync + 'static {
     /// The sessions of a user that have not ended.
     async fn sessions_of(&self, user: Uuid) -> Result<Vec<Uuid>, NotNow>;
 
-    /// Those of them that are from before the user's password was changed.
+    /// Those of them that are from before the user's password was changed, or from outside and from before
+    /// that was unlinked.
     async fn outdated_sessions_of(&self, user: Uuid) -> Result<Vec<Uuid>, NotNow>;
 
     /// The files of a knowledge base.
@@ -262,10 +263,17 @@ impl Erasure {
             self.commands.vault().forget_key(&user_key(user));
             return Ok(());
         }
-        match (find("user.deleted.v1"), find("user.password_changed.v1")) {
-            (Some(deleted), _) => self.erase_user(user, deleted).await,
-            (None, Some(changed)) => self.end_outdated_sessions(user, changed).await,
-            (None, None) => Ok(()),
+        if let Some(deleted) = find("user.deleted.v1") {
+            return self.erase_user(user, deleted).await;
+        }
+        let changes = [
+            (find("user.password_changed.v1"), EndReason::PasswordChanged),
+            (find("user.identity_unlinked.v1"), EndReason::IdentityUnlinked),
+        ];
+        let changes = changes.into_iter().filter_map(|(event, reason)| Some((event?, reason)));
+        match changes.max_by_key(|(event, _)| event.position) {
+            Some((changed, reason)) => self.end_outdated_sessions(user, changed, reason).await,
+            None => Ok(()),
         }
     }
 
@@ -273,10 +281,11 @@ impl Erasure {
         &self,
         user: Uuid,
         changed: &RecordedEvent,
+        reason: EndReason,
     ) -> Result<(), Failure> {
         self.contents.know(changed.position).await?;
         let sessions = self.contents.outdated_sessions_of(user).await?;
-        self.end_each(Ending::Session(EndReason::PasswordChanged), sessions, changed).await?;
+        self.end_each(Ending::Session(reason), sessions, changed).await?;
         Ok(())
     }
 

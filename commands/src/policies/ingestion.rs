@@ -28,8 +28,8 @@ const OF_ONE_PRODUCT: usize = 2;
 /// For how long a worker claims a file.
 const LEASE: TimeDelta = TimeDelta::minutes(30);
 
-/// The largest file whose text is read.
-const LONGEST: u64 = 64 * 1024 * 1024;
+/// The largest file whose text is read, in bytes.
+pub(crate) const LARGEST_READ: u64 = 64 * 1024 * 1024;
 
 /// How many chunks are embedded between two looks at the clock.
 const CHUNKS: usize = 32;
@@ -229,14 +229,14 @@ impl Ingestion {
     ) -> Result<Result<Artifact, Unreadable>, Failure> {
         let &Work { file, product, upload, embedder, .. } = work;
         let blob = vault::BlobRef { name: upload.blob.name.clone(), size: upload.blob.size };
-        if blob.size > LONGEST {
+        if blob.size > LARGEST_READ {
             let message = format!(
                 "the text of a file of more than {} MiB is not read: split it into smaller files",
-                LONGEST / 1024 / 1024
+                LARGEST_READ / 1024 / 1024
             );
             return Ok(Err(Unreadable::new("too_large_to_read", message)));
         }
-        let bytes = match self.commands.vault().blob_bytes(product, &blob, LONGEST).await {
+        let bytes = match self.commands.vault().blob_bytes(product, &blob, LARGEST_READ).await {
             Ok(bytes) => bytes,
             Err(error @ (vault::Error::Corrupt { .. } | vault::Error::BlobMissing { .. })) => {
                 return Ok(Err(Unreadable::new("bytes_lost", error)));

@@ -6,6 +6,7 @@
 mod chat;
 mod client;
 mod code;
+pub(crate) mod files;
 mod mail;
 mod web;
 
@@ -26,6 +27,7 @@ use crate::jwt::{Download, KeyLimits, KeySet, KeySource};
 use crate::policies::ToolError;
 use crate::veil::Veil;
 use client::Api;
+pub(super) use client::refused_address;
 
 /// How long a test may take.
 const TEST_LIMIT: Duration = Duration::from_secs(15);
@@ -40,6 +42,8 @@ const MOST_KEY_SETS: usize = 200;
 pub struct Connectors {
     client: reqwest::Client,
     policy: AddressPolicy,
+    /// How long a chat model may send nothing.
+    idle_timeout: Duration,
     state: Mutex<State>,
 }
 
@@ -70,8 +74,12 @@ pub struct Tried {
 }
 
 impl Connectors {
-    pub(super) fn new(client: reqwest::Client, policy: AddressPolicy) -> Connectors {
-        Connectors { client, policy, state: Mutex::default() }
+    pub(super) fn new(
+        client: reqwest::Client,
+        policy: AddressPolicy,
+        idle_timeout: Duration,
+    ) -> Connectors {
+        Connectors { client, policy, idle_timeout, state: Mutex::default() }
     }
 
     /// Connects, and says what came of it.

@@ -291,3 +291,54 @@ fn reports(number: u8, attempt: u32) -> Vec<(ConversationCommand, ConversationEv
 fn same_kind(one: &ConversationCommand, other: &ConversationCommand) -> bool {
     std::mem::discriminant(one) == std::mem::discriminant(other)
 }
+
+#[test]
+fn a_file_of_a_message_is_settled_once_and_its_credential_is_named_once() {
+    use ConversationEvent as Did;
+    let (message, number) = (id(MESSAGE), 0);
+    let attempt =
+        |secrets_version| ConversationCommand::AttemptFile { message, number, secrets_version };
+    let attempted = |secrets_version| Did::FileAttempted {
+        message,
+        number,
+        integration: id(COMMUNICATOR),
+        secrets_version,
+    };
+    let (knowledge_base, file, is_known) = (id(50), id(51), true);
+    let settle = ConversationCommand::SettleFile {
+        message,
+        number,
+        fate: FileFate::Taken { knowledge_base, file, is_known },
+    };
+    let taken = Did::FileTaken { message, number, knowledge_base, file, is_known };
+    given::<Conversation>(vec![heard()]).when(attempt(1)).then_expect_events(vec![attempted(1)]);
+    let past = vec![heard(), attempted(1)];
+    given::<Conversation>(past.clone()).when(attempt(1)).then_expect_events(vec![]);
+    given::<Conversation>(past.clone()).when(attempt(2)).then_expect_events(vec![attempted(2)]);
+    given::<Conversation>(past.clone())
+        .when(settle.clone())
+        .then_expect_events(vec![taken.clone()]);
+    for past in [vec![heard(), taken], vec![heard(), handled(&[])]] {
+        for late in [settle.clone(), attempt(1)] {
+            given::<Conversation>(past.clone())
+                .when(late)
+                .then_expect_error(ConversationError::Handled);
+        }
+    }
+}
+
+#[test]
+fn what_is_said_in_place_of_a_message_starts_nothing_and_stands_beside_it() {
+    let revise = |content| ConversationCommand::Revise { message: id(MESSAGE), content };
+    let changed = ConversationEvent::MessageChanged { message: id(MESSAGE), content: payload() };
+    let withdrawn = ConversationEvent::MessageWithdrawn { message: id(MESSAGE) };
+    given::<Conversation>(vec![]).when(revise(None)).then_expect_error(ConversationError::NotFound);
+    for past in [vec![heard()], vec![heard(), handled(&[EXECUTION]), changed.clone()]] {
+        given::<Conversation>(past.clone())
+            .when(revise(Some(payload())))
+            .then_expect_events(vec![changed.clone()]);
+        given::<Conversation>(past).when(revise(None)).then_expect_events(vec![withdrawn.clone()]);
+    }
+    let other = ConversationCommand::Revise { message: id(9), content: None };
+    given::<Conversation>(vec![heard()]).when(other).then_expect_error(ConversationError::NotFound);
+}

@@ -385,9 +385,16 @@ fn conversation() -> Vec<(&'static str, ConversationEvent)> {
         error: payload("error"),
         retry_at: at(61),
     };
+    let taken =
+        Did::FileTaken { message, number: 0, knowledge_base: id(7), file: id(8), is_known: false };
     vec![
         ("", Did::MessageReceived(Message { integration, message, content: payload("content") })),
+        ("", Did::MessageChanged { message, content: payload("content") }),
+        ("", Did::MessageWithdrawn { message }),
         ("", Did::TriggerFailed { message, trigger: id(5), code: code(), error: payload("error") }),
+        ("", Did::FileAttempted { message, number: 0, integration, secrets_version: 2 }),
+        ("", taken),
+        ("", Did::FileRefused { message, number: 1, code: code(), error: payload("error") }),
         ("", Did::MessageHandled { message, executions: vec![id(4), id(6)] }),
         ("none", Did::MessageHandled { message, executions: vec![] }),
         ("", Did::ExecutionUnanswered { execution: id(4) }),
@@ -658,6 +665,7 @@ fn session() -> Vec<(&'static str, SessionEvent)> {
         ("reuse", ended(EndReason::Reuse)),
         ("password_changed", ended(EndReason::PasswordChanged)),
         ("user_deleted", ended(EndReason::UserDeleted)),
+        ("identity_unlinked", ended(EndReason::IdentityUnlinked)),
     ]
 }
 
@@ -729,6 +737,7 @@ fn user() -> Vec<(&'static str, UserEvent)> {
                 subject: sealed("subject"),
             },
         ),
+        ("", UserEvent::IdentityUnlinked { issuer: "https://issuer.example".to_owned() }),
         ("", UserEvent::Deleted {}),
         ("", UserEvent::Erased {}),
     ]

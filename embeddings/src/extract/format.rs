@@ -314,6 +314,18 @@ pub(super) fn detect(
     }
 }
 
+/// Whether a file may be readable, as far as its name and media type tell.
+///
+/// # Errors
+/// Neither is of a format that is read.
+pub fn check_format(file_name: &str, media_type: Option<&str>) -> Result<(), ExtractError> {
+    match detect(file_name, media_type, b"") {
+        Err(error @ ExtractError::UnsupportedFormat { .. }) => Err(error),
+        // Whatever else there is to say takes its bytes.
+        _ => Ok(()),
+    }
+}
+
 /// The encoding that a media type names, as `iso-8859-1`.
 pub(super) fn charset(media_type: &str) -> Option<&str> {
     let parameters = media_type.split(';').skip(1).map(str::trim);

@@ -36,11 +36,17 @@ impl Seen {
 pub struct Says {
     status: u16,
     headers: Vec<(&'static str, String)>,
-    body: Value,
+    body: Vec<u8>,
 }
 
 pub fn says(status: u16, body: Value) -> Says {
-    Says { status, headers: Vec::new(), body }
+    gives(status, "application/json", body.to_string())
+}
+
+/// Any bytes.
+pub fn gives(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Says {
+    let headers = vec![("content-type", content_type.to_owned())];
+    Says { status, headers, body: body.into() }
 }
 
 impl Says {
@@ -77,6 +83,11 @@ impl OtherSide {
     pub fn count(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
+
+    /// How often something was asked for.
+    pub fn count_of(&self, path: &str) -> usize {
+        self.seen.lock().unwrap().iter().filter(|seen| seen.path == path).count()
+    }
 }
 
 async fn answer(
@@ -99,7 +110,7 @@ async fn answer(
     };
     log.lock().unwrap().push(seen.clone());
     let Says { status, headers, body } = answers(&seen);
-    let mut response = (StatusCode::from_u16(status).unwrap(), axum::Json(body)).into_response();
+    let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
     for (name, value) in headers {
         response.headers_mut().insert(name, value.parse().unwrap());
     }

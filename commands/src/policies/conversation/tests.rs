@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::*;
-use crate::communicator::{IncomingMessage, Sender};
+use crate::communicator::{IncomingMessage, Sender, SentFile};
 use crate::policies::KnowledgeQuery;
 use crate::policies::mortal::Mortal;
 use crate::policies::shared::Shared;
@@ -35,7 +35,7 @@ impl Knowledge for Library {
     }
 
     async fn has_base(&self, _: Uuid, _: Uuid) -> Result<bool, ToolError> {
-        Ok(false)
+        Ok(true)
     }
 
     async fn message_triggers(&self, _: Uuid, _: Position) -> Result<Vec<Uuid>, ToolError> {
@@ -56,6 +56,11 @@ struct World {
 impl World {
     /// With an agent for each of these triggers.
     async fn new(triggers: &[Value]) -> World {
+        World::with(triggers, None).await
+    }
+
+    /// Whose files come into a knowledge base; they are at this server.
+    async fn with(triggers: &[Value], files: Option<&str>) -> World {
         let folder = tempfile::tempdir().expect("a folder");
         let log = open_log(folder.path());
         let commands = open_commands(folder.path(), log.clone()).await;
@@ -64,12 +69,19 @@ impl World {
         let done = commands.create_product(name("Product"), None, &ask()).await.expect("a product");
         let product = done.stream_id().expect("an id");
         let ask = || ask().in_product(product);
+        let mut config = Map::new();
+        if let Some(side) = files {
+            let base = commands.create_knowledge_base(name("Files"), None, &ask()).await;
+            let base = base.expect("a knowledge base").stream_id().expect("an id");
+            config.insert("ingest_files".to_owned(), json!(base));
+            config.insert("base_url".to_owned(), json!(side));
+        }
         let secrets = [("bot_token", "xoxb-12345"), ("signing_secret", "8f742231")];
         let secrets = secrets.map(|(name, text)| (name.to_owned(), text.to_owned()));
         let new = NewIntegration {
             kind: domain::integration::IntegrationKind::Slack,
             title: name("Chat"),
-            config: Map::new(),
+            config,
             secrets: Secrets(BTreeMap::from(secrets)),
         };
         let done = commands.create_integration(new, &ask()).await.expect("an integration");
@@ -103,12 +115,19 @@ impl World {
 
     fn node(&self, commands: Commands) -> Arc<Conversations> {
         let (_, embedder) = watch::channel(None);
-        let tools = Tools::new(ToolSettings::default(), embedder).expect("tools");
-        let assistant = Assistant::new(self.library.clone(), Arc::new(tools));
-        Conversations::start(commands, self.library.clone(), Arc::new(assistant))
+        let http_allow = vec!["127.0.0.0/8".parse().expect("a network")];
+        let settings = ToolSettings { http_allow, ..ToolSettings::default() };
+        let tools = Tools::new(settings, embedder).expect("tools");
+        let tools = Arc::new(tools);
+        let assistant = Arc::new(Assistant::new(self.library.clone(), tools.clone()));
+        Conversations::start(commands, self.library.clone(), assistant, tools)
     }
 
     async fn say(&self, id: &str, text: &str) -> Uuid {
+        self.send(id, text, Vec::new()).await
+    }
+
+    async fn send(&self, id: &str, text: &str, files: Vec<SentFile>) -> Uuid {
         let said = Said {
             communicator: "slack".to_owned(),
             text: text.to_owned(),
@@ -121,6 +140,7 @@ impl World {
                 thread: Some("1.1".to_owned()),
                 service: None,
             },
+            files,
         };
         let (delivery_id, conversation) = (id.to_owned(), "C1/1.1".to_owned());
         let incoming = IncomingMessage { delivery_id, conversation, said };
@@ -194,6 +214,50 @@ async fn a_node_that_dies_at_any_append_starts_and_answers_nothing_twice_and_for
             }
             let stopped = "This was stopped before there was an answer.";
             assert_eq!(world.replies().await, [stopped, stopped], "{lives} {stores_the_last}");
+        }
+    }
+}
+
+/// A server that gives a file, and the address of one.
+async fn file_server(text: &'static str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let router = axum::Router::new().fallback(move || async move { text });
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn a_node_that_dies_at_any_append_takes_every_file_in_once() {
+    let side = file_server("Tea is served at four.").await;
+    let sent = |name: &str| SentFile {
+        name: name.to_owned(),
+        url: Some(format!("{side}/files/{name}")),
+        ..SentFile::default()
+    };
+    for stores_the_last in [false, true] {
+        for lives in 1..=7 {
+            let world = World::with(&[], Some(&side)).await;
+            let files = vec![sent("tea.md"), sent("photo.png"), sent("same.md")];
+            let conversation = world.send("one", "", files).await;
+            let left = AtomicUsize::new(lives);
+            let mortal = Arc::new(Mortal { log: world.log.clone(), left, stores_the_last });
+            let mortal = open_commands(world.folder.path(), mortal).await;
+            world.work(&mortal, conversation).await;
+            let next = open_commands(world.folder.path(), world.log.clone()).await;
+            for _ in 0..2 {
+                assert!(world.work(&next, conversation).await);
+            }
+            assert_eq!(world.of_type("file.uploaded.v1").await.len(), 1, "{lives}");
+            assert_eq!(world.of_type("conversation.file_taken.v1").await.len(), 2, "{lives}");
+            assert_eq!(world.of_type("conversation.file_refused.v1").await.len(), 1, "{lives}");
+            assert_eq!(world.of_type("conversation.file_attempted.v1").await.len(), 2, "{lives}");
+            let replies = world.replies().await;
+            assert_eq!(replies.len(), 1, "{replies:?}");
+            let lines: Vec<_> = replies[0].lines().collect();
+            assert_eq!(lines[0], "I took tea.md in, and read it now.", "{lives} {stores_the_last}");
+            assert!(lines[1].starts_with("I did not take photo.png in: "), "{replies:?}");
+            assert_eq!(lines[2], "I have same.md already.");
         }
     }
 }

@@ -92,7 +92,7 @@ impl World {
     fn node(&self, commands: Commands) -> Arc<Outbox> {
         let (_, embedder) = watch::channel(None);
         let http_allow = vec!["127.0.0.0/8".parse().expect("a network")];
-        let settings = ToolSettings { http_allow, chat: None };
+        let settings = ToolSettings { http_allow, ..ToolSettings::default() };
         let tools = Tools::new(settings, embedder).expect("tools");
         Outbox::start(commands, Arc::new(tools), Uuid::now_v7())
     }

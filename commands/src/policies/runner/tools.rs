@@ -10,7 +10,7 @@ use domain::expression::{Item, Scope};
 use domain::integration::IntegrationKind;
 use domain::integration::operation::Operation;
 use domain::manifest::StepSpec;
-use domain::step::{StepCall, Target};
+use domain::step::{AnswerCall, StepCall, Target};
 use domain::values::derived_id;
 use domain::{FileName, expression};
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ impl Runner {
                 let base = self.base(run, work, knowledge.as_deref()).await?;
                 self.ingest(run, &place(step, item), base, &title, text, tags).await
             }
-            StepCall::Answer(call) => self.tools.answers.answer(&call).await,
+            StepCall::Answer(call) => self.answer(run, work, &place(step, item), &call).await,
             StepCall::HttpRequest(call) => {
                 // The same for every attempt: a server that keeps it does the work once.
                 let place = place(step, item);
@@ -97,6 +97,45 @@ impl Runner {
             // The clock is asked elsewhere, before a step of this kind begins.
             StepCall::Wait(_) => Err(crashed()),
         }
+    }
+
+    /// Lets a model answer: the one of an integration, where the manifest has a slot for it, or the server's own.
+    async fn answer(
+        &self,
+        run: &Run,
+        work: &Work,
+        place: &str,
+        call: &AnswerCall,
+    ) -> Result<Value, ToolError> {
+        let Some(integration) = self.model(run, work).await? else {
+            return self.tools.answers.answer(call).await;
+        };
+        if let Some(chat) = Operation::find("chat") {
+            check_operation(&integration, chat)?;
+            let record = self.commands.record_integration_call(
+                &integration,
+                run.id,
+                place,
+                chat.name,
+                &run.requested,
+            );
+            record.await.map_err(not_known)?;
+        }
+        self.tools.connectors.answer(&integration, call).await
+    }
+
+    /// The integration whose model is asked: what stands in the slot, or else the only one that the product
+    /// can use. Where it has none, the server's own model does.
+    async fn model(&self, run: &Run, work: &Work) -> Result<Option<OpenIntegration>, ToolError> {
+        let Some(slot) = &work.manifest.requires.model_slot else { return Ok(None) };
+        if self.tools.has_chat_model && !work.bindings.contains_key(slot) {
+            let (organization, kind) =
+                (run.requested.organization, IntegrationKind::OpenaiCompatible);
+            if self.knowledge.integrations(organization, run.product, kind).await?.is_empty() {
+                return Ok(None);
+            }
+        }
+        self.integration(run, work, &Target::Slot(slot.clone())).await.map(Some)
     }
 
     /// The knowledge base that stands in a slot; the product's default one where nothing does.

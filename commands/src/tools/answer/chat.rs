@@ -4,6 +4,7 @@
 //! stalls is told from one that thinks; what it sends is bounded; and the key is in no message.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,10 +19,12 @@ use serde_json::{Value, json};
 use sse_stream::SseByteStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use url::Url;
+use url::{Host, Url};
 
 use super::{AnswerModel, Role, Turn, citations, cited};
 use crate::policies::ToolError;
+use crate::tools::address::{AddressPolicy, Refused};
+use crate::tools::integration::refused_address;
 use crate::tools::transport::{causes, may_pass, retry_after, root_cause};
 
 /// How long a connection may take to come about.
@@ -59,7 +62,25 @@ pub struct ChatCompletions {
     client: Client,
     server: ChatServer,
     address: Url,
+    /// Which addresses may be asked, of a server that the operator did not name.
+    policy: Option<AddressPolicy>,
 }
+
+/// What whoever named the server calls what it is told.
+struct Words {
+    address: &'static str,
+    key: &'static str,
+    model: &'static str,
+}
+
+const OF_THE_OPERATOR: Words =
+    Words { address: "llm_url", key: "PRODGY_LLM_API_KEY", model: "llm_model (PRODGY_LLM_MODEL)" };
+
+const OF_AN_INTEGRATION: Words = Words {
+    address: "the base_url of the integration",
+    key: "the api_key of the integration",
+    model: "the model of the integration",
+};
 
 impl ChatCompletions {
     /// Asks this server. It is one that the operator named: it may be on this machine, or behind the
@@ -73,20 +94,52 @@ impl ChatCompletions {
             .connect_timeout(CONNECT_LIMIT)
             .user_agent(concat!("prodgy/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        let mut address = server.url.clone();
-        let path = format!("{}/chat/completions", address.path().trim_end_matches('/'));
-        address.set_path(&path);
-        Ok(ChatCompletions { client, server, address })
+        Ok(ChatCompletions { client, address: address(&server), server, policy: None })
+    }
+
+    /// Asks a server that an integration names, by a client that judges the addresses of names.
+    pub(crate) fn judged(
+        server: ChatServer,
+        client: Client,
+        policy: AddressPolicy,
+    ) -> ChatCompletions {
+        ChatCompletions { client, address: address(&server), server, policy: Some(policy) }
+    }
+
+    fn words(&self) -> &'static Words {
+        if self.policy.is_some() { &OF_AN_INTEGRATION } else { &OF_THE_OPERATOR }
+    }
+
+    /// Whether the address may be asked. A name is judged when it is resolved.
+    fn may_ask(&self) -> bool {
+        let literal: Option<IpAddr> = match self.address.host() {
+            Some(Host::Ipv4(address)) => Some(address.into()),
+            Some(Host::Ipv6(address)) => Some(address.into()),
+            Some(Host::Domain(_)) | None => None,
+        };
+        match (&self.policy, literal) {
+            (Some(policy), Some(literal)) => policy.permits(literal),
+            _ => true,
+        }
+    }
+
+    fn address_refused(&self) -> ToolError {
+        ToolError::lasting("address_refused", refused_address(&self.shown()))
     }
 
     /// Sends the question, and waits for the beginning of an answer.
     async fn send(&self, body: &Value) -> Result<Response, ToolError> {
+        if !self.may_ask() {
+            return Err(self.address_refused());
+        }
         let mut request =
             self.client.post(self.address.clone()).header(ACCEPT, "text/event-stream").json(body);
         if let Some(key) = &self.server.api_key {
             let value = HeaderValue::try_from(format!("Bearer {}", key.expose_secret()));
             let mut value = value.map_err(|_| {
-                let message = "PRODGY_LLM_API_KEY holds a sign that no key holds, as a line break: set it anew";
+                let key = self.words().key;
+                let message =
+                    format!("{key} holds a sign that no key holds, as a line break: set it anew");
                 ToolError::lasting("llm_key_invalid", message)
             })?;
             value.set_sensitive(true);
@@ -94,10 +147,14 @@ impl ChatCompletions {
         }
         let response = timeout(self.server.idle_timeout, request.send()).await;
         let response = response.map_err(|_| self.stalled())?.map_err(|error| {
+            if causes(&error).any(|cause| cause.is::<Refused>()) {
+                return self.address_refused();
+            }
             let message = format!(
-                "the chat model at {} cannot be reached: {}. Check llm_url, and whether the server is up",
+                "the chat model at {} cannot be reached: {}. Check {}, and whether the server is up",
                 self.shown(),
-                root_cause(&error)
+                root_cause(&error),
+                self.words().address
             );
             ToolError::passing("llm_unreachable", message)
         })?;
@@ -184,14 +241,14 @@ impl ChatCompletions {
         }
         let said = serde_json::from_slice::<Value>(&bytes).ok().and_then(|value| said(&value));
         let said = said.map(|said| format!(" ({})", self.told(&said))).unwrap_or_default();
-        let shown = self.shown();
+        let (shown, Words { address, key, .. }) = (self.shown(), self.words());
         match status {
             // What the server says of a key may repeat it.
             StatusCode::UNAUTHORIZED => ToolError::lasting(
                 "llm_key_refused",
                 match self.server.api_key {
-                    Some(_) => format!("{shown} refused the key: check PRODGY_LLM_API_KEY"),
-                    None => format!("{shown} asks for a key: set PRODGY_LLM_API_KEY"),
+                    Some(_) => format!("{shown} refused the key: check {key}"),
+                    None => format!("{shown} asks for a key: set {key}"),
                 },
             ),
             status if may_pass(status) || status.is_server_error() => {
@@ -200,7 +257,7 @@ impl ChatCompletions {
             }
             status => {
                 let message = format!(
-                    "{shown} answered {status}{said}: check llm_url, the model, and what the step asks"
+                    "{shown} answered {status}{said}: check {address}, the model, and what the step asks"
                 );
                 ToolError::lasting(format!("llm_status_{}", status.as_u16()), message)
             }
@@ -250,10 +307,11 @@ impl ChatCompletions {
 
     fn not_spoken(&self, why: &str) -> ToolError {
         let message = format!(
-            "{} does not stream chat completions as OpenAI's API does: {}. Check that llm_url is the base \
+            "{} does not stream chat completions as OpenAI's API does: {}. Check that {} is the base \
              address of that API, as https://api.openai.com/v1",
             self.shown(),
-            self.told(why)
+            self.told(why),
+            self.words().address
         );
         ToolError::lasting("llm_protocol_error", message)
     }
@@ -269,7 +327,7 @@ impl AnswerModel for ChatCompletions {
     ) -> Result<Value, ToolError> {
         let model = call.model.as_ref().or(self.server.model.as_ref()).ok_or_else(|| {
             let message =
-                "no model is named: set llm_model (PRODGY_LLM_MODEL), or `model` in the step";
+                format!("no model is named: set {}, or `model` in the step", self.words().model);
             ToolError::lasting("llm_model_missing", message)
         })?;
         let response = self.send(&request(call, before, model)).await?;
@@ -301,6 +359,13 @@ impl AnswerModel for ChatCompletions {
         }
         Ok(output)
     }
+}
+
+fn address(server: &ChatServer) -> Url {
+    let mut address = server.url.clone();
+    let path = format!("{}/chat/completions", address.path().trim_end_matches('/'));
+    address.set_path(&path);
+    address
 }
 
 /// The body of the request.

@@ -180,7 +180,10 @@ impl Connectors {
         Err(slack_refused(error))
     }
 
-    async fn google_token(&self, integration: &OpenIntegration) -> Result<String, ToolError> {
+    pub(super) async fn google_token(
+        &self,
+        integration: &OpenIntegration,
+    ) -> Result<String, ToolError> {
         if let Some(token) = self.known_token(integration) {
             return Ok(token);
         }
@@ -211,7 +214,10 @@ impl Connectors {
         self.access_token(integration, &request).await
     }
 
-    async fn teams_token(&self, integration: &OpenIntegration) -> Result<String, ToolError> {
+    pub(super) async fn teams_token(
+        &self,
+        integration: &OpenIntegration,
+    ) -> Result<String, ToolError> {
         if let Some(token) = self.known_token(integration) {
             return Ok(token);
         }
@@ -285,7 +291,7 @@ fn google_webhook(integration: &OpenIntegration) -> Result<Url, ToolError> {
     if is_one && holds("key") && holds("token") { Ok(url) } else { Err(invalid()) }
 }
 
-fn slack_refused(error: &str) -> ToolError {
+pub(super) fn slack_refused(error: &str) -> ToolError {
     let error: String = error.chars().filter(char::is_ascii_graphic).take(80).collect();
     let (code, what) = match error.as_str() {
         "invalid_auth" | "not_authed" | "token_revoked" | "token_expired" | "account_inactive" => (

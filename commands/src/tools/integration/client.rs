@@ -9,7 +9,7 @@ use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION,
     USER_AGENT,
 };
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use url::{Host, Url, form_urlencoded};
 
@@ -122,7 +122,7 @@ impl Api<'_> {
     }
 
     /// Waits until the other side wants to be asked again, if that is soon.
-    async fn wait_till_open(&self) -> Result<(), ToolError> {
+    pub(super) async fn wait_till_open(&self) -> Result<(), ToolError> {
         let closed = self.connectors.state.lock().closed.get(&self.integration.id).copied();
         let Some(wait) = closed.and_then(|until| until.checked_duration_since(Instant::now()))
         else {
@@ -135,7 +135,7 @@ impl Api<'_> {
         Ok(())
     }
 
-    async fn send_once(&self, request: &Request) -> Result<Answer, ToolError> {
+    async fn execute(&self, request: &Request) -> Result<Response, ToolError> {
         let literal = match request.url.host() {
             Some(Host::Ipv4(address)) => Some(address.into()),
             Some(Host::Ipv6(address)) => Some(address.into()),
@@ -174,26 +174,30 @@ impl Api<'_> {
             }
         }
         let response = self.connectors.client.execute(sent).await;
-        let mut response = response.map_err(|error| not_sent(&error, &request.url))?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| {
-            let message =
-                format!("the answer of {} broke off: {}", host(&request.url), root_cause(&error));
-            ToolError::passing("cut_off", message)
-        })? {
-            if bytes.len() + chunk.len() > LARGEST {
-                let message = format!(
-                    "the answer of {} is larger than {LARGEST} bytes: ask for less",
-                    host(&request.url)
-                );
-                return Err(ToolError::lasting("answer_too_large", message));
-            }
-            bytes.extend_from_slice(&chunk);
+        response.map_err(|error| not_sent(&error, &request.url))
+    }
+
+    async fn send_once(&self, request: &Request) -> Result<Answer, ToolError> {
+        read(self.execute(request).await?, &request.url).await
+    }
+
+    /// Asks for bytes, which are not read yet.
+    ///
+    /// # Errors
+    /// It cannot be reached, does not want to be asked so often, or does not give them.
+    pub(super) async fn open(&self, request: &Request) -> Result<Response, ToolError> {
+        self.wait_till_open().await?;
+        let response = self.execute(request).await?;
+        if response.status().is_success() {
+            return Ok(response);
         }
-        let body = serde_json::from_slice(&bytes)
-            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
-        Ok(Answer { status, headers, body })
+        let answer = read(response, &request.url).await?;
+        if let Some(wait) = asked_to_wait(&answer) {
+            let closed_until = Instant::now() + wait;
+            self.connectors.state.lock().closed.insert(self.integration.id, closed_until);
+            return Err(too_often(wait));
+        }
+        Err(self.refused(request, &answer))
     }
 
     /// Why the other side did not do it, in words that help.
@@ -256,8 +260,30 @@ impl Api<'_> {
     }
 }
 
+/// The whole of an answer, which must not be large.
+async fn read(mut response: Response, url: &Url) -> Result<Answer, ToolError> {
+    let (status, headers) = (response.status(), response.headers().clone());
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| cut_off(&error, url))? {
+        if bytes.len() + chunk.len() > LARGEST {
+            let message =
+                format!("the answer of {} is larger than {LARGEST} bytes: ask for less", host(url));
+            return Err(ToolError::lasting("answer_too_large", message));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    let body = serde_json::from_slice(&bytes)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+    Ok(Answer { status, headers, body })
+}
+
+pub(super) fn cut_off(error: &reqwest::Error, url: &Url) -> ToolError {
+    let message = format!("the answer of {} broke off: {}", host(url), root_cause(error));
+    ToolError::passing("cut_off", message)
+}
+
 /// An address below another one.
-pub(super) fn below(base: &str, path: &[&str]) -> Result<Url, ToolError> {
+pub(crate) fn below(base: &str, path: &[&str]) -> Result<Url, ToolError> {
     let invalid = || {
         let message = "the address of the integration is none: mend its configuration";
         ToolError::lasting("address_invalid", message)
@@ -330,7 +356,7 @@ fn address_refused(url: &Url) -> ToolError {
     ToolError::lasting("address_refused", refused_address(&host(url)))
 }
 
-pub(super) fn refused_address(side: &str) -> String {
+pub(in crate::tools) fn refused_address(side: &str) -> String {
     format!(
         "{side} is not on the public Internet, and is not asked: whoever runs this server can allow its network by \
          the setting http_allow"

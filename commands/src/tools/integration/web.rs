@@ -1,8 +1,11 @@
 //! Language models behind the chat API of OpenAI, and any API on the web.
 
+use std::time::Instant;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::integration::IntegrationKind;
+use domain::step::AnswerCall;
 use reqwest::header::{AUTHORIZATION, HeaderName};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -12,6 +15,8 @@ use super::code::not_spoken;
 use super::{Arguments, Connectors, object, secret, told};
 use crate::OpenIntegration;
 use crate::policies::ToolError;
+use crate::tools::answer::AnswerModel;
+use crate::tools::answer::chat::{ChatCompletions, ChatServer};
 
 impl Connectors {
     pub(super) async fn test_web(
@@ -81,6 +86,38 @@ impl Connectors {
             ("model", Some(answer.body.get("model").cloned().unwrap_or_else(|| model.into()))),
             ("usage", answer.body.get("usage").cloned()),
         ]))
+    }
+
+    /// Lets the model of an integration answer, as the server's own does.
+    ///
+    /// # Errors
+    /// As [`AnswerModel::answer`].
+    pub(crate) async fn answer(
+        &self,
+        integration: &OpenIntegration,
+        call: &AnswerCall,
+    ) -> Result<Value, ToolError> {
+        self.api(integration).wait_till_open().await?;
+        let url = self.api(integration).url("base_url", &[])?;
+        let server = ChatServer {
+            url,
+            model: told(integration, "model").map(str::to_owned),
+            // A server of one's own may ask for none.
+            api_key: secret(integration, "api_key").ok().map(Into::into),
+            idle_timeout: self.idle_timeout,
+        };
+        let model = ChatCompletions::judged(server, self.client.clone(), self.policy.clone());
+        let veil = self.veil(integration);
+        match model.answer(call).await {
+            Ok(output) => Ok(veil.value(output)),
+            Err(error) => {
+                if let (Some(wait), "llm_status_429") = (error.retry_after, error.code.as_str()) {
+                    let closed_until = Instant::now() + wait;
+                    self.state.lock().closed.insert(integration.id, closed_until);
+                }
+                Err(ToolError { message: veil.text(&error.message), ..error })
+            }
+        }
     }
 
     /// Makes a request below the address of the integration.

@@ -421,3 +421,27 @@ pub(super) fn full() -> Value {
         "output": { "cel": "steps.note.output" },
     })
 }
+
+#[test]
+fn a_model_may_have_a_slot_which_is_one_for_integrations_of_one_kind() {
+    let with = |requires: Value| {
+        Manifest::accept(&json!({
+            "manifest": "prodgy.agent/1", "name": "acme.slot", "version": "1.0.0", "title": "Slot",
+            "requires": requires,
+            "steps": [{ "id": "one", "type": "llm.answer", "with": { "prompt": "Say yes" } }],
+        }))
+    };
+    let manifest = with(json!({ "model": { "capability": "chat", "slot": "brain" } })).unwrap();
+    assert_eq!(manifest.requires.model_slot.as_deref(), Some("brain"));
+    assert!(manifest.has_slot("brain"));
+    assert_eq!(manifest.requires.integrations[0].kinds, ["openai-compatible"]);
+    let manifest = with(json!({ "model": { "capability": "chat" } })).unwrap();
+    assert!(manifest.requires.model_slot.is_none() && manifest.requires.integrations.is_empty());
+    let taken = with(json!({ "knowledge": [{ "slot": "brain" }],
+                             "model": { "capability": "chat", "slot": "brain" } }));
+    let faults = taken.unwrap_err().faults;
+    assert_eq!(
+        (faults[0].pointer.as_str(), faults[0].code),
+        ("/requires/model/slot", "slot_duplicate")
+    );
+}
