@@ -20,6 +20,7 @@ pub mod range;
 pub mod rate_limit;
 pub mod reply;
 pub mod request_id;
+pub mod small_reads;
 pub mod sse;
 pub mod upload;
 

@@ -205,7 +205,7 @@ pub async fn session_of(
     let (session, done) = started.map_err(nobodys)?;
     app.applied(&done).await?;
     let outside = Outside { user, session };
-    oidc.known.keep(digest, KnownSession { outside, expires_at }, now);
+    oidc.known.keep(digest, KnownSession { outside, expires_at });
     Ok(outside)
 }
 

@@ -33,6 +33,7 @@ use crate::config::{BlobsAddress, Config};
 use crate::http::finish::LeftAlone;
 use crate::http::layers::Settings;
 use crate::http::rate_limit::RateLimit;
+use crate::http::small_reads::SmallReads;
 use crate::metrics::Metrics;
 use crate::model::Looking;
 use crate::oidc::Oidc;
@@ -283,8 +284,8 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     let router = router::build(app.clone(), dress(&config, metrics, left_alone.clone()))?;
     let stopping = shutdown.clone();
     let server = tokio::spawn(async move {
-        let listener = listener.tap_io(|stream| {
-            let _ = stream.set_nodelay(true);
+        let listener = SmallReads(listener).tap_io(|stream| {
+            let _ = stream.0.set_nodelay(true);
         });
         let service = router.into_make_service_with_connect_info::<SocketAddr>();
         axum::serve(listener, service).with_graceful_shutdown(stopping.cancelled_owned()).await

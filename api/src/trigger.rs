@@ -2,26 +2,32 @@
 //!
 //! The rule of this file: when a trigger fires next is computed when it is answered; what was fired
 //! is in the log.
+//!
+//! # Layout
+//! - `delivery` is what came in at a webhook.
+//! - `secret` is where deliveries come in, and by what they are verified.
+
+mod delivery;
+mod secret;
 
 use axum::extract::State;
 use axum::response::Response;
-use chrono::{TimeDelta, Utc};
+use chrono::Utc;
 use commands::{Done, NewExecution, NewTrigger, TriggerReplacement};
 use domain::Timestamp;
-use domain::delivery::DeliveryError;
 use domain::trigger::{Setting, TriggerKind};
 use eventlog::StreamId;
-use projections::execution::SealedPayload;
+use projections::agent;
 use projections::trigger::{self, Trigger};
-use projections::{agent, delivery};
 use secrecy::SecretString;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use self::secret::WebhookDoor;
 use crate::access::Right;
 use crate::agent::reach;
 use crate::answers::Deleted;
@@ -47,13 +53,13 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list_manual_triggers))
         .routes(routes!(create_trigger))
         .routes(routes!(get_trigger, replace_trigger, delete_trigger))
-        .routes(routes!(rotate_secret))
-        .routes(routes!(list_deliveries))
+        .routes(routes!(secret::rotate_secret))
+        .routes(routes!(delivery::list_deliveries))
 }
 
 /// The routes of triggers that may wait for an execution.
 pub fn long_router() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(execute_trigger)).routes(routes!(replay_delivery))
+    OpenApiRouter::new().routes(routes!(execute_trigger)).routes(routes!(delivery::replay_delivery))
 }
 
 /// What starts an execution of an agent's version.
@@ -100,24 +106,6 @@ struct TriggerDetails {
     /// When it was last changed.
     #[schema(format = DateTime)]
     updated_at: String,
-}
-
-/// Where deliveries come in.
-#[derive(Debug, Serialize, ToSchema)]
-struct WebhookDoor {
-    /// What stands behind `/api/webhook/`.
-    path: String,
-    /// The whole path.
-    #[schema(example = "/api/webhook/acme/push")]
-    url: String,
-    /// The secret, masked but for its end; none where there is none of its own.
-    #[schema(example = "••••1234")]
-    secret: Option<String>,
-    /// Until then the secret before this one is good, too.
-    #[schema(format = DateTime)]
-    previous_secret_until: Option<String>,
-    /// Why deliveries are refused, for people; none where they are not.
-    problem: Option<String>,
 }
 
 /// What became of an instant of a schedule, or of an event.
@@ -266,15 +254,10 @@ struct SentTrigger {
     #[serde(rename = "type")]
     kind: String,
     enabled: Option<bool>,
-    #[serde(default, deserialize_with = "secret")]
+    #[serde(default, deserialize_with = "secret::read")]
     secret: Option<SecretString>,
     #[serde(flatten)]
     configuration: Map<String, Value>,
-}
-
-/// A secret, kept out of whatever prints.
-fn secret<'de, D: Deserializer<'de>>(input: D) -> Result<Option<SecretString>, D::Error> {
-    Ok(Option::<String>::deserialize(input)?.map(SecretString::from))
 }
 
 impl SentTrigger {
@@ -296,69 +279,6 @@ impl SentTrigger {
             ),
         }
     }
-}
-
-/// The most seconds that a secret stays good which was exchanged: a week.
-const MAX_GRACE_SECONDS: u32 = 604_800;
-
-/// By what deliveries are to be verified.
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Rotation {
-    /// The new secret; one is made without it.
-    #[serde(default, deserialize_with = "secret")]
-    #[schema(value_type = Option<String>, write_only, max_length = 1024)]
-    secret: Option<SecretString>,
-    /// For so long the one before is good, too: a week at most.
-    #[schema(maximum = 604800, default = 0)]
-    grace_seconds: Option<u32>,
-}
-
-/// A trigger with another secret.
-#[derive(Debug, Serialize, ToSchema)]
-struct RotatedTrigger {
-    /// The new secret where it was made here: it is shown this once.
-    secret: Option<String>,
-    /// The trigger.
-    trigger: TriggerDetails,
-}
-
-/// How a delivery is to be worked on again.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct Replay {
-    /// The version that is to run; the one that the trigger starts without it.
-    version_id: Option<Uuid>,
-}
-
-/// What was delivered to a webhook.
-#[derive(Debug, Serialize, ToSchema)]
-struct DeliveryDetails {
-    /// Its id.
-    id: Uuid,
-    /// The id that its sender gave it.
-    delivery_id: Option<String>,
-    /// The headers that matter; none when they were erased.
-    #[schema(value_type = Option<Object>)]
-    headers: Value,
-    /// How it was verified.
-    verify: String,
-    /// How long its body is, in bytes.
-    size: u64,
-    /// `received` (it is worked on next), `started`, `filtered` (the trigger does not want it) or `failed`.
-    status: String,
-    /// The execution that it started.
-    execution_id: Option<Uuid>,
-    /// Why it failed, for programs.
-    code: Option<String>,
-    /// Why it failed, for people; none when it was erased.
-    message: Option<String>,
-    /// When it came in.
-    #[schema(format = DateTime)]
-    received_at: String,
-    /// When it was worked on.
-    #[schema(format = DateTime)]
-    settled_at: Option<String>,
 }
 
 /// What is to be executed.
@@ -398,7 +318,7 @@ async fn details(app: &App, trigger: Trigger) -> Result<TriggerDetails, Problem>
     };
     let listening = trigger.enabled && active == Some((version_id, true));
     let next_firings = if listening { next_firings(&trigger) } else { Vec::new() };
-    let webhook = webhook_door(app, &trigger).await?;
+    let webhook = secret::webhook_door(app, &trigger).await?;
     let Trigger { id, organization, product, .. } = trigger;
     let mut last_outcome = None;
     if let Some(outcome) = trigger.last_outcome {
@@ -433,30 +353,6 @@ async fn details(app: &App, trigger: Trigger) -> Result<TriggerDetails, Problem>
         created_at: trigger.created_at,
         updated_at: trigger.updated_at,
     })
-}
-
-/// Where the deliveries of a trigger come in, if it is a webhook.
-async fn webhook_door(app: &App, trigger: &Trigger) -> Result<Option<WebhookDoor>, Problem> {
-    let Ok(Setting::Webhook(webhook)) = Setting::parse(trigger.kind, &trigger.configuration) else {
-        return Ok(None);
-    };
-    let path = app.commands.webhook_path(trigger.id, &webhook);
-    let (mut secret, mut previous_secret_until) = (None, None);
-    if let Some(known) = &trigger.secret {
-        secret =
-            app.commands.masked_secret(trigger.organization, trigger.id, &known.current).await?;
-        let now = Timestamp::from(Utc::now());
-        let previous = known.previous.as_ref().map(|(_, until)| *until);
-        previous_secret_until =
-            previous.filter(|until| now < *until).map(|until| until.to_string());
-    }
-    let needs_one = webhook.verify.needs_secret() && secret.is_none();
-    let problem = (needs_one && !app.commands.inherits_secret(trigger.id).await?).then(|| {
-        "deliveries are refused: there is no secret to verify them with; set one with PUT on this trigger"
-            .to_owned()
-    });
-    let url = format!("/api/webhook/{path}");
-    Ok(Some(WebhookDoor { path, url, secret, previous_secret_until, problem }))
 }
 
 /// The firings to come of a trigger, if it listens to the clock.
@@ -549,126 +445,6 @@ async fn replace_trigger(
         .etag(&etag)
         .position(position)
         .replayed(done.replayed))
-}
-
-/// Exchange the secret of a webhook
-///
-/// From now on deliveries are verified by the new secret; for `grace_seconds` those by the one before are
-/// accepted, too. Without a `secret` one is made, and answered this once.
-#[utoipa::path(post, path = "/api/agent-base/triggers/{triggerId}/rotate-secret", tag = "Triggers",
-    extensions(("x-access" = json!(Right::WriteAgents))),
-    params(("triggerId" = Uuid, Path), IdempotencyKeyParam, IfMatchParam),
-    request_body = Option<Rotation>,
-    responses((status = 200, description = "The trigger as it is now", body = Envelope<RotatedTrigger>), WriteFailures))]
-async fn rotate_secret(
-    State(app): State<App>,
-    caller: Caller,
-    circumstances: Circumstances,
-    Path(id): Path<Uuid>,
-    body: OptionalJson<Rotation>,
-) -> Result<Reply<RotatedTrigger>, Problem> {
-    let found = find_active(&app, &caller, id)?;
-    let Rotation { secret, grace_seconds } = body.read()?;
-    let grace = grace_seconds.unwrap_or(0);
-    if grace > MAX_GRACE_SECONDS {
-        let message = format!("`grace_seconds` is at most {MAX_GRACE_SECONDS}: a week");
-        let fault = FieldError::new("/grace_seconds", "out_of_range", message.clone());
-        return Err(Problem::invalid("invalid_body", message).with_error(fault));
-    }
-    let ask = circumstances.ask(&app, &caller, Some(found.product), &[body.bytes()]).await?;
-    let grace = TimeDelta::seconds(i64::from(grace));
-    let rotated = app.commands.rotate_secret(id, secret, grace, &ask).await?;
-    let position = app.applied(&rotated.done).await?;
-    let (trigger, etag) = details_after(&app, &rotated.done, id).await?;
-    let shown = RotatedTrigger { secret: rotated.made, trigger };
-    Ok(Reply::ok("Secret exchanged", shown)
-        .etag(&etag)
-        .position(position)
-        .replayed(rotated.done.replayed)
-        .secret())
-}
-
-/// List what was delivered to a webhook
-///
-/// Newest first, each with what became of it.
-#[utoipa::path(get, path = "/api/agent-base/triggers/{triggerId}/deliveries", tag = "Triggers",
-    extensions(("x-access" = json!(Right::ReadExecutions))),
-    params(("triggerId" = Uuid, Path), PageParams, MinPositionParam),
-    responses((status = 200, description = "The deliveries", body = ListEnvelope<DeliveryDetails>), ReadFailures))]
-async fn list_deliveries(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<Uuid>,
-    query: ListQuery<NoFilters>,
-) -> Result<ListReply<DeliveryDetails>, Problem> {
-    find_active(&app, &caller, id)?;
-    let window = window(&query)?;
-    let listing = app.read(|db| delivery::of_trigger(db, id, window))?;
-    let total = total(&query, &listing);
-    let mut shown = Vec::with_capacity(listing.items.len());
-    for item in listing.items {
-        shown.push(delivery_details(&app, item).await?);
-    }
-    Ok(query.reply("Deliveries", shown, total))
-}
-
-/// A delivery as it is answered: with what its sender called it, and why it failed.
-async fn delivery_details(
-    app: &App,
-    delivery: delivery::Delivery,
-) -> Result<DeliveryDetails, Problem> {
-    let stream = StreamId::new("delivery", delivery.id);
-    let open = async |sealed: &Option<SealedPayload>, field: &str| {
-        let Some(sealed) = sealed else { return Ok(None) };
-        app.open((delivery.organization, delivery.product), &stream, field, sealed).await
-    };
-    let content = open(&delivery.content, "content").await?;
-    let mut content: Value =
-        content.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    let message = open(&delivery.error, "error").await?;
-    Ok(DeliveryDetails {
-        id: delivery.id,
-        delivery_id: content["id"].as_str().map(str::to_owned),
-        headers: content["headers"].take(),
-        verify: delivery.verify,
-        size: delivery.size,
-        status: delivery.status,
-        execution_id: delivery.execution,
-        code: delivery.code,
-        message,
-        received_at: delivery.received_at,
-        settled_at: delivery.settled_at,
-    })
-}
-
-/// Deliver once more
-///
-/// Starts an execution with what was delivered, as the trigger says now: of the version that it starts, or of the
-/// one that is named. What became of the delivery before stays as it was. The body may be left out.
-#[utoipa::path(post, path = "/api/agent-base/triggers/{triggerId}/deliveries/{deliveryId}/replay", tag = "Triggers",
-    extensions(("x-access" = json!(Right::Execute))),
-    params(("triggerId" = Uuid, Path), ("deliveryId" = Uuid, Path), Wait, IdempotencyKeyParam),
-    request_body = Option<Replay>,
-    responses((status = 202, description = "It will be run", body = Envelope<AcceptedExecution>),
-              (status = 200, description = "It has ended", body = Envelope<Execution>), WriteFailures))]
-async fn replay_delivery(
-    State(app): State<App>,
-    caller: Caller,
-    circumstances: Circumstances,
-    Path((id, delivery)): Path<(Uuid, Uuid)>,
-    Query(wait): Query<Wait>,
-    body: OptionalJson<Replay>,
-) -> Result<Response, Problem> {
-    let found = find_active(&app, &caller, id)?;
-    let known = app.read(|db| delivery::get(db, delivery))?;
-    if known.is_none_or(|known| known.trigger != id) {
-        return Err(commands::Error::refused(&DeliveryError::NotFound).into());
-    }
-    let wait = wait.time()?;
-    let Replay { version_id } = body.read()?;
-    let ask = circumstances.ask(&app, &caller, Some(found.product), &[body.bytes()]).await?;
-    let done = app.commands.replay_delivery(id, delivery, version_id, &ask).await?;
-    accepted::answer(&app, &done, wait).await
 }
 
 /// Delete a trigger

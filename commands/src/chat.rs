@@ -1,7 +1,8 @@
 //! The assistant's chat: messages are taken, sessions renamed and deleted, runs cancelled.
 //!
 //! The rule of this file: a session is its owner's, by its very id, and so is what a run without one was
-//! asked; what was said is sealed with the key of the product. Answers follow, by the process managers.
+//! asked; what was said is sealed with the key of the product, and the user's with it, where a user asked.
+//! Answers follow, by the process managers.
 
 use domain::chat::run::{ChatRun, ChatRunCommand, ChatRunEvent};
 use domain::chat::{ChatSession, ChatSessionCommand, ChatSessionEvent};
@@ -12,6 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::conversation::Room;
 use crate::execute::decode_event;
+use crate::seal::chat_key;
 use crate::tools::answer::Turn;
 use crate::{Actor, Ask, Commands, Done, Error};
 
@@ -80,12 +82,17 @@ impl Commands {
                     _ => None,
                 };
                 let room = Room { organization, product, stream: stream.clone() };
+                let key = chat_key(product, &owner.to_string());
                 let title = title_of(&message.text);
                 let command = ChatSessionCommand::Ask {
-                    session_id: self.seal_label(&room, STARTED, "session_id", &session_id).await?,
-                    title: self.seal_label(&room, STARTED, "title", &title).await?,
+                    session_id: self
+                        .seal_label(&key, &room, STARTED, "session_id", &session_id)
+                        .await?,
+                    title: self.seal_label(&key, &room, STARTED, "title", &title).await?,
                     run: ask.new_id("chat run"),
-                    message: self.seal_in(&room, ASKED, "message", message.text.as_bytes()).await?,
+                    message: self
+                        .seal_said(key, &room, ASKED, "message", message.text.as_bytes())
+                        .await?,
                     ended,
                 };
                 self.execute_anew::<ChatSession>(stream.clone(), command, ask).await?
@@ -122,7 +129,9 @@ impl Commands {
             product: ask.metadata.product.unwrap_or_default(),
             stream: stream.clone(),
         };
-        let messages = self.seal_in(&room, REQUESTED, "messages", &Zeroizing::new(text)).await?;
+        let key = chat_key(room.product, &ask.metadata.actor);
+        let text = Zeroizing::new(text);
+        let messages = self.seal_said(key, &room, REQUESTED, "messages", &text).await?;
         let request = ChatRunCommand::Request { session: None, messages: Some(messages) };
         let done = self.execute_anew::<ChatRun>(stream, request, ask).await?;
         Ok((run, done))
@@ -143,7 +152,8 @@ impl Commands {
             product: ask.metadata.product.unwrap_or_default(),
             stream: StreamId::new("chat_session", session),
         };
-        let title = self.seal_label(&room, RENAMED, "title", title).await?;
+        let key = chat_key(room.product, &ask.metadata.actor);
+        let title = self.seal_label(&key, &room, RENAMED, "title", title).await?;
         self.execute::<ChatSession>(session, ChatSessionCommand::Rename { title }, ask).await
     }
 
@@ -197,14 +207,29 @@ impl Commands {
 
     async fn seal_label(
         &self,
+        key: &str,
         room: &Room,
         event_type: &str,
         field: &str,
         text: &str,
     ) -> Result<domain::Sealed, Error> {
+        let Room { organization, stream, .. } = room;
+        self.seal(key, *organization, stream, event_type, field, text.as_bytes()).await
+    }
+
+    /// Seals what was said to the assistant, or by it, under the key of that.
+    pub(crate) async fn seal_said(
+        &self,
+        key: String,
+        room: &Room,
+        event_type: &str,
+        field: &str,
+        text: &[u8],
+    ) -> Result<Payload, Error> {
         let Room { organization, product, stream } = room;
-        let key = crate::seal::product_key(*product);
-        self.seal(&key, *organization, stream, event_type, field, text.as_bytes()).await
+        let stream = stream.as_str();
+        let place = vault::Place { organization: *organization, stream, event_type, field };
+        self.seal_payload_under(key, *product, &place, text).await
     }
 
     /// What a run has told of its answer so far, read from its events; `None` when the key was

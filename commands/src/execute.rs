@@ -5,6 +5,7 @@
 //! not used for running them, since its `execute` answers no positions (decision 1).
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use eventlog::{
     Append, AppendError, Appended, EventStore, Expected, Metadata, NewEvent, Position,
     RecordedEvent, StreamId,
 };
+use parking_lot::RwLock;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 use vault::Vault;
@@ -48,6 +50,8 @@ pub struct Commands {
     pub(crate) owners: moka::sync::Cache<StreamId, (Uuid, Uuid)>,
     /// The last known state of aggregates, by stream. Used only where no other process can append.
     hot: Option<moka::sync::Cache<StreamId, Arc<dyn Any + Send + Sync>>>,
+    /// The other workers of this log that are known to be gone.
+    gone: Arc<RwLock<Arc<BTreeSet<Uuid>>>>,
 }
 
 /// A state and the length of the stream that led to it.
@@ -102,7 +106,8 @@ impl Commands {
         let secrets = Arc::new(Secrets::open(&vault).await?);
         let manifests = moka::sync::Cache::new(MANIFESTS);
         let owners = moka::sync::Cache::new(OWNERS);
-        Ok(Commands { log, vault, secrets, manifests, owners, hot })
+        let gone = Arc::default();
+        Ok(Commands { log, vault, secrets, manifests, owners, hot, gone })
     }
 
     /// The vault that holds what is not in the log.
@@ -113,6 +118,15 @@ impl Commands {
     /// The log that commands append to.
     pub fn log(&self) -> &Arc<dyn EventStore> {
         &self.log
+    }
+
+    /// The other workers of this log that are known to be gone.
+    pub(crate) fn gone(&self) -> Arc<BTreeSet<Uuid>> {
+        self.gone.read().clone()
+    }
+
+    pub(crate) fn set_gone(&self, gone: BTreeSet<Uuid>) {
+        *self.gone.write() = Arc::new(gone);
     }
 
     /// Loads the aggregate, lets it decide, and appends what follows. A lost race is tried once
@@ -402,24 +416,26 @@ pub(crate) fn decode_event<E: serde::de::DeserializeOwned>(
 /// The ids of the data keys that the events' ciphertexts and the client's address name.
 fn keys_in(events: &[NewEvent], ask: &Ask) -> Vec<String> {
     let mut keys: Vec<String> = Vec::new();
+    let mut add = |id: &str| {
+        for key in vault::keys_of(id) {
+            if !keys.iter().any(|known| known == key) {
+                keys.push(key.to_owned());
+            }
+        }
+    };
     let payloads = events.iter().map(|event| RawValue::get(&event.data));
     let client = [&ask.metadata.address, &ask.metadata.user_agent];
     for text in payloads.chain(client.into_iter().flatten().map(String::as_str)) {
         for (start, _) in text.match_indices("s1.") {
             let end = text[start..].find('"').map_or(text.len(), |length| start + length);
-            if let Ok(sealed) = vault::Sealed::parse(&text[start..end])
-                && !keys.iter().any(|known| known == sealed.key_id())
-            {
-                keys.push(sealed.key_id().to_owned());
+            if let Ok(sealed) = vault::Sealed::parse(&text[start..end]) {
+                add(sealed.key_id());
             }
         }
         // A long text is a blob, which names its key beside its own name.
         for (start, opening) in text.match_indices(r#""blob":{"key":""#) {
             let key = &text[start + opening.len()..];
-            let key = &key[..key.find('"').unwrap_or(key.len())];
-            if !keys.iter().any(|known| known == key) {
-                keys.push(key.to_owned());
-            }
+            add(&key[..key.find('"').unwrap_or(key.len())]);
         }
     }
     keys

@@ -5,6 +5,8 @@
 //! its command id is made from the event. Where a manager stood is not kept: what was left undone
 //! is read off the read models at the start, and the log is followed from there.
 
+#[cfg(test)]
+mod altered;
 mod assistant;
 mod chat;
 mod completion;
@@ -13,17 +15,14 @@ pub(crate) mod delivery;
 mod erasure;
 mod firing;
 mod generation;
+mod heartbeat;
 mod ingestion;
 mod listening;
-#[cfg(test)]
-mod mortal;
 mod outbox;
 mod queue;
 mod reaction;
 mod runner;
 mod schedule;
-#[cfg(test)]
-mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +48,7 @@ use conversation::Conversations;
 use delivery::Deliveries;
 use erasure::Erasure;
 use generation::Generations;
+use heartbeat::Heartbeat;
 use ingestion::Ingestion;
 use outbox::Outbox;
 use reaction::Reactions;
@@ -250,6 +250,7 @@ pub struct Policies {
     deliveries: Arc<Deliveries>,
     erasure: Arc<Erasure>,
     generations: Arc<Generations>,
+    heartbeat: Heartbeat,
     ingestion: Arc<Ingestion>,
     outbox: Arc<Outbox>,
     runner: Arc<Runner>,
@@ -286,6 +287,20 @@ impl Policies {
         let schedules = Schedules::start(commands.clone(), contents, schedule::system_clock());
         let reactions = Reactions::start(commands.clone(), pending.listeners.clone());
         let (stop, stopped) = watch::channel(false);
+        let (hurried, beats) =
+            ((chats.clone(), ingestion.clone(), outbox.clone(), runner.clone()), commands.clone());
+        let heartbeat = Heartbeat::start(
+            beats,
+            worker,
+            move || {
+                let (chats, ingestion, outbox, runner) = &hurried;
+                chats.hurry();
+                ingestion.hurry();
+                outbox.hurry();
+                runner.hurry();
+            },
+            stopped.clone(),
+        );
         let follower = Follower {
             commands,
             chats: chats.clone(),
@@ -311,6 +326,7 @@ impl Policies {
             deliveries,
             erasure,
             generations,
+            heartbeat,
             ingestion,
             outbox,
             runner,
@@ -342,6 +358,7 @@ impl Policies {
             self.ingestion.stop(),
             self.runner.stop()
         );
+        self.heartbeat.stop().await;
     }
 }
 
@@ -354,6 +371,7 @@ impl Commands {
             now: Timestamp::from(now),
             lease_until: Timestamp::from(now + length),
             exclusive: self.log().capabilities().exclusive,
+            gone: self.gone(),
         }
     }
 }
@@ -376,6 +394,17 @@ impl Executor {
     ) -> Result<Done, Error> {
         self.0.request_at_once(new, version, ask).await
     }
+}
+
+/// Whether an execution is over with an event.
+fn is_end(event_type: &str) -> bool {
+    matches!(
+        event_type,
+        "execution.succeeded.v1"
+            | "execution.failed.v1"
+            | "execution.cancelled.v1"
+            | "execution.timed_out.v1"
+    )
 }
 
 /// Reads the log and hands out work.
@@ -451,7 +480,7 @@ impl Follower {
         while !*stopped.borrow() {
             let events = self.commands.log().read_after(self.position, BATCH).await?;
             for (index, event) in events.iter().enumerate() {
-                self.hand_out(event, events.get(index + 1));
+                self.hand_out(event, &events[index + 1..]);
                 self.position = event.position;
             }
             if events.len() < BATCH {
@@ -461,20 +490,24 @@ impl Follower {
         Ok(())
     }
 
-    /// Tells whom an event concerns. What comes behind it may settle it already.
-    fn hand_out(&self, event: &RecordedEvent, next: Option<&Arc<RecordedEvent>>) {
+    /// Tells whom an event concerns. What is stored with it, at the beginning of the rest, may settle it already.
+    fn hand_out(&self, event: &RecordedEvent, rest: &[Arc<RecordedEvent>]) {
         let Some(id) = event.stream.uuid() else { return };
+        let last_with = || {
+            let with = rest.iter().take_while(|next| next.command_id == event.command_id);
+            with.last().map(|last| last.event_type.as_str())
+        };
         self.reactions.tell(event);
         match event.event_type.as_str() {
             "file.uploaded.v1" => self.ingestion.add(event.product, id),
             "file.indexed.v1" | "generation.begun.v1" | "generation.activated.v1" => {
                 self.generations.look(event.position);
             }
-            "execution.requested.v1" => self.runner.asked_for(event.product, id),
+            "execution.requested.v1" if last_with().is_some_and(is_end) => {}
+            "delivery.received.v1" if last_with().is_some() => {}
+            "execution.requested.v1" => self.runner.add(event.product, id),
+            "delivery.received.v1" => self.deliveries.add(event.product, id),
             "execution.continued.v1" | "execution.waiting.v1" => self.runner.add(event.product, id),
-            "delivery.received.v1" if next.is_none_or(|next| next.stream != event.stream) => {
-                self.deliveries.add(event.product, id);
-            }
             "chat_session.message_asked.v1" => self.chats.asked(event),
             "chat_session.deleted.v1" => self.chats.session_deleted(event),
             "chat_run.requested.v1" => self.chats.requested(event),

@@ -24,6 +24,16 @@ pub(crate) fn user_key(user: Uuid) -> String {
     format!("user-{user}")
 }
 
+/// The data key of what somebody says to the assistant, and of its answers: the product's, and with it the
+/// user's, where it is a user who asks. Whichever of them goes takes the words along.
+pub(crate) fn chat_key(product: Uuid, asker: &str) -> String {
+    let user = asker.strip_prefix("user:").and_then(|user| user.parse().ok());
+    match user {
+        Some(user) => vault::joint_key(&product_key(product), &user_key(user)),
+        None => product_key(product),
+    }
+}
+
 impl Commands {
     /// Seals a short text for a field of an event.
     pub(crate) async fn seal(
@@ -63,14 +73,23 @@ impl Commands {
         field: &str,
         text: &[u8],
     ) -> Result<Payload, Error> {
-        let key = product_key(product);
-        if text.len() <= INLINE {
-            return Ok(Payload::Sealed(
-                self.seal(&key, organization, stream, event_type, field, text).await?,
-            ));
-        }
         let place = Place { organization, stream: stream.as_str(), event_type, field };
-        let blob = self.vault.put_sealed_blob(product, &key, &place, text).await?;
+        self.seal_payload_under(product_key(product), product, &place, text).await
+    }
+
+    /// As [`Commands::seal_payload`], under another key.
+    pub(crate) async fn seal_payload_under(
+        &self,
+        key: String,
+        product: Uuid,
+        place: &Place<'_>,
+        text: &[u8],
+    ) -> Result<Payload, Error> {
+        if text.len() <= INLINE {
+            let sealed = self.vault.seal(&key, place, text).await?;
+            return Ok(Payload::Sealed(Sealed(sealed.into_string())));
+        }
+        let blob = self.vault.put_sealed_blob(product, &key, place, text).await?;
         Ok(Payload::Blob { key_id: key, name: blob.name, size: blob.size })
     }
 

@@ -21,22 +21,28 @@ const DOCUMENTS: [&str; 10] = [
     include_str!("../catalogue/prodgy.alarm.json"),
 ];
 
-static CATALOGUE: LazyLock<Vec<Manifest>> = LazyLock::new(|| {
+/// Earlier versions of them, for who names one.
+const OLDER: [&str; 1] = [include_str!("../catalogue/older/prodgy.digest-1.0.0.json")];
+
+static CATALOGUE: LazyLock<Vec<Manifest>> = LazyLock::new(|| read(&DOCUMENTS));
+static OLDER_VERSIONS: LazyLock<Vec<Manifest>> = LazyLock::new(|| read(&OLDER));
+
+fn read(documents: &[&str]) -> Vec<Manifest> {
     let manifest = |text: &&str| {
         let document = serde_json::from_str(text).expect("the catalogue is JSON");
         Manifest::read(&document).expect("the catalogue is valid, and a test shows it")
     };
-    DOCUMENTS.iter().map(manifest).collect()
-});
+    documents.iter().map(manifest).collect()
+}
 
 /// Every manifest of the catalogue, `prodgy.search` first.
 pub fn catalogue() -> &'static [Manifest] {
     &CATALOGUE
 }
 
-/// The manifest of this name; of this version, where one is asked for.
+/// The manifest of this name, the newest; of this version, where one is asked for.
 pub fn find(name: &str, version: Option<&str>) -> Option<&'static Manifest> {
-    catalogue().iter().find(|manifest| {
+    catalogue().iter().chain(&*OLDER_VERSIONS).find(|manifest| {
         manifest.name == name && version.is_none_or(|version| version == manifest.version)
     })
 }

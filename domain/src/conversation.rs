@@ -546,14 +546,12 @@ impl Talk {
         if first.not_before.is_some_and(|at| lease.now < at) {
             return Err(ConversationError::NotNext);
         }
-        let LeaseClaim { worker, now, lease_until, exclusive } = *lease;
+        let LeaseClaim { worker, now, lease_until, .. } = *lease;
         if lease_until <= now {
             return Err(ConversationError::Lease(LeaseError::EndsInPast));
         }
         if let Some(holder) = &first.holder
-            && holder.worker != worker
-            && now < holder.until
-            && !exclusive
+            && lease.is_kept_out_by(holder)
         {
             return Err(ConversationError::Lease(LeaseError::Held { until: holder.until }));
         }

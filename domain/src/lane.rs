@@ -14,6 +14,9 @@ use crate::event;
 use crate::refusal::{Refusal, RefusalKind};
 use crate::values::{Digest, Timestamp};
 
+/// After how many events, at least, a lane is summarized.
+pub const SUMMARIZED_AFTER: u64 = 200;
+
 /// What has happened in a lane.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum LaneEvent {
@@ -48,6 +51,14 @@ pub enum LaneEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         key: Option<Digest>,
     },
+    /// How things stand: nothing before it need be read.
+    #[serde(rename = "lane.summarized.v1")]
+    Summarized {
+        /// Those with a place, in the order in which they came.
+        inside: Vec<Guest>,
+        /// Those who wait, the oldest first.
+        waiting: Vec<Guest>,
+    },
 }
 
 /// What one may ask of a lane.
@@ -81,6 +92,7 @@ pub struct Guest {
     /// Its id.
     pub execution: Uuid,
     /// The keyed hash of its key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Digest>,
     /// When it was asked for.
     pub requested_at: Timestamp,
@@ -100,9 +112,16 @@ pub struct Lane {
     pub inside: Vec<Guest>,
     /// Those who wait, the oldest first.
     pub waiting: Vec<Guest>,
+    /// How many events there were since it was summarized.
+    pub since: u64,
 }
 
 impl Lane {
+    /// Whether nobody has a place or waits for one.
+    pub fn is_empty(&self) -> bool {
+        self.inside.is_empty() && self.waiting.is_empty()
+    }
+
     /// Whether an execution has a place.
     pub fn has(&self, execution: Uuid) -> bool {
         self.inside.iter().any(|guest| guest.execution == execution)
@@ -125,14 +144,27 @@ impl Lane {
 
     /// Answers a command with events or a refusal.
     pub fn decide(&self, command: LaneCommand) -> Result<Vec<LaneEvent>, LaneError> {
-        match command {
-            LaneCommand::Enter { guest, max, waits } => self.enter(guest, max, waits),
-            LaneCommand::Leave { execution } => Ok(self.leave(self.guest(execution))),
+        let mut events = match command {
+            LaneCommand::Enter { guest, max, waits } => self.enter(guest, max, waits)?,
+            LaneCommand::Leave { execution } => self.leave(self.guest(execution)),
             LaneCommand::GiveUp { execution } => {
                 let is_it = |guest: &&Guest| guest.execution == execution;
-                Ok(self.leave(self.waiting.iter().find(is_it)))
+                self.leave(self.waiting.iter().find(is_it))
             }
+        };
+        if !events.is_empty() && self.since + 1 >= self.summarized_after() {
+            let mut then = self.clone();
+            events.iter().cloned().for_each(|event| then.apply(event));
+            let Lane { inside, waiting, .. } = then;
+            events.push(LaneEvent::Summarized { inside, waiting });
         }
+        Ok(events)
+    }
+
+    /// After how many events it is summarized: enough of them that all summaries together are no longer
+    /// than the rest.
+    fn summarized_after(&self) -> u64 {
+        SUMMARIZED_AFTER.max(2 * (self.inside.len() + self.waiting.len()) as u64)
     }
 
     fn enter(&self, guest: Guest, max: u32, waits: bool) -> Result<Vec<LaneEvent>, LaneError> {
@@ -153,6 +185,11 @@ impl Lane {
             (false, true) => Ok(vec![LaneEvent::Queued { execution, key, requested_at }]),
             (false, false) => Err(LaneError::Full),
         }
+    }
+
+    fn forget(&mut self, execution: Uuid) {
+        self.inside.retain(|guest| guest.execution != execution);
+        self.waiting.retain(|guest| guest.execution != execution);
     }
 
     fn leave(&self, guest: Option<&Guest>) -> Vec<LaneEvent> {
@@ -197,21 +234,22 @@ impl Aggregate for Lane {
     }
 
     fn apply(&mut self, event: LaneEvent) {
-        let (LaneEvent::Queued { execution, .. }
-        | LaneEvent::Entered { execution, .. }
-        | LaneEvent::Left { execution, .. }) = event;
-        self.inside.retain(|guest| guest.execution != execution);
-        self.waiting.retain(|guest| guest.execution != execution);
+        self.since += 1;
         match event {
             LaneEvent::Queued { execution, key, requested_at } => {
+                self.forget(execution);
                 let guest = Guest { execution, key, requested_at };
                 let place = self.waiting.partition_point(|other| other.age() < guest.age());
                 self.waiting.insert(place, guest);
             }
             LaneEvent::Entered { execution, key, requested_at } => {
+                self.forget(execution);
                 self.inside.push(Guest { execution, key, requested_at });
             }
-            LaneEvent::Left { .. } => {}
+            LaneEvent::Left { execution, .. } => self.forget(execution),
+            LaneEvent::Summarized { inside, waiting } => {
+                *self = Lane { inside, waiting, since: 0 };
+            }
         }
     }
 }

@@ -3,6 +3,9 @@
 //! The rule of this file: every claim gets a higher fence than all before it, and only the newest
 //! fence may report. So of two workers that both believe they hold the work, one is refused.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -28,7 +31,7 @@ pub struct Holder {
 }
 
 /// The wish to work on something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseClaim {
     /// Who asks.
     pub worker: Uuid,
@@ -38,6 +41,18 @@ pub struct LeaseClaim {
     pub lease_until: Timestamp,
     /// Only this process can have the log open, so that claims of any other worker are void.
     pub exclusive: bool,
+    /// Workers that are known to be gone: their claims are void.
+    pub gone: Arc<BTreeSet<Uuid>>,
+}
+
+impl LeaseClaim {
+    /// Whether somebody else may not be disturbed by whoever makes this claim.
+    pub fn is_kept_out_by(&self, holder: &Holder) -> bool {
+        holder.worker != self.worker
+            && self.now < holder.until
+            && !self.exclusive
+            && !self.gone.contains(&holder.worker)
+    }
 }
 
 /// Why a claim or a report was refused.
@@ -77,11 +92,7 @@ impl Lease {
             return Err(LeaseError::EndsInPast);
         }
         match &self.holder {
-            Some(holder)
-                if holder.worker != claim.worker
-                    && claim.now < holder.until
-                    && !claim.exclusive =>
-            {
+            Some(holder) if claim.is_kept_out_by(holder) => {
                 Err(LeaseError::Held { until: holder.until })
             }
             _ => Ok(self.fence + 1),

@@ -280,6 +280,19 @@ pub fn event_id(command_id: Uuid, index: u32) -> Uuid {
     Uuid::new_v8(bytes)
 }
 
+/// The events of an append to a new stream as they will be stored, but for their positions and times: what
+/// can be worked on before it is stored.
+///
+/// # Errors
+/// It is malformed.
+pub fn foreseen(append: Append) -> Result<Vec<RecordedEvent>, AppendError> {
+    let mut events = prepare(append)?;
+    for (event, sequence) in events.iter_mut().zip(1..) {
+        (event.sequence, event.time) = (sequence, Utc::now());
+    }
+    Ok(events)
+}
+
 /// Turns an append into the events to be stored. They lack position, sequence and time, which the
 /// committer alone can know.
 pub(crate) fn prepare(append: Append) -> Result<Vec<RecordedEvent>, AppendError> {

@@ -20,7 +20,7 @@ mod tail;
 
 pub use envelope::{
     Append, Appended, EnvelopeError, Expected, Metadata, NewEvent, Position, RecordedEvent,
-    StreamId, event_id,
+    StreamId, event_id, foreseen,
 };
 pub use error::{AppendError, Cause, Error};
 pub use folder::make_folder;
@@ -28,6 +28,6 @@ pub use importer::{ImportError, Importer};
 pub use kurrentdb::{KurrentdbError, KurrentdbOptions, KurrentdbStore};
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::{SqliteOptions, SqliteStore};
-pub use store::{Capabilities, EventStore};
+pub use store::{Capabilities, EventStore, Pulse};
 pub use stores::{check_address, open, open_importer};
 pub use subscription::Subscription;

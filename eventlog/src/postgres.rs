@@ -10,6 +10,7 @@
 //! - `committer` is the task that writes; `plan` decides what becomes of each command.
 //! - `reader` holds the questions.
 //! - `follower` hears of what other nodes commit.
+//! - `workers` says who lives, beside the log.
 //! - `importer` fills it with another log's events.
 
 mod committer;
@@ -20,6 +21,7 @@ mod plan;
 mod reader;
 mod schema;
 mod server;
+mod workers;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -36,10 +38,11 @@ use self::committer::Committer;
 pub(crate) use self::importer::PostgresImporter;
 use self::reader::Reader;
 use self::server::Server;
+use self::workers::Workers;
 use crate::group::Request;
 use crate::tail::Tail;
 use crate::{
-    Append, AppendError, Appended, Capabilities, Error, EventStore, Position, RecordedEvent,
+    Append, AppendError, Appended, Capabilities, Error, EventStore, Position, Pulse, RecordedEvent,
     StreamId,
 };
 
@@ -54,7 +57,7 @@ pub struct PostgresOptions {
     pub read_only: bool,
     /// Appends that may wait for the committer; beyond it, callers wait to be let in.
     pub queue: usize,
-    /// Connections that read, at most. One more appends, and one listens.
+    /// Connections that read, at most. One more appends, one listens, and one says that the node lives.
     pub connections: usize,
     /// How long making a connection, or waiting for a free one, may take.
     pub connect_timeout: Duration,
@@ -90,6 +93,7 @@ pub struct PostgresStore {
     /// Taken by whoever waits for its end.
     committer: tokio::sync::Mutex<Option<JoinHandle<()>>>,
     follower: Mutex<JoinSet<()>>,
+    workers: Workers,
 }
 
 /// What committer and follower show to those who read.
@@ -149,6 +153,7 @@ impl PostgresStore {
             is_read_only,
             committer: tokio::sync::Mutex::new(committer),
             follower: Mutex::new(follower),
+            workers: Workers::new(server),
         })
     }
 
@@ -219,6 +224,17 @@ impl EventStore for PostgresStore {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { dense_positions: true, log_wide_command_ids: true, exclusive: false }
+    }
+
+    async fn beat(&self, worker: Uuid) -> Result<Option<Vec<Pulse>>, Error> {
+        if self.is_read_only {
+            return Ok(None);
+        }
+        self.workers.beat(worker).await.map(Some)
+    }
+
+    async fn leave(&self, worker: Uuid) -> Result<(), Error> {
+        self.workers.leave(worker).await
     }
 
     async fn close(&self) {

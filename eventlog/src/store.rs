@@ -24,6 +24,17 @@ pub struct Capabilities {
     pub exclusive: bool,
 }
 
+/// What is heard of a worker of a log that several share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// Which one.
+    pub worker: Uuid,
+    /// How often it said that it lives: another number than before is a sign of life.
+    pub beats: u64,
+    /// It said that it does nothing any more.
+    pub has_left: bool,
+}
+
 /// An append-only log of events. Everything that changes goes through [`EventStore::append`];
 /// everything that is derived follows [`EventStore::read_after`].
 #[async_trait]
@@ -72,6 +83,24 @@ pub trait EventStore: Send + Sync + 'static {
 
     /// What this store offers beyond the contract.
     fn capabilities(&self) -> Capabilities;
+
+    /// Says that a worker lives, beside the log, and answers what is heard of all that ever said so; `None`
+    /// where nothing is kept beside the log, or nobody else can have it open. Nothing is lost with what is
+    /// heard: whoever lives is heard again.
+    ///
+    /// # Errors
+    /// The store cannot be asked now.
+    async fn beat(&self, _worker: Uuid) -> Result<Option<Vec<Pulse>>, Error> {
+        Ok(None)
+    }
+
+    /// Says that a worker does nothing any more.
+    ///
+    /// # Errors
+    /// The store cannot be told now.
+    async fn leave(&self, _worker: Uuid) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// Stops taking appends, waits until those already taken are durable, and lets go of the store.
     async fn close(&self);

@@ -437,6 +437,43 @@ async fn a_long_file_goes_on_where_a_kill_cut_it_off() {
 }
 
 #[tokio::test]
+async fn a_cursor_walks_through_the_chunks_of_a_file_each_once() {
+    let app = TestApp::spawn().await;
+    let product = app.product().await;
+    let text: String = (0..40)
+        .map(|number| format!("Rule {number} is about the number {number}. ").repeat(25) + "\n\n")
+        .collect();
+    let file = app.text_file(&product, "rules.txt", &text).await;
+    let count = app.wait_ready(&file).await["chunks"].as_u64().unwrap();
+    assert!(count > 10, "{count}");
+    let path = format!("/api/knowledge-base/storage/file/{file}/chunks");
+    let all = app.get(&format!("{path}?limit=1000")).await.expect_status(200).data().clone();
+    assert_eq!(all.as_array().unwrap().len() as u64, count);
+
+    let mut walked = Vec::new();
+    let mut next = format!("{path}?pageSize=4");
+    loop {
+        let page = app.get(&next).await.expect_status(200);
+        assert_eq!(page.body["pagination"]["total"], count, "{page:?}");
+        walked.extend(page.data().as_array().unwrap().clone());
+        let Some(cursor) = page.body["pagination"]["cursor"].as_str() else { break };
+        assert_eq!(walked.len() % 4, 0, "only the last page is short");
+        let links = page.header("link").to_owned();
+        assert!(links.contains(&format!("cursor={cursor}>; rel=\"next\"")), "{links}");
+        next = format!("{path}?pageSize=4&cursor={cursor}");
+    }
+    assert_eq!(json!(walked), all);
+
+    // From wherever a page by its number ends.
+    let second = app.get(&format!("{path}?pageSize=3&page=2")).await.expect_status(200);
+    let cursor = second.body["pagination"]["cursor"].as_str().unwrap();
+    let third = app.get(&format!("{path}?pageSize=2&cursor={cursor}")).await.expect_status(200);
+    assert_eq!(third.data(), &json!(all.as_array().unwrap()[6..8]));
+
+    app.get(&format!("{path}?cursor=nonsense")).await.expect_problem(400, "invalid_parameters");
+}
+
+#[tokio::test]
 async fn one_products_files_do_not_hold_up_anothers() {
     let app = TestApp::spawn().await;
     let (busy, other) = (app.product().await, app.product().await);

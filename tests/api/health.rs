@@ -172,3 +172,61 @@ async fn another_model_than_the_files_were_embedded_by_is_not_used() {
     app.restart();
     assert!(app.finds(&product, "When can I come in?", text).await);
 }
+
+#[tokio::test]
+async fn a_model_that_does_not_fit_is_named_while_files_wait_for_one_that_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let real =
+        |name: &str| std::fs::read(workspace().join("models/all-MiniLM-L6-v2").join(name)).unwrap();
+    // Under their names when they are whole: the server looks at any time.
+    let put = |name: &str, bytes: &[u8]| {
+        let whole = folder.path().join("whole");
+        std::fs::write(&whole, bytes).unwrap();
+        std::fs::rename(whole, folder.path().join(name)).unwrap();
+    };
+    let weights = real("model.safetensors");
+    put("model.safetensors", &weights[..weights.len() / 2]);
+    for name in ["config.json", "tokenizer.json"] {
+        put(name, &real(name));
+    }
+    let app = TestApp::spawn_with(&[("PRODGY_MODEL_DIR", folder.path().to_str().unwrap())]).await;
+    let product = app.product().await;
+    let text = "The lock keeper goes home at eight.";
+    let file = app.text_file(&product, "lock.txt", text).await;
+    let is_told_and_waited_for = async |what: &str| {
+        eventually(&format!("/readyz does not say {what}"), async || {
+            let reply = app.nobody().get("/readyz").await;
+            assert_eq!(reply.status, 503, "{reply:?}");
+            reply.text().contains(what).then_some(())
+        })
+        .await;
+        let path = format!("/api/knowledge-base/storage/file/{file}");
+        assert_eq!(app.get(&path).await.expect_status(200).data()["status"], "processing");
+        app.nobody().get("/healthz").await.expect_status(200);
+        let words =
+            json!({ "query": "lock keeper", "product_id": product.id, "mode": "full_text" });
+        app.post("/api/knowledge-base/embeddings", words).await.expect_status(200);
+    };
+    is_told_and_waited_for("model.safetensors is damaged").await;
+
+    // Weights of other dimensions than the configuration says.
+    let mut config: serde_json::Value = serde_json::from_slice(&real("config.json")).unwrap();
+    config["hidden_size"] = json!(256);
+    put("config.json", config.to_string().as_bytes());
+    put("model.safetensors", &weights);
+    is_told_and_waited_for("256").await;
+
+    // A tokenizer that knows words of which the weights know nothing.
+    let mut tokenizer: serde_json::Value = serde_json::from_slice(&real("tokenizer.json")).unwrap();
+    let vocabulary = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    let known = vocabulary.len();
+    vocabulary.extend((0..10).map(|more| (format!("word{more}"), json!(known + more))));
+    put("tokenizer.json", tokenizer.to_string().as_bytes());
+    put("config.json", &real("config.json"));
+    is_told_and_waited_for("tokenizer.json is of another model").await;
+
+    put("tokenizer.json", &real("tokenizer.json"));
+    app.wait_ready(&file).await;
+    assert!(app.finds(&product, "When does the keeper leave?", text).await);
+    app.nobody().get("/readyz").await.expect_status(200);
+}

@@ -20,6 +20,7 @@ mod evaluation;
 mod execution;
 mod faults;
 mod file;
+mod flood;
 mod formats;
 mod generation;
 mod health;

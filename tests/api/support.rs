@@ -178,13 +178,14 @@ impl TestApp {
         file
     }
 
-    /// Whether a passage is found that is this very text. After a start the model is loaded beside
-    /// everything else: until then it is asked again.
+    /// Whether a passage is found that is this very text. After a start the model and the index are loaded
+    /// beside everything else: until then it is asked again.
     pub async fn finds(&self, product: &Product, question: &str, text: &str) -> bool {
         let question = json!({ "query": question, "product_id": product.id });
         let found = eventually("the model is not loaded", async || {
             let reply = self.post("/api/knowledge-base/embeddings", question.clone()).await;
-            (reply.error() != "model_missing").then_some(reply)
+            let is_loading = ["model_missing", "search_not_ready"].contains(&reply.error());
+            (!is_loading).then_some(reply)
         });
         let found = found.await.expect_status(200);
         found.data().as_array().unwrap().iter().any(|passage| passage["text"] == text)

@@ -1,13 +1,14 @@
 //! The disk is full: writes are refused with a reason, reads go on, nothing is half-written, and when
 //! there is room again everything works without a restart.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::chance::Chance;
-use tests::support::{OWNER, PASSWORD, Reply, TestApp, counter_manifest, eventually};
+use tests::support::{OWNER, PASSWORD, Product, Reply, TestApp, counter_manifest, eventually};
 use tokio::sync::watch;
 
 use super::faults::{faults, settled};
@@ -196,6 +197,88 @@ async fn a_search_index_that_had_no_room_finds_everything_when_there_is_room_aga
     for (words, file) in [("herons", &first), ("kingfishers", &second), ("dippers", &third)] {
         assert_eq!(find(words).await, *file, "{words}");
     }
+}
+
+/// The parts of artifacts that lie below a folder.
+fn parts_below(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let count = |entry: std::fs::DirEntry| match entry.path().is_dir() {
+        true => parts_below(&entry.path()),
+        false => usize::from(entry.file_name().to_string_lossy().contains(".part-")),
+    };
+    entries.map(count).sum()
+}
+
+/// Uploads a file that takes long enough to be read that a part of it is stored before the rest. A machine
+/// that reads it too fast gets a longer one.
+async fn half_read(app: &TestApp, product: &Product, about: &str) -> String {
+    let folder = app.data_dir();
+    for paragraphs in [120, 480, 1_920] {
+        let paragraph = |number| format!("Paragraph {number} is about {about} number {number}. ");
+        let text = (0..paragraphs).map(|number| paragraph(number).repeat(14)).collect::<Vec<_>>();
+        let name = format!("{about}-{paragraphs}.txt");
+        let id = app.text_file(product, &name, &text.join("\n\n")).await;
+        let path = format!("/api/knowledge-base/storage/file/{id}");
+        let is_cut = eventually("no part of the file is stored", async || {
+            let is_read = app.get(&path).await.data()["status"] == "ready";
+            (is_read || parts_below(&folder) > 0).then_some(!is_read)
+        });
+        if is_cut.await {
+            return id;
+        }
+    }
+    panic!("no file takes long enough to be read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingestion_that_has_no_room_for_its_next_part_waits_and_goes_on_from_the_last_one() {
+    let (mut app, mut disk) = guarded().await;
+    let product = app.product().await;
+    let tries = |app: &TestApp| {
+        let log = app.stderr();
+        let tries = log.lines().filter(|line| line.contains("work is tried again later"));
+        tries.filter(|line| line.contains("the disk is full")).count()
+    };
+    let mut files = Vec::new();
+    // The whole disk, and one that has room for the log, but none for what is embedded.
+    for (about, full) in [("herons", ""), ("dippers", "vault/")] {
+        let file = half_read(&app, &product, about).await;
+        let before = tries(&app);
+        disk.fill_for(full, 0);
+        eventually("the file does not wait for room", async || {
+            (tries(&app) > before + 1).then_some(())
+        })
+        .await;
+        let path = format!("/api/knowledge-base/storage/file/{file}");
+        let shown = app.get(&path).await.expect_status(200);
+        assert_eq!(shown.data()["status"], "processing", "{shown:?}");
+        assert!(parts_below(&app.data_dir()) > 0, "what was embedded is kept");
+        assert_eq!(unfinished(&app), Vec::<String>::new(), "no half of a part is left");
+        let reading_on = |app: &TestApp| app.stderr().matches("reading goes on where").count();
+        let went_on = reading_on(&app);
+        disk.make_room();
+
+        let ready = app.wait_ready(&file).await;
+        assert!(reading_on(&app) > went_on, "it began anew: {}", app.stderr());
+        assert_eq!(parts_below(&app.data_dir()), 0, "they are one now");
+        files.push((file, ready["chunks"].as_u64().unwrap()));
+    }
+    app.kill();
+    disk.cut(Kept::Nothing);
+    app.start();
+    for (file, count) in &files {
+        // Every chunk once, and each is found as itself: before the cut and behind it.
+        for index in [0, count / 2, count - 1] {
+            let page = index + 1;
+            let path =
+                format!("/api/knowledge-base/storage/file/{file}/chunks?pageSize=1&page={page}");
+            let chunk = app.get(&path).await.expect_status(200);
+            assert_eq!(chunk.body["pagination"]["total"], *count, "{chunk:?}");
+            let text = chunk.data()[0]["text"].as_str().unwrap();
+            assert!(app.finds(&product, text, text).await, "{index}: {text}");
+        }
+    }
+    app.verified();
 }
 
 #[tokio::test]

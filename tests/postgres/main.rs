@@ -2,11 +2,20 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod cluster;
+#[path = "../s3/server.rs"]
+mod server;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::routing::get;
 use serde_json::{Value, json};
 use tests::support::{Product, TestApp, eventually, prodgy, said};
 
 use cluster::Cluster;
+use server::S3Server;
 
 const QUESTION: &str = "How much vacation do I get?";
 const HOLIDAYS: &str = "Employees may take twenty-five days of paid leave each year.";
@@ -173,4 +182,77 @@ async fn an_event_before_a_kill_starts_its_agent_once_after_it() {
     started.sort_unstable();
     files.sort_unstable();
     assert_eq!(started, files);
+}
+
+/// A page that is slow when it is asked for the first time, and how often it was asked for.
+async fn slow_page(first: Duration) -> (String, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let page = move || {
+        let is_first = count.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            if is_first {
+                tokio::time::sleep(first).await;
+            }
+            "done"
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async { axum::serve(listener, Router::new().route("/", get(page))).await });
+    (url, asked)
+}
+
+/// What nodes share: one log, and one store of files and keys.
+fn shared_by_nodes(cluster: &Cluster, store: &S3Server) -> Vec<(String, String)> {
+    store.make_bucket("prodgy");
+    let mut settings = store.environment();
+    settings.push(("PRODGY_BLOBS".to_owned(), "s3://prodgy/all".to_owned()));
+    settings.push(("PRODGY_EVENT_STORE".to_owned(), cluster.url(&cluster.database())));
+    settings.push(("PRODGY_MASTER_KEY".to_owned(), "2a".repeat(32)));
+    settings.push(("PRODGY_HTTP_ALLOW".to_owned(), "127.0.0.1/32".to_owned()));
+    settings
+}
+
+async fn node(settings: &[(String, String)]) -> TestApp {
+    let settings: Vec<_> = settings.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    TestApp::spawn_with(&settings).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_node_was_at_another_one_finishes_before_the_lease_is_over() {
+    let (cluster, store) = (Cluster::shared(), S3Server::start());
+    let shared = shared_by_nodes(cluster, &store);
+    let mut one = node(&shared).await;
+    let (url, asked) = slow_page(Duration::from_secs(600)).await;
+    let product = one.product().await;
+    let manifest = json!({
+        "manifest": "prodgy.agent/1", "name": "acme.caller", "version": "1.0.0", "title": "Caller",
+        "limits": { "timeout": "20m" },
+        "steps": [
+            { "id": "before", "type": "transform", "with": { "value": 1 } },
+            { "id": "call", "type": "http.request", "needs": ["before"], "timeout": "15m",
+              "with": { "method": "GET", "url": url } }
+        ],
+        "output": { "cel": "steps.call.output.body" }
+    });
+    let body = json!({ "product_id": product.id, "manifest": manifest });
+    let agent = one.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
+    let execution = one.execute(&agent, json!({})).await;
+    eventually("the step does not call", async || {
+        (asked.load(Ordering::SeqCst) == 1).then_some(())
+    })
+    .await;
+    let other = node(&shared).await;
+    // Longer than the silence of a node that is gone.
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "nobody takes it from a node that lives");
+    one.kill();
+    let killed = Instant::now();
+
+    let shown = other.execution_until(&execution, "succeeded").await;
+
+    assert!(killed.elapsed() < Duration::from_secs(60), "{:?}", killed.elapsed());
+    assert_eq!(asked.load(Ordering::SeqCst), 2, "once more for the kill: {shown}");
+    assert_eq!(shown["output"], "done", "{shown}");
 }

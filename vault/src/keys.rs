@@ -29,6 +29,8 @@ const WARMING_UP: usize = 16;
 /// The id under which a random value lies that only the right master key unwraps.
 pub(crate) const MASTER_CHECK: &str = "master";
 const FORMAT: u64 = 1;
+/// What stands between the ids of two keys that open something together.
+const JOINT: char = '+';
 /// How often a key is looked for that somebody else creates at the same time.
 const ATTEMPTS: usize = 10;
 
@@ -141,12 +143,29 @@ impl Keys {
 
     /// The key, if it is in memory.
     pub(crate) fn cached(&self, id: &str) -> Option<Known> {
-        self.cache.read().get(id).cloned()
+        let Some((one, other)) = id.split_once(JOINT) else { return self.cached_one(id) };
+        match (self.cached_one(one), self.cached_one(other)) {
+            (Some(Known::Shredded), _) | (_, Some(Known::Shredded)) => Some(Known::Shredded),
+            (Some(Known::Key(one)), Some(Known::Key(other))) => {
+                Some(Known::Key(Arc::new(join(&one, &other, id))))
+            }
+            _ => None,
+        }
     }
 
     /// The key; `None` when it certainly is not there.
     pub(crate) async fn find(&self, id: &str) -> Result<Option<Arc<Secret>>, Error> {
-        match self.cached(id) {
+        let Some((one, other)) = id.split_once(JOINT) else { return self.find_one(id).await };
+        let (one, other) = (self.find_one(one).await?, self.find_one(other).await?);
+        Ok(one.zip(other).map(|(one, other)| Arc::new(join(&one, &other, id))))
+    }
+
+    fn cached_one(&self, id: &str) -> Option<Known> {
+        self.cache.read().get(id).cloned()
+    }
+
+    async fn find_one(&self, id: &str) -> Result<Option<Arc<Secret>>, Error> {
+        match self.cached_one(id) {
             Some(Known::Key(key)) => return Ok(Some(key)),
             Some(Known::Shredded) => return Ok(None),
             None => check_id(id)?,
@@ -350,6 +369,34 @@ impl Vault {
             .expand_multi_info(&[b"prodgy subkey v1 ", label.as_bytes()], subkey.as_mut_slice())
             .expect("32 bytes are fewer than the 8,160 that HKDF-SHA256 gives");
         Ok(subkey)
+    }
+}
+
+/// The id of what only both keys together open: neither is there any more when one of them is shredded.
+pub fn joint_key(one: &str, other: &str) -> String {
+    format!("{one}{JOINT}{other}")
+}
+
+/// The ids of the keys that it takes to open something: one, or the two of a [`joint_key`].
+pub fn keys_of(id: &str) -> impl Iterator<Item = &str> {
+    id.split(JOINT)
+}
+
+/// The key that follows from two.
+fn join(one: &Secret, other: &Secret, id: &str) -> Secret {
+    let both = Zeroizing::new([*one.expose_secret(), *other.expose_secret()].concat());
+    let mut key = Secret::default();
+    Hkdf::<Sha256>::new(None, &both)
+        .expand_multi_info(&[b"prodgy joint key v1 ", id.as_bytes()], key.expose_secret_mut())
+        .expect("32 bytes are fewer than the 8,160 that HKDF-SHA256 gives");
+    key
+}
+
+/// Checks the id of one key, or of two that open something together.
+pub(crate) fn check_ids(ids: &str) -> Result<(), Error> {
+    match ids.split_once(JOINT) {
+        None => check_id(ids),
+        Some((one, other)) => check_id(one).and_then(|()| check_id(other)),
     }
 }
 

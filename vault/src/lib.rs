@@ -35,6 +35,7 @@ use object_store::ObjectStore;
 pub use blobs::{BlobRef, product_key};
 pub use error::{Error, PutError};
 pub use garbage::StoredObject;
+pub use keys::{joint_key, keys_of};
 pub use master_key::MasterKey;
 pub use objects::ByteStream;
 pub use s3::{S3Address, s3_environment};

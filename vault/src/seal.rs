@@ -44,7 +44,8 @@ impl Place<'_> {
     }
 }
 
-/// Sealed text: `s1.<key id>.<base64url of nonce and ciphertext>`.
+/// Sealed text: `s1.<key id>.<base64url of nonce and ciphertext>`; the key id is `<one>+<other>` where it takes
+/// two keys to open it.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Sealed(String);
@@ -54,14 +55,14 @@ impl Sealed {
     pub fn parse(text: impl Into<String>) -> Result<Sealed, Error> {
         let sealed = Sealed(text.into());
         match sealed.parts() {
-            Some((key_id, body)) if keys::check_id(key_id).is_ok() && !body.is_empty() => {
+            Some((key_id, body)) if keys::check_ids(key_id).is_ok() && !body.is_empty() => {
                 Ok(sealed)
             }
             _ => Err(Error::SealMalformed),
         }
     }
 
-    /// The key that opens it.
+    /// The key that opens it, or [both](crate::joint_key).
     pub fn key_id(&self) -> &str {
         self.parts().map_or("", |(key_id, _)| key_id)
     }

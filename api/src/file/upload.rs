@@ -5,9 +5,11 @@
 //! events are appended, by which alone a file exists.
 
 use std::collections::BTreeSet;
-use std::io::SeekFrom;
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::extract::State;
 use commands::{FileFacts, NewFile, Uploaded};
@@ -15,8 +17,7 @@ use domain::{BlobRef, FileName};
 use futures::{Stream, TryStreamExt};
 use projections::{file, product};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
-use tokio_util::io::ReaderStream;
+use tokio::sync::Semaphore;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 use vault::PutError;
@@ -39,6 +40,16 @@ const TAGS: usize = 50;
 
 /// The longest list of tags, in bytes.
 const TAG_LIST: usize = 64 * 1024;
+
+/// How many uploads write what comes, or read it again, at once: however many come, what they take of memory
+/// between network and disk is bounded. Whoever is slow takes no turn while it is waited for.
+static SPOOLING: Semaphore = Semaphore::const_new(16);
+
+/// How many uploads are put into the vault at once: hashing and sealing take some hundred kilobytes each.
+static STORING: Semaphore = Semaphore::const_new(8);
+
+/// How much is read of the spool at once, in bytes.
+const PIECE: u64 = 64 * 1024;
 
 /// What a part of unknown kind is.
 const BYTES: &str = "application/octet-stream";
@@ -299,12 +310,13 @@ impl Form {
 
     /// All files, their bytes in the vault.
     async fn stored_files(&mut self, app: &App, product: Uuid) -> Result<Vec<NewFile>, Problem> {
-        let Some(spool) = &mut self.spool else {
+        let Some(spool) = &self.spool else {
             return Err(bad_field("file", "missing", "must be there, once or more often"));
         };
+        let _turn = STORING.acquire().await.map_err(|error| Problem::internal(&error))?;
         let mut files = Vec::with_capacity(self.files.len());
         for Arrived { name, media_type, bytes } in std::mem::take(&mut self.files) {
-            let blob = store(app, product, spool.read(bytes).await?).await?;
+            let blob = store(app, product, spool.read(bytes)).await?;
             files.push(NewFile { name, media_type, blob });
         }
         Ok(files)
@@ -336,16 +348,15 @@ async fn store(
 /// Bytes that wait until it is known that they are wanted, and whose they are: one file without a name,
 /// gone with the request. It is no longer than the body, and so no longer than an upload may be.
 struct Spool {
-    file: tokio::fs::File,
+    file: Arc<File>,
     length: u64,
 }
 
 impl Spool {
     async fn open(folder: &Path) -> Result<Spool, Problem> {
         let folder = folder.to_owned();
-        let opened = tokio::task::spawn_blocking(move || tempfile::tempfile_in(folder)).await;
-        let file = opened.map_err(|error| Problem::internal(&error))?.map_err(spool_failure)?;
-        Ok(Spool { file: tokio::fs::File::from_std(file), length: 0 })
+        let file = in_turn(&SPOOLING, move || tempfile::tempfile_in(folder)).await;
+        Ok(Spool { file: Arc::new(file.map_err(spool_failure)?), length: 0 })
     }
 
     async fn add(
@@ -355,20 +366,38 @@ impl Spool {
         let mut bytes = std::pin::pin!(bytes);
         let start = self.length;
         while let Some(chunk) = bytes.try_next().await? {
-            self.file.write_all(&chunk).await.map_err(spool_failure)?;
+            let (file, end) = (self.file.clone(), self.length);
             self.length += chunk.len() as u64;
+            let written = in_turn(&SPOOLING, move || file.write_all_at(&chunk, end)).await;
+            written.map_err(spool_failure)?;
         }
-        self.file.flush().await.map_err(spool_failure)?;
         Ok(start..self.length)
     }
 
-    async fn read(
-        &mut self,
-        range: Range<u64>,
-    ) -> Result<impl Stream<Item = std::io::Result<bytes::Bytes>>, Problem> {
-        self.file.seek(SeekFrom::Start(range.start)).await.map_err(spool_failure)?;
-        Ok(ReaderStream::with_capacity((&mut self.file).take(range.end - range.start), 64 * 1024))
+    fn read(&self, range: Range<u64>) -> impl Stream<Item = std::io::Result<bytes::Bytes>> + use<> {
+        futures::stream::try_unfold((self.file.clone(), range), async |(file, range)| {
+            let length = (range.end - range.start).min(PIECE);
+            if length == 0 {
+                return Ok(None);
+            }
+            let (read, at) = (file.clone(), range.start);
+            let bytes = in_turn(&SPOOLING, move || {
+                let mut bytes = vec![0; length as usize];
+                read.read_exact_at(&mut bytes, at).map(|()| bytes)
+            });
+            Ok(Some((bytes.await?.into(), (file, at + length..range.end))))
+        })
     }
+}
+
+/// Does something with a file, on a thread for that: no more of them at once than there are turns, since each
+/// thread costs memory of its own.
+async fn in_turn<T: Send + 'static>(
+    turns: &'static Semaphore,
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    let _turn = turns.acquire().await.map_err(std::io::Error::other)?;
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
 }
 
 fn spool_failure(error: std::io::Error) -> Problem {

@@ -3,16 +3,13 @@
 //! The rule of this file: what is kept is known by a hash alone, is good no longer than its token, and is
 //! bounded.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use commands::jwt::SKEW;
-use parking_lot::Mutex;
 
 use super::Outside;
 
 /// How many tokens are kept at once.
-const KEPT: usize = 10_000;
+const KEPT: u64 = 10_000;
 
 /// A token that was verified.
 #[derive(Clone, Copy, Debug)]
@@ -28,25 +25,27 @@ impl KnownSession {
 }
 
 /// The tokens that were verified, by their hashes.
-#[derive(Debug, Default)]
-pub(super) struct KnownSessions(Mutex<HashMap<[u8; 32], KnownSession>>);
+#[derive(Debug)]
+pub(super) struct KnownSessions(moka::sync::Cache<[u8; 32], KnownSession>);
+
+impl Default for KnownSessions {
+    fn default() -> KnownSessions {
+        KnownSessions(moka::sync::Cache::new(KEPT))
+    }
+}
 
 impl KnownSessions {
     pub(super) fn get(&self, digest: &[u8; 32], now: DateTime<Utc>) -> Option<Outside> {
-        let known = self.0.lock();
-        known.get(digest).filter(|session| session.is_good(now)).map(|session| session.outside)
+        let session = self.0.get(digest)?;
+        if !session.is_good(now) {
+            self.0.invalidate(digest);
+            return None;
+        }
+        Some(session.outside)
     }
 
-    pub(super) fn keep(&self, digest: [u8; 32], session: KnownSession, now: DateTime<Utc>) {
-        let mut known = self.0.lock();
-        if known.len() >= KEPT {
-            known.retain(|_, session| session.is_good(now));
-        }
-        // All of them are in use, then: whoever comes back is verified again.
-        if known.len() >= KEPT {
-            known.clear();
-        }
-        known.insert(digest, session);
+    pub(super) fn keep(&self, digest: [u8; 32], session: KnownSession) {
+        self.0.insert(digest, session);
     }
 }
 
@@ -60,35 +59,32 @@ mod tests {
         KnownSession { outside: Outside { user: Uuid::nil(), session: Uuid::nil() }, expires_at }
     }
 
-    fn digest(number: usize) -> [u8; 32] {
+    fn digest(number: u64) -> [u8; 32] {
         let mut digest = [0; 32];
-        digest[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        digest[..8].copy_from_slice(&number.to_be_bytes());
         digest
     }
 
     #[test]
     fn a_token_is_known_until_it_runs_out() {
         let (known, now) = (KnownSessions::default(), Utc::now());
-        known.keep(digest(1), session(now), now);
+        known.keep(digest(1), session(now));
         let skew = TimeDelta::seconds(SKEW as i64);
         assert!(known.get(&digest(1), now + skew - TimeDelta::seconds(1)).is_some());
         assert!(known.get(&digest(1), now + skew).is_none());
+        assert!(known.get(&digest(1), now).is_none(), "one that ran out is forgotten");
         assert!(known.get(&digest(2), now).is_none());
     }
 
     #[test]
-    fn what_is_kept_is_bounded_and_what_ran_out_goes_first() {
+    fn what_is_kept_is_bounded() {
         let (known, now) = (KnownSessions::default(), Utc::now());
-        let hour = TimeDelta::hours(1);
-        known.keep(digest(0), session(now + hour), now);
-        for number in 1..KEPT {
-            known.keep(digest(number), session(now - hour), now);
+        for number in 0..2 * KEPT {
+            known.keep(digest(number), session(now + TimeDelta::hours(1)));
         }
-        known.keep(digest(KEPT), session(now + hour), now);
-        assert_eq!(known.0.lock().len(), 2);
-        for number in 1..=2 * KEPT {
-            known.keep(digest(number), session(now + hour), now);
-        }
-        assert!(known.0.lock().len() <= KEPT);
+        known.0.run_pending_tasks();
+        assert!(known.0.entry_count() <= KEPT);
+        let found = (0..2 * KEPT).filter(|number| known.get(&digest(*number), now).is_some());
+        assert!(found.count() as u64 <= KEPT);
     }
 }

@@ -153,6 +153,7 @@ impl Node {
             now: Timestamp::from(now),
             lease_until: Timestamp::from(now + chrono::TimeDelta::minutes(1)),
             exclusive: true,
+            gone: Arc::default(),
         };
         let start = FileCommand::StartIngestion(claim);
         let started = self.commands.execute::<File>(id, start, &self.ask()).await.unwrap();

@@ -27,6 +27,7 @@ use super::queue::{Outcome, Queue};
 use crate::chat::{ASKED, REQUESTED, STARTED};
 use crate::conversation::Room;
 use crate::execute::decode_event;
+use crate::seal::chat_key;
 use crate::tools::answer::{Role, Turn};
 use crate::{Ask, Commands, Error};
 
@@ -77,6 +78,8 @@ pub(super) struct Chats {
 struct Run {
     id: Uuid,
     room: Room,
+    /// What it is sealed with.
+    key: String,
     fence: u64,
     /// The event that asked for it.
     requested: Arc<RecordedEvent>,
@@ -179,6 +182,11 @@ impl Chats {
         }
     }
 
+    /// Another node is gone: what waits for its lease need not.
+    pub(super) fn hurry(&self) {
+        self.queue.hurry();
+    }
+
     pub(super) async fn stop(&self) {
         self.queue.stop().await;
     }
@@ -243,13 +251,32 @@ impl Chats {
             first = self.commands.log().read_stream(&stream, 0, 1).await.map_err(Error::from)?;
         }
         let Some(requested) = first.into_iter().next() else { return Ok(None) };
+        let key = chat_key(product, &self.asker(&requested, session).await?);
+        // Whoever asked is gone, and the words with them.
+        if !self.commands.vault().key_exists(&key).await.map_err(Error::from)? {
+            let ask = Ask::because_of(&requested, NAME, &[b"nobody asks any more"]);
+            self.commands.cancel_chat_run(id, session, &ask).await?;
+            return Ok(None);
+        }
         let claim = self.commands.lease(self.worker, LEASE);
         let ask = once(&requested);
         let done = self.commands.tell_chat_run(id, ChatRunCommand::Start(claim), &ask).await?;
         let Some(event) = done.events.first() else { return Ok(None) };
         let ChatRunEvent::Started { fence, .. } = decode_event(event)? else { return Ok(None) };
         let room = Room { organization: requested.organization, product, stream };
-        Ok(Some(Run { id, room, fence, requested }))
+        Ok(Some(Run { id, room, key, fence, requested }))
+    }
+
+    /// Who asked: whoever began the session, or sent all that was said.
+    async fn asker(
+        &self,
+        requested: &RecordedEvent,
+        session: Option<Uuid>,
+    ) -> Result<String, Error> {
+        let Some(session) = session else { return Ok(requested.actor.clone()) };
+        let stream = StreamId::new("chat_session", session);
+        let first = self.commands.log().read_stream(&stream, 0, 1).await?;
+        Ok(first.first().map_or_else(String::new, |event| event.actor.clone()))
     }
 
     /// The event by which a run was asked for in a session.
@@ -387,7 +414,7 @@ impl Chats {
         field: &str,
         text: &[u8],
     ) -> Result<domain::Payload, Error> {
-        self.commands.seal_in(&run.room, event_type, field, text).await
+        self.commands.seal_said(run.key.clone(), &run.room, event_type, field, text).await
     }
 
     /// The question of a run in its session, with what was said there before it.

@@ -108,6 +108,11 @@ impl Ingestion {
         });
     }
 
+    /// Another node is gone: what waits for its lease need not.
+    pub(super) fn hurry(&self) {
+        self.queue.hurry();
+    }
+
     pub(super) async fn stop(&self) {
         self.queue.stop().await;
     }

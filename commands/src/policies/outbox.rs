@@ -68,6 +68,8 @@ pub(super) struct Outbox {
     timers: Mutex<HashMap<Uuid, AbortHandle>>,
     /// A reply was delivered or given up, somewhere.
     news: Notify,
+    /// Another node is gone: those who wait for it look again.
+    hurry: Notify,
 }
 
 /// What a step says.
@@ -98,6 +100,7 @@ impl Outbox {
             queue: Arc::new(Queue::new(NAME, AT_ONCE)),
             timers: Mutex::default(),
             news: Notify::new(),
+            hurry: Notify::new(),
         })
     }
 
@@ -119,6 +122,12 @@ impl Outbox {
     pub(super) fn settled(self: &Arc<Self>, product: Option<Uuid>, conversation: Uuid) {
         self.news.notify_waiters();
         self.add(product, conversation);
+    }
+
+    /// Another node is gone: what waits for its lease need not.
+    pub(super) fn hurry(&self) {
+        self.queue.hurry();
+        self.hurry.notify_waiters();
     }
 
     /// Lets what is being sent arrive, and leaves the rest to the next start.
@@ -247,11 +256,9 @@ impl Outbox {
         if let Some(at) = outgoing.not_before.map(DateTime::from).filter(|at| *at > now) {
             return Ok(Next::NotBefore(at));
         }
-        let is_alone = self.commands.log().capabilities().exclusive;
+        let claim = self.commands.lease(self.worker, LEASE);
         if let Some(holder) = &outgoing.holder
-            && holder.worker != self.worker
-            && !is_alone
-            && *holder.until > now
+            && claim.is_kept_out_by(holder)
         {
             return Ok(Next::NotBefore(DateTime::from(holder.until)));
         }
@@ -372,7 +379,10 @@ impl Outbox {
     fn wake(self: &Arc<Self>, product: Option<Uuid>, conversation: Uuid, at: DateTime<Utc>) {
         let outbox = self.clone();
         let timer = tokio::spawn(async move {
-            reaches(at).await;
+            tokio::select! {
+                () = reaches(at) => {}
+                () = outbox.hurry.notified() => {}
+            }
             outbox.add(product, conversation);
         });
         if let Some(older) = self.timers.lock().insert(conversation, timer.abort_handle()) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, watch};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -49,6 +49,8 @@ pub(super) struct Queue {
     share: usize,
     shares: Mutex<HashMap<Uuid, Arc<Semaphore>>>,
     tasks: TaskTracker,
+    /// Ends the pauses before another try.
+    hurry: Notify,
     stop: watch::Sender<bool>,
 }
 
@@ -67,6 +69,7 @@ impl Queue {
             share,
             shares: Mutex::default(),
             tasks: TaskTracker::new(),
+            hurry: Notify::new(),
             stop: watch::Sender::new(false),
         }
     }
@@ -74,6 +77,11 @@ impl Queue {
     /// Whether the server stops: long work should pause at its next step.
     pub(super) fn is_stopping(&self) -> bool {
         *self.stop.borrow()
+    }
+
+    /// Tries what failed once more now: something has changed.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_waiters();
     }
 
     /// Waits until the server stops.
@@ -159,6 +167,7 @@ impl Queue {
             tracing::warn!(queue = self.name, %id, why, "work is tried again later");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
+                () = self.hurry.notified() => {}
                 () = self.stopping() => return,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);

@@ -21,7 +21,7 @@ mod lanes;
 mod steps;
 mod tools;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -80,8 +80,6 @@ pub(super) struct Runner {
     stops: Mutex<HashMap<Uuid, CancellationToken>>,
     /// Take up executions that wait.
     timers: Mutex<HashMap<Uuid, AbortHandle>>,
-    /// Executions that are stored together with their ends: nothing is left to do for them.
-    settled: Mutex<HashSet<Uuid>>,
 }
 
 /// A run in progress.
@@ -154,7 +152,6 @@ impl Runner {
             queue: Arc::new(Queue::shared("runner", workers.all, workers.per_product)),
             stops: Mutex::default(),
             timers: Mutex::default(),
-            settled: Mutex::default(),
         })
     }
 
@@ -165,13 +162,6 @@ impl Runner {
             let runner = runner.clone();
             async move { runner.run(product, execution).await }
         });
-    }
-
-    /// Runs an execution that was asked for, unless it has ended with that.
-    pub(super) fn asked_for(self: &Arc<Self>, product: Option<Uuid>, execution: Uuid) {
-        if !self.settled.lock().remove(&execution) {
-            self.add(product, execution);
-        }
     }
 
     /// Lets others have the place of an execution that has ended.
@@ -199,6 +189,11 @@ impl Runner {
         if let Some(older) = self.timers.lock().insert(execution, timer.abort_handle()) {
             older.abort();
         }
+    }
+
+    /// Another node is gone: what waits for its lease need not.
+    pub(super) fn hurry(&self) {
+        self.queue.hurry();
     }
 
     /// Lets running steps finish, and leaves the rest to the next start.

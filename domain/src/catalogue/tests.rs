@@ -28,13 +28,14 @@ fn every_manifest_is_valid_and_search_comes_first() {
 
 #[test]
 fn what_was_delivered_under_a_version_stays_what_it_is() {
-    let digests: Vec<_> = catalogue().iter().map(|manifest| manifest.digest()).collect();
+    let digests: Vec<_> =
+        catalogue().iter().chain(&*OLDER_VERSIONS).map(|manifest| manifest.digest()).collect();
     let short: Vec<_> = digests.iter().map(|digest| &digest.as_str()[..8]).collect();
     assert_eq!(
         short,
         [
-            "9770aebb", "0f992819", "88792492", "5c68e003", "1c608ea6", "10d0fe9f", "64dfb3e4",
-            "66742e55", "c453142a", "d7f72d23"
+            "9770aebb", "0f992819", "f01a7aaf", "5c68e003", "1c608ea6", "10d0fe9f", "64dfb3e4",
+            "66742e55", "c453142a", "d7f72d23", "88792492"
         ]
     );
 }
@@ -44,6 +45,9 @@ fn a_manifest_is_found_by_name_and_version() {
     assert!(find("prodgy.search", None).is_some());
     assert!(find("prodgy.search", Some("1.0.0")).is_some());
     assert!(find("prodgy.search", Some("9.9.9")).is_none());
+    let version = |wanted| find("prodgy.digest", wanted).map(|found| found.version.as_str());
+    assert_eq!(version(None), Some("1.1.0"));
+    assert_eq!(version(Some("1.0.0")), Some("1.0.0"), "an earlier one is there for who names it");
     assert!(find("prodgy.nothing", None).is_none());
 }
 
@@ -103,6 +107,27 @@ fn digest_numbers_its_sources() {
 fn digest_says_so_when_it_found_nothing() {
     let output = run("prodgy.digest", json!({ "topic": "Tea" }), json!({ "passages": [] }));
     assert_eq!(output["markdown"], "# Tea\n\nThe knowledge base says nothing about this.\n");
+}
+
+#[test]
+fn digest_looks_for_what_is_new_where_it_is_asked_to() {
+    let manifest = find("prodgy.digest", None).unwrap();
+    let since = |input: Value, days: u32| {
+        let mut scope = begin(manifest, input);
+        scope.config["days"] = json!(days);
+        scope.execution = json!({ "created_at": "2026-03-02T09:00:00.000000Z" });
+        let step = manifest.order().next().unwrap();
+        let with = evaluate(&Value::Object(step.with.clone()), &scope).unwrap();
+        match StepCall::parse(step.kind, with.as_object().unwrap().clone()).unwrap() {
+            StepCall::KnowledgeSearch { filters, .. } => filters.get("from").cloned(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(since(json!({ "topic": "Returns" }), 0), None);
+    let asked = json!({ "topic": "Returns", "since": "2026-03-01T00:00:00+01:00" });
+    assert_eq!(since(asked, 7), Some(json!("2026-03-01T00:00:00+01:00")));
+    let week = since(json!({ "topic": "Returns" }), 7).unwrap();
+    assert!(week.as_str().unwrap().starts_with("2026-02-23T09:00:00"), "{week}");
 }
 
 fn passages() -> Value {

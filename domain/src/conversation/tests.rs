@@ -1,5 +1,7 @@
 //! What a conversation allows.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -106,8 +108,9 @@ fn the_oldest_reply_is_sent_by_one_worker_at_a_time() {
     given::<Conversation>(past.clone()).when(attempt(7, 2, 99)).then_expect_error(held);
     // Its worker may have died: after the lease anybody may, and itself at once.
     let claim = |worker, now, until, exclusive| {
-        let lease =
-            LeaseClaim { worker: id(worker), now: at(now), lease_until: at(until), exclusive };
+        let (now, lease_until) = (at(now), at(until));
+        let gone = Arc::default();
+        let lease = LeaseClaim { worker: id(worker), now, lease_until, exclusive, gone };
         ConversationCommand::Attempt { reply: id(7), lease, secrets_version: 4 }
     };
     for (worker, now, until, exclusive) in
@@ -240,8 +243,13 @@ fn queued(number: u8) -> ConversationEvent {
 }
 
 fn attempt(reply: u8, worker: u8, now: i64) -> ConversationCommand {
-    let lease =
-        LeaseClaim { worker: id(worker), now: at(now), lease_until: at(100), exclusive: false };
+    let lease = LeaseClaim {
+        worker: id(worker),
+        now: at(now),
+        lease_until: at(100),
+        exclusive: false,
+        gone: Arc::default(),
+    };
     ConversationCommand::Attempt { reply: id(reply), lease, secrets_version: 4 }
 }
 

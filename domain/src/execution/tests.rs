@@ -1,5 +1,7 @@
 //! The course of an execution.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -384,6 +386,7 @@ fn start(worker: u8, now: i64) -> ExecutionCommand {
         now: at(now),
         lease_until: at(now + 60),
         exclusive: false,
+        gone: Arc::default(),
     })
 }
 

@@ -1,5 +1,7 @@
 //! What becomes of a file.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -221,6 +223,7 @@ fn start(worker: u8, now: i64) -> FileCommand {
         now: at(now),
         lease_until: at(now + 60),
         exclusive: false,
+        gone: Arc::default(),
     })
 }
 

@@ -89,6 +89,48 @@ fn who_stops_waiting_keeps_the_place_that_he_got_meanwhile() {
 }
 
 #[test]
+fn after_many_events_how_things_stand_is_said_once_more() {
+    let mut past = vec![entered(1, Some("a")), queued(2, Some("a"))];
+    while past.len() as u64 + 2 < SUMMARIZED_AFTER {
+        past.extend([entered(3, None), left(3, None)]);
+    }
+    past.push(entered(3, None));
+    let (inside, waiting) = (vec![guest(1, Some("a"))], vec![guest(2, Some("a"))]);
+    let summary = LaneEvent::Summarized { inside, waiting };
+    given::<Lane>(past.clone())
+        .when(LaneCommand::Leave { execution: id(3) })
+        .then_expect_events(vec![left(3, None), summary.clone()]);
+    given::<Lane>(past.clone()).when(enter(3, None, 1)).then_expect_events(vec![]);
+    past.extend([left(3, None), summary]);
+    given::<Lane>(past).when(enter(3, None, 1)).then_expect_events(vec![entered(3, None)]);
+}
+
+#[test]
+fn all_summaries_together_are_no_longer_than_the_rest() {
+    let mut lane = Lane::default();
+    let (mut events, mut summaries, mut summarized) = (0, 0, 0);
+    for number in 0..4_000_u128 {
+        let execution = Uuid::from_u128(number + 1);
+        let guest = Guest { execution, key: None, requested_at: at(1) };
+        let enter = LaneCommand::Enter { guest, max: 1, waits: true };
+        // A thousand are in it from then on.
+        let newest = lane.waiting.last().filter(|_| number > 1_000 && number % 2 == 1);
+        let leave = newest.map(|guest| LaneCommand::Leave { execution: guest.execution });
+        for event in lane.decide(leave.unwrap_or(enter)).unwrap() {
+            match &event {
+                LaneEvent::Summarized { inside, waiting } => {
+                    summaries += 1;
+                    summarized += inside.len() + waiting.len();
+                }
+                _ => events += 1,
+            }
+            lane.apply(event);
+        }
+    }
+    assert!(summaries > 0 && summarized <= events, "{summarized} of {events}");
+}
+
+#[test]
 fn a_full_lane_has_its_code_and_a_sentence() {
     assert_eq!(LaneError::Full.reason(), (RefusalKind::Conflict, "lane_full"));
     assert!(LaneError::Full.to_string().contains("ask again"));

@@ -29,6 +29,13 @@ fn who_has_the_log_for_itself_may_always_claim() {
 }
 
 #[test]
+fn the_claim_of_a_worker_that_is_gone_is_void_and_nobody_elses() {
+    let heir = LeaseClaim { gone: Arc::new([id(1)].into()), ..claim(2, 30) };
+    assert_eq!(held_by(1).claim(&heir), Ok(8));
+    assert_eq!(held_by(3).claim(&heir), Err(LeaseError::Held { until: at(60) }));
+}
+
+#[test]
 fn a_lease_ends_in_the_future() {
     let ended = LeaseClaim { lease_until: at(30), ..claim(1, 30) };
     assert_eq!(Lease::default().claim(&ended), Err(LeaseError::EndsInPast));
@@ -61,6 +68,7 @@ proptest! {
                 now: at(now),
                 lease_until: at(now + length),
                 exclusive: false,
+                gone: Arc::default(),
             };
             if let Ok(fence) = lease.claim(&wish) {
                 prop_assert!(fence > highest, "fences only rise");
@@ -80,7 +88,13 @@ proptest! {
 }
 
 fn claim(worker: u8, now: i64) -> LeaseClaim {
-    LeaseClaim { worker: id(worker), now: at(now), lease_until: at(now + 60), exclusive: false }
+    LeaseClaim {
+        worker: id(worker),
+        now: at(now),
+        lease_until: at(now + 60),
+        exclusive: false,
+        gone: Arc::default(),
+    }
 }
 
 /// Held under fence 7 until second 60.

@@ -19,7 +19,7 @@ use domain::instance::{Instance, InstanceEvent, KeyAlgorithm, KeyPurpose};
 use domain::integration::{Integration, IntegrationEvent, IntegrationKind};
 use domain::integration_use::{IntegrationUse, IntegrationUseEvent};
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseEvent};
-use domain::lane::{Lane, LaneEvent};
+use domain::lane::{Guest, Lane, LaneEvent};
 use domain::listening::{Listening, ListeningEvent};
 use domain::organization::{Organization, OrganizationEvent};
 use domain::product::{Product, ProductEvent};
@@ -306,6 +306,7 @@ fn firings() -> Vec<(&'static str, FiringEvent)> {
 fn lane() -> Vec<(&'static str, LaneEvent)> {
     let key = || Some(Digest::sha256("key"));
     let (execution, requested_at) = (id(8), at(1));
+    let guest = |number, key| Guest { execution: id(number), key, requested_at };
     vec![
         ("", LaneEvent::Queued { execution, key: key(), requested_at }),
         ("bare", LaneEvent::Queued { execution, key: None, requested_at }),
@@ -313,6 +314,10 @@ fn lane() -> Vec<(&'static str, LaneEvent)> {
         ("bare", LaneEvent::Entered { execution, key: None, requested_at }),
         ("", LaneEvent::Left { execution, key: key() }),
         ("bare", LaneEvent::Left { execution, key: None }),
+        (
+            "",
+            LaneEvent::Summarized { inside: vec![guest(9, key())], waiting: vec![guest(8, None)] },
+        ),
     ]
 }
 

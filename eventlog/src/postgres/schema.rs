@@ -10,8 +10,10 @@ use super::server::{Purpose, Server, run};
 use crate::Error;
 
 /// One entry for each schema number, from 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../../migrations/events/postgres/0001_event_log.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/events/postgres/0001_event_log.sql"),
+    include_str!("../../../migrations/events/postgres/0002_workers.sql"),
+];
 
 /// The newest schema that this build knows.
 const KNOWN: u32 = MIGRATIONS.len() as u32;
@@ -30,10 +32,11 @@ pub(super) async fn prepare(server: &Server) -> Result<(), Error> {
     if found > KNOWN {
         return Err(Error::Newer { found, known: KNOWN });
     }
-    if found < KNOWN {
-        if server.options.read_only {
-            return Err(Error::Missing(format!("{}/{}", server.address, server.database)));
-        }
+    if server.options.read_only && found == 0 {
+        return Err(Error::Missing(format!("{}/{}", server.address, server.database)));
+    }
+    // Whoever only reads needs no more than the first.
+    if found < KNOWN && !server.options.read_only {
         check(&mut connection, server).await?;
         migrate(&mut connection, server).await?;
     }

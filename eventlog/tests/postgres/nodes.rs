@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use eventlog::conformance::{command, command_with, event};
-use eventlog::{AppendError, EventStore, Expected, Position, RecordedEvent, Subscription};
+use eventlog::{
+    AppendError, EventStore, Expected, Position, PostgresOptions, PostgresStore, Pulse,
+    RecordedEvent, Subscription,
+};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
 
 use crate::checks::{PATIENCE, Writers, check, everything};
 use crate::cluster::Cluster;
@@ -222,11 +226,66 @@ async fn nodes_that_start_at_once_make_the_tables_once() {
 
     let nodes = futures::future::join_all(opening).await;
 
-    assert_eq!(database.sql("SELECT count(*) FROM event_log_schema"), "1");
+    assert_eq!(database.sql("SELECT count(*) FROM event_log_schema"), "2");
     for node in &nodes {
         node.append(command("a", Expected::Any)).await.unwrap();
     }
     assert_eq!(nodes[3].head().await.unwrap(), Position(8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_hear_of_each_other_beside_the_log() {
+    let database = Database::new();
+    let nodes = [database.open().await, database.open().await];
+    let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let hear = async || {
+        let pulses = nodes[1].beat(other).await.unwrap().expect("others can have it open");
+        pulses.into_iter().find(|pulse| pulse.worker == one)
+    };
+    let pulse = |beats, has_left| Some(Pulse { worker: one, beats, has_left });
+
+    assert_eq!(hear().await, None);
+    for beats in 1..=3 {
+        nodes[0].beat(one).await.unwrap();
+        assert_eq!(hear().await, pulse(beats, false));
+    }
+    assert_eq!(hear().await, pulse(3, false), "it stands still");
+    nodes[0].leave(one).await.unwrap();
+    assert_eq!(hear().await, pulse(3, true));
+    nodes[0].beat(one).await.unwrap();
+    assert_eq!(hear().await, pulse(4, false), "it is there after all");
+
+    // A connection that was cut is made anew.
+    database.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+    assert!(nodes[1].beat(other).await.is_err());
+    assert_eq!(hear().await, pulse(4, false));
+
+    // Whoever was silent for longer than any lease is forgotten.
+    database.sql("UPDATE event_log_worker SET heard_at = now() - interval '3 days'");
+    hear().await;
+    assert_eq!(hear().await, None);
+    assert_eq!(nodes[0].head().await.unwrap(), Position::START, "nothing of it is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_the_first_schema_is_read_as_it_is_and_upgraded_by_whoever_writes() {
+    let database = Database::new();
+    database.open().await.close().await;
+    database.sql("DROP TABLE event_log_worker");
+    database.sql("DELETE FROM event_log_schema WHERE version = 2");
+
+    let options = PostgresOptions { read_only: true, ..PostgresOptions::default() };
+    let reader = PostgresStore::open(&database.url(), options).await.unwrap();
+    assert_eq!(reader.head().await.unwrap(), Position::START);
+    assert_eq!(reader.beat(Uuid::from_u128(1)).await.unwrap(), None);
+    assert_eq!(database.sql("SELECT max(version) FROM event_log_schema"), "1");
+
+    let writer = database.open().await;
+    assert_eq!(database.sql("SELECT max(version) FROM event_log_schema"), "2");
+    assert_eq!(writer.beat(Uuid::from_u128(1)).await.unwrap(), Some(vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,3 +50,6 @@ pub(super) fn fuse(
     hits.sort_unstable_by(Hit::order);
     hits
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use uuid::Uuid;
-use vault::{Error, Opened, Place, Sealed};
+use vault::{Error, Opened, Place, Sealed, joint_key, keys_of};
 
 use crate::support::{Store, body, place};
 
@@ -83,6 +83,56 @@ async fn a_sealed_value_does_not_open_with_another_key() {
     let moved = Sealed::parse(sealed.as_str().replace("user-0193", "user-0194")).unwrap();
     let refused = store.vault.open(&moved, &place("email")).await;
     assert!(matches!(refused, Err(Error::SealRefused { key_id }) if key_id == "user-0194"));
+}
+
+#[tokio::test]
+async fn what_two_keys_seal_together_goes_with_either_of_them() {
+    let product = Uuid::nil();
+    let other = format!("product-{product}");
+    for (shredded, left) in [(KEY, other.as_str()), (other.as_str(), KEY)] {
+        let store = store().await;
+        let both = joint_key(&other, KEY);
+        let missing = store.vault.seal(&both, &place("text"), b"ada").await;
+        assert!(
+            matches!(missing, Err(Error::KeyMissing { id }) if id == both),
+            "one is no key yet"
+        );
+        store.vault.create_key(&other).await.unwrap();
+        let sealed = store.vault.seal(&both, &place("text"), b"ada").await.unwrap();
+        assert_eq!(sealed.key_id(), both);
+        assert_eq!(keys_of(&both).collect::<Vec<_>>(), [other.as_str(), KEY]);
+        let sealed = Sealed::parse(sealed.into_string()).unwrap();
+        let long = vec![7; 100_000];
+        let blob =
+            store.vault.put_sealed_blob(product, &both, &place("text"), &long).await.unwrap();
+        let opens = async |vault: &vault::Vault| {
+            let text = vault.open(&sealed, &place("text")).await.unwrap();
+            assert_eq!(text.clone(), vault.open_cached(&sealed, &place("text")).unwrap().unwrap());
+            let blob =
+                vault.get_sealed_blob(product, &both, &blob, &place("text"), 1_000_000).await;
+            (text, blob.unwrap())
+        };
+        let text = Opened::Clear(b"ada".to_vec().into());
+        assert_eq!(opens(&store.vault).await, (text.clone(), Opened::Clear(long.into())));
+        // Neither key opens it alone, nor both the other way round.
+        for wrong in [KEY.to_owned(), other.clone(), joint_key(KEY, &other)] {
+            let moved = sealed.as_str().replace(&both, &wrong);
+            let refused = store.vault.open(&Sealed::parse(moved).unwrap(), &place("text")).await;
+            assert!(matches!(refused, Err(Error::SealRefused { .. })), "{wrong}: {refused:?}");
+        }
+        let reopened = store.reopened().await;
+        assert_eq!(reopened.open(&sealed, &place("text")).await.unwrap(), text);
+
+        reopened.shred_key(shredded).await.unwrap();
+
+        assert_eq!(opens(&reopened).await, (Opened::Shredded, Opened::Shredded));
+        assert!(reopened.key_exists(left).await.unwrap());
+        assert!(!reopened.key_exists(&both).await.unwrap());
+        reopened.seal(&both, &place("text"), b"ada").await.unwrap_err();
+    }
+    for ids in ["s1.a+.AA", "s1.+a.AA", "s1.a+b+c.AA"] {
+        assert!(matches!(Sealed::parse(ids), Err(Error::SealMalformed)), "{ids}");
+    }
 }
 
 #[tokio::test]

@@ -12,9 +12,9 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::*;
-use crate::policies::mortal::Mortal;
-use crate::policies::shared::Shared;
+use crate::policies::altered::Altered;
 use crate::policies::{Knowledge, KnowledgeQuery};
+use crate::seal::user_key;
 use crate::testing::{open_commands, open_log};
 use crate::tools::answer::AnswerModel;
 use crate::tools::{ToolSettings, Tools};
@@ -133,8 +133,7 @@ async fn a_run_that_is_cut_off_at_any_append_is_answered_once() {
         for lives in 1..=6 {
             let world = World::new().await;
             let (run, session) = world.ask("one").await;
-            let left = AtomicUsize::new(lives);
-            let dying = Arc::new(Mortal { log: world.log.clone(), left, stores_the_last });
+            let dying = Altered::mortal(&world.log, lives, stores_the_last);
             let node = world.node(open_commands(world.folder.path(), dying).await);
             node.work(world.product, run, Some(session)).await;
 
@@ -155,7 +154,7 @@ async fn a_run_that_is_cut_off_at_any_append_is_answered_once() {
 #[tokio::test]
 async fn two_nodes_on_one_log_answer_every_message_once() {
     let world = World::new().await;
-    let shared = || Arc::new(Shared(world.log.clone()));
+    let shared = || Altered::shared(&world.log);
     let mut nodes = Vec::new();
     for _ in 0..2 {
         nodes.push(world.node(open_commands(world.folder.path(), shared()).await));
@@ -192,11 +191,12 @@ async fn a_run_is_left_to_its_worker_until_its_lease_is_out() {
             now: begun.into(),
             lease_until: (begun + LEASE).into(),
             exclusive: false,
+            gone: Arc::default(),
         };
         let start = ChatRunCommand::Start(claim);
         world.commands.tell_chat_run(run, start, &ask()).await.expect("started");
 
-        let shared = Arc::new(Shared(world.log.clone()));
+        let shared = Altered::shared(&world.log);
         let node = world.node(open_commands(world.folder.path(), shared).await);
         let outcome = node.work(world.product, run, Some(session)).await;
 
@@ -212,8 +212,7 @@ async fn a_run_that_ends_its_server_each_time_is_given_up() {
     let world = World::new().await;
     let (run, session) = world.ask("one").await;
     for _ in 0..MOST_STARTS {
-        let left = AtomicUsize::new(3);
-        let dying = Arc::new(Mortal { log: world.log.clone(), left, stores_the_last: true });
+        let dying = Altered::mortal(&world.log, 3, true);
         let node = world.node(open_commands(world.folder.path(), dying).await);
         node.work(world.product, run, Some(session)).await;
     }
@@ -261,4 +260,119 @@ async fn nobody_is_answered_for_a_product_that_is_gone() {
     assert!(world.events(run).await.is_empty());
     let head = world.log.head().await.expect("a head");
     assert!(head > Position::START);
+}
+
+impl World {
+    /// As [`World::ask`], by a user.
+    async fn ask_as(&self, user: Uuid, session: &str) -> (Uuid, Uuid) {
+        let message = NewMessage {
+            session_id: Some(session.to_owned()),
+            text: "What do bees make?".to_owned(),
+        };
+        let owner = Actor::User(user);
+        let ask = Ask::once("test", Uuid::nil(), Some(self.product));
+        let metadata = eventlog::Metadata { actor: owner.to_string(), ..(*ask.metadata).clone() };
+        let ask = Ask { metadata: Arc::new(metadata), ..ask };
+        let asked = self.commands.ask_assistant(message, owner, &ask).await.expect("asked");
+        (asked.run, asked.session)
+    }
+
+    /// What can be read of a question and its answer.
+    async fn words(&self, (run, session): (Uuid, Uuid)) -> Vec<Option<String>> {
+        let mut words = Vec::new();
+        let read =
+            async |stream: &StreamId| self.log.read_stream(stream, 0, 10_000).await.expect("read");
+        for event in read(&StreamId::new("chat_session", session)).await {
+            let organization = event.organization;
+            let of_label = async |field: &str, label: &domain::Sealed| {
+                let RecordedEvent { stream, event_type, .. } = &*event;
+                self.commands.unseal(organization, stream, event_type, field, label).await
+            };
+            match decode_event(&event).expect("decoded") {
+                ChatSessionEvent::Started { session_id, title } => {
+                    for (field, label) in [("session_id", &session_id), ("title", &title)] {
+                        let label = of_label(field, label).await.expect("opened");
+                        words.push(label.map(|text| String::from_utf8_lossy(&text).into_owned()));
+                    }
+                }
+                ChatSessionEvent::MessageAsked { message, .. } => {
+                    let text = self.commands.open_piece(self.product, &event, "message", &message);
+                    words.push(text.await.expect("opened"));
+                }
+                _ => {}
+            }
+        }
+        for event in read(&StreamId::new("chat_run", run)).await {
+            if let ChatRunEvent::Succeeded { answer, .. } = decode_event(&event).expect("decoded") {
+                let text = self.commands.open_piece(self.product, &event, "answer", &answer);
+                words.push(text.await.expect("opened"));
+            }
+        }
+        words
+    }
+}
+
+#[tokio::test]
+async fn what_a_user_said_goes_with_the_user_and_with_the_product() {
+    let world = World::new().await;
+    let node = world.node(world.commands.clone());
+    let (ada, bob) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    for user in [ada, bob] {
+        world.commands.vault().create_key(&user_key(user)).await.expect("a key");
+    }
+    let asked = [
+        world.ask_as(ada, "one").await,
+        world.ask_as(bob, "two").await,
+        world.ask("of a program").await,
+    ];
+    for (run, session) in asked {
+        node.work(world.product, run, Some(session)).await;
+        let words = world.words((run, session)).await;
+        assert_eq!(words.len(), 4, "{words:?}");
+        assert!(words.iter().all(Option::is_some), "{words:?}");
+    }
+    // Each event names both keys, so that one can tell what goes with either.
+    let begun = StreamId::new("chat_session", asked[0].1);
+    let begun = world.log.read_stream(&begun, 0, 1).await.expect("read");
+    assert_eq!(begun[0].keys, [vault::product_key(world.product), user_key(ada)]);
+    // One whose answer was not begun.
+    let open = world.ask_as(ada, "late").await;
+
+    world.commands.vault().shred_key(&user_key(ada)).await.expect("shredded");
+    let outcome = node.work(world.product, open.0, Some(open.1)).await;
+    assert!(matches!(outcome, Outcome::Finished));
+    assert!(matches!(world.events(open.0).await.last(), Some(ChatRunEvent::Cancelled { .. })));
+    let next = world.node(open_commands(world.folder.path(), world.log.clone()).await);
+    for gone in [asked[0], open] {
+        let words = world.words(gone).await;
+        assert!(words.iter().all(Option::is_none), "{words:?}");
+        next.work(world.product, gone.0, Some(gone.1)).await;
+    }
+    for left in &asked[1..] {
+        assert!(world.words(*left).await.iter().all(Option::is_some));
+    }
+
+    let product = vault::product_key(world.product);
+    world.commands.vault().shred_key(&product).await.expect("shredded");
+    for gone in asked {
+        assert!(world.words(gone).await.iter().all(Option::is_none));
+    }
+}
+
+#[tokio::test]
+async fn what_was_sealed_with_the_product_alone_is_read_as_ever() {
+    let world = World::new().await;
+    let ada = Uuid::from_u128(1);
+    world.commands.vault().create_key(&user_key(ada)).await.expect("a key");
+    let (run, session) = world.ask_as(ada, "one").await;
+    // As it was stored before: the same place, under the key of the product.
+    let stream = StreamId::new("chat_session", session);
+    let event = world.log.read_stream(&stream, 1, 1).await.expect("read").remove(0);
+    let room = Room { organization: event.organization, product: world.product, stream };
+    let older = world.commands.seal_in(&room, ASKED, "message", b"older").await.expect("sealed");
+    let opened = world.commands.open_piece(world.product, &event, "message", &older).await;
+    assert_eq!(opened.expect("opened").as_deref(), Some("older"));
+    let node = world.node(world.commands.clone());
+    node.work(world.product, run, Some(session)).await;
+    assert_eq!(world.answer(run).await, TEXT);
 }

@@ -1,7 +1,6 @@
 //! Messages cut off at every append, and worked on by two nodes at once.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
 use domain::Name;
@@ -15,8 +14,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::communicator::{IncomingMessage, Sender, SentFile};
 use crate::policies::KnowledgeQuery;
-use crate::policies::mortal::Mortal;
-use crate::policies::shared::Shared;
+use crate::policies::altered::Altered;
 use crate::testing::{open_commands, open_log};
 use crate::tools::{ToolSettings, Tools};
 use crate::{NewAgent, NewIntegration, NewTrigger, OpenIntegration};
@@ -189,10 +187,7 @@ async fn a_node_that_dies_at_any_append_starts_and_answers_nothing_twice_and_for
         for lives in 1..=8 {
             let world = World::new(&[json!({}), json!({ "input": { "text": "x" } })]).await;
             let conversation = world.say("one", "hello").await;
-            let dying = || {
-                let left = AtomicUsize::new(lives);
-                Arc::new(Mortal { log: world.log.clone(), left, stores_the_last })
-            };
+            let dying = || Altered::mortal(&world.log, lives, stores_the_last);
             let mortal = open_commands(world.folder.path(), dying()).await;
             world.work(&mortal, conversation).await;
             let next = open_commands(world.folder.path(), world.log.clone()).await;
@@ -240,8 +235,7 @@ async fn a_node_that_dies_at_any_append_takes_every_file_in_once() {
             let world = World::with(&[], Some(&side)).await;
             let files = vec![sent("tea.md"), sent("photo.png"), sent("same.md")];
             let conversation = world.send("one", "", files).await;
-            let left = AtomicUsize::new(lives);
-            let mortal = Arc::new(Mortal { log: world.log.clone(), left, stores_the_last });
+            let mortal = Altered::mortal(&world.log, lives, stores_the_last);
             let mortal = open_commands(world.folder.path(), mortal).await;
             world.work(&mortal, conversation).await;
             let next = open_commands(world.folder.path(), world.log.clone()).await;
@@ -265,7 +259,7 @@ async fn a_node_that_dies_at_any_append_takes_every_file_in_once() {
 #[tokio::test]
 async fn two_nodes_on_one_log_start_every_message_once() {
     let world = World::new(&[json!({})]).await;
-    let shared = || Arc::new(Shared(world.log.clone()));
+    let shared = || Altered::shared(&world.log);
     let mut nodes = Vec::new();
     for _ in 0..2 {
         nodes.push(world.node(open_commands(world.folder.path(), shared()).await));

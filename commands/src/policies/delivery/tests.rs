@@ -1,7 +1,6 @@
 //! Deliveries cut off at every append, and worked on by two nodes at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use domain::Name;
@@ -12,7 +11,7 @@ use reqwest::header::HeaderMap;
 use tempfile::TempDir;
 
 use super::*;
-use crate::policies::mortal::Mortal;
+use crate::policies::altered::Altered;
 use crate::testing::{open_commands, open_log};
 use crate::{NewAgent, NewTrigger};
 
@@ -90,8 +89,7 @@ async fn a_node_that_dies_at_any_append_starts_nothing_twice_and_forgets_nothing
         for lives in 1..=3 {
             let world = World::new(json!({})).await;
             let delivery = world.receive("one", r#"{"n":1}"#).await;
-            let left = AtomicUsize::new(lives);
-            let mortal = Arc::new(Mortal { log: world.log.clone(), left, stores_the_last });
+            let mortal = Altered::mortal(&world.log, lives, stores_the_last);
             let dying = open_commands(world.folder.path(), mortal).await;
             let _ = settle(&dying, delivery).await;
             let next = open_commands(world.folder.path(), world.log.clone()).await;

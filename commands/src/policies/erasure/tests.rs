@@ -1,7 +1,6 @@
 //! Deletions that are followed up, wherever they are cut off.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
@@ -19,7 +18,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::execute::decode_event;
-use crate::policies::mortal::Mortal;
+use crate::policies::altered::Altered;
 use crate::testing::{open_commands, open_log};
 use crate::{FileFacts, NewAgent, NewApiToken, NewExecution, NewFile, NewUser, UserChange};
 
@@ -193,11 +192,10 @@ impl World {
         stores_the_last: bool,
         follow_up: impl AsyncFn(&Erasure) -> Result<(), Failure>,
     ) -> bool {
-        let left = AtomicUsize::new(lives);
-        let mortal = Arc::new(Mortal { log: self.log.clone(), left, stores_the_last });
+        let mortal = Altered::mortal(&self.log, lives, stores_the_last);
         let commands = open_commands(self.folder.path(), mortal.clone()).await;
         let erasure = Erasure::start(commands, Arc::new(self.log()));
-        follow_up(&erasure).await.is_ok() && mortal.left.load(Ordering::SeqCst) > 0
+        follow_up(&erasure).await.is_ok() && mortal.lives()
     }
 
     /// A server that starts after that.
@@ -289,6 +287,7 @@ impl World {
             now: Timestamp::from(now),
             lease_until: Timestamp::from(now + TimeDelta::minutes(1)),
             exclusive: true,
+            gone: Arc::default(),
         };
         let ask = || ask().in_product(product);
         let start = FileCommand::StartIngestion(claim);

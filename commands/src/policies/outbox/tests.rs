@@ -18,8 +18,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::NewIntegration;
 use crate::communicator::Address;
-use crate::policies::mortal::Mortal;
-use crate::policies::shared::Shared;
+use crate::policies::altered::Altered;
 use crate::testing::{open_commands, open_log};
 use crate::tools::ToolSettings;
 
@@ -143,8 +142,7 @@ async fn a_server_that_dies_at_any_append_forgets_no_reply_and_keeps_their_order
             for text in ["one", "two"] {
                 world.say(conversation, text).await;
             }
-            let left = AtomicUsize::new(lives);
-            let mortal = Arc::new(Mortal { log: world.log.clone(), left, stores_the_last });
+            let mortal = Altered::mortal(&world.log, lives, stores_the_last);
             let dying = world.node(open_commands(world.folder.path(), mortal).await);
             let _ = dying.work(Some(world.product), conversation).await;
             dying.stop().await;
@@ -165,7 +163,7 @@ async fn two_servers_on_one_log_send_every_reply_once_and_in_order() {
     let conversations: Vec<_> = (0..8).map(|_| Uuid::now_v7()).collect();
     let mut nodes = Vec::new();
     for _ in 0..2 {
-        let shared = Arc::new(Shared(world.log.clone()));
+        let shared = Altered::shared(&world.log);
         nodes.push(world.node(open_commands(world.folder.path(), shared).await));
     }
     for number in 0..4 {

@@ -1,7 +1,6 @@
 //! Event triggers on a log that the tests write, cut off at every append, and on two nodes at once.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
 
 use domain::Name;
 use domain::execution::{CancelReason, Execution, ExecutionCommand};
@@ -12,7 +11,7 @@ use eventlog::EventStore;
 use tempfile::TempDir;
 
 use super::*;
-use crate::policies::mortal::Mortal;
+use crate::policies::altered::Altered;
 use crate::testing::{open_commands, open_log};
 use crate::{NewAgent, NewTrigger, TriggerReplacement};
 
@@ -249,14 +248,13 @@ async fn a_crash_at_any_append_starts_one_execution_for_each_event() {
             for _ in 0..4 {
                 happened.push(world.happen().await);
             }
-            let left = AtomicUsize::new(lives);
-            let mortal = Arc::new(Mortal { log: world.log.clone(), left, stores_the_last });
+            let mortal = Altered::mortal(&world.log, lives, stores_the_last);
             let commands = open_commands(world.folder.path(), mortal.clone()).await;
             let first_life = world.start_with(commands).await;
-            while mortal.left.load(Ordering::SeqCst) > 0 && world.reacted().await.len() < 4 {
+            while mortal.lives() && world.reacted().await.len() < 4 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            let survived = mortal.left.load(Ordering::SeqCst) > 0;
+            let survived = mortal.lives();
             first_life.stop().await;
 
             let commands = open_commands(world.folder.path(), world.log.clone()).await;

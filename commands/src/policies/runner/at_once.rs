@@ -11,7 +11,7 @@ use std::time::Duration;
 use chrono::Utc;
 use cqrs_es::Aggregate;
 use domain::execution::{Execution, ExecutionCommand, ExecutionEvent};
-use eventlog::{Position, RecordedEvent, event_id};
+use eventlog::{Append, Expected, NewEvent, RecordedEvent};
 use tokio_util::sync::CancellationToken;
 
 use super::course::{Course, claim_of};
@@ -100,8 +100,6 @@ impl Runner {
         ask: &Ask,
     ) -> Result<Option<Done>, Error> {
         let CarriedOut { follows, ask: theirs, word } = carried_out;
-        // Before it is stored: who hands out work sees it at once.
-        self.settled.lock().insert(wanted.execution);
         let new = (Execution::default(), 0);
         let follows = Some((follows, theirs.metadata));
         let command = wanted.command.clone();
@@ -110,14 +108,9 @@ impl Runner {
                 count(word);
                 Ok(Some(done))
             }
-            stored => {
-                self.settled.lock().remove(&wanted.execution);
-                match stored {
-                    Ok(done) => Ok(Some(done)),
-                    Err(Error::Conflict | Error::Refused { .. }) => Ok(None),
-                    Err(error) => Err(error),
-                }
-            }
+            Ok(done) => Ok(Some(done)),
+            Err(Error::Conflict | Error::Refused { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
@@ -139,27 +132,15 @@ fn as_it_will_be(
 ) -> Result<RecordedEvent, Interruption> {
     let (event_type, data) = domain::event::encode(event.ok_or(Interruption::NotOurs)?);
     debug_assert_eq!(event_type, REQUESTED);
-    let metadata = &ask.metadata;
-    Ok(RecordedEvent {
-        actor: metadata.actor.clone(),
-        address: metadata.address.clone(),
-        causation: metadata.causation,
-        command_id: ask.command_id,
-        correlation: metadata.correlation,
-        data,
-        id: event_id(ask.command_id, 0),
-        keys: Vec::new(),
-        organization: metadata.organization,
-        position: Position::START,
-        product: metadata.product,
-        request_hash: ask.request_hash.clone(),
-        request_id: metadata.request_id.clone(),
-        schema: 1,
-        sequence: 1,
+    let append = Append {
         stream: wanted.stream.clone(),
-        time: Utc::now(),
-        traceparent: metadata.traceparent.clone(),
-        event_type,
-        user_agent: metadata.user_agent.clone(),
-    })
+        expected: Expected::Sequence(0),
+        command_id: ask.command_id,
+        request_hash: ask.request_hash.clone(),
+        metadata: ask.metadata.clone(),
+        keys: Vec::new(),
+        events: vec![NewEvent { event_type, data, metadata: None }],
+    };
+    let events = eventlog::foreseen(append).map_err(|_| Interruption::NotOurs)?;
+    events.into_iter().next().ok_or(Interruption::NotOurs)
 }

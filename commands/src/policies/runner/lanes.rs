@@ -44,6 +44,8 @@ const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(10);
 /// Whose the events are.
 const NAME: &str = "lanes";
 
+const SUMMARIZED: &str = "lane.summarized.v1";
+
 /// What this node knows of lanes.
 pub(super) struct Lanes {
     commands: Commands,
@@ -183,12 +185,49 @@ impl Lanes {
 impl Known {
     /// Reads what happened since, here or elsewhere.
     async fn read_on(&mut self, commands: &Commands, stream: &StreamId) -> Result<(), Error> {
+        if self.sequence == 0 {
+            self.begin(commands, stream).await?;
+        }
         loop {
             let events = commands.log().read_stream(stream, self.sequence, BATCH).await?;
             self.take_in(&events)?;
             if events.len() < BATCH {
                 return Ok(());
             }
+        }
+    }
+
+    /// Takes in the newest summary of a lane that was not read yet. Streams are read forwards only, so its
+    /// end is found by halving, and the summary by looking further and further before it.
+    async fn begin(&mut self, commands: &Commands, stream: &StreamId) -> Result<(), Error> {
+        let log = commands.log();
+        let (mut low, mut high) = (0, BATCH as u64);
+        while !log.read_stream(stream, high, 1).await?.is_empty() {
+            (low, high) = (high, high * 2);
+        }
+        // One that is short is read whole.
+        if low == 0 {
+            return Ok(());
+        }
+        // There is something behind `low`, and nothing behind `high`.
+        while high - low > BATCH as u64 {
+            let middle = low + (high - low) / 2;
+            match log.read_stream(stream, middle, 1).await?.is_empty() {
+                true => high = middle,
+                false => low = middle,
+            }
+        }
+        let mut step = BATCH as u64;
+        loop {
+            let after = low.saturating_sub(step);
+            if let Some(summary) = last_summary(commands, stream, after, high).await? {
+                self.sequence = summary.sequence - 1;
+                return self.take_in(&[summary]);
+            }
+            if after == 0 {
+                return Ok(());
+            }
+            (high, low, step) = (after, after, step * 2);
         }
     }
 
@@ -211,6 +250,24 @@ impl Known {
         let first = self.lane.waiting_of(key).next().cloned();
         View { is_inside, is_news, first, inside: self.lane.inside_of(key).cloned().collect() }
     }
+}
+
+/// The last summary of a lane in a part of its stream.
+async fn last_summary(
+    commands: &Commands,
+    stream: &StreamId,
+    mut after: u64,
+    until: u64,
+) -> Result<Option<Arc<RecordedEvent>>, Error> {
+    let mut last = None;
+    while after < until {
+        let events = commands.log().read_stream(stream, after, BATCH).await?;
+        let Some(end) = events.last().map(|event| event.sequence) else { break };
+        let summaries = events.into_iter().filter(|event| event.event_type == SUMMARIZED);
+        last = summaries.last().or(last);
+        after = end;
+    }
+    Ok(last)
 }
 
 /// A command that follows from an execution's request, carried out as often as it is asked: what comes
@@ -348,7 +405,7 @@ impl Runner {
     pub(in super::super) fn lane_moved(self: &Arc<Self>, agent: Uuid, event: &RecordedEvent) {
         let key = match decode_event(event) {
             Ok(LaneEvent::Entered { key, .. } | LaneEvent::Left { key, .. }) => key,
-            Ok(LaneEvent::Queued { .. }) => return,
+            Ok(LaneEvent::Queued { .. } | LaneEvent::Summarized { .. }) => return,
             Err(error) => return tracing::error!(%error, "nobody is told that a lane moved"),
         };
         self.take_up(event.id, event.product, agent, Some(key));
@@ -381,3 +438,6 @@ impl Runner {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

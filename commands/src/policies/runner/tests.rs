@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::steps::MOST_ATTEMPTS;
 use super::*;
-use crate::policies::mortal::Mortal;
+use crate::policies::altered::Altered;
 use crate::policies::{Contents, Inside, KnowledgeQuery, NotNow, Pending, Policies, Reading};
 use crate::testing::{open_commands, open_log};
 use crate::tools::{ToolSettings, Tools};
@@ -266,16 +266,12 @@ async fn a_crash_at_any_event_ends_in_one_success_of_each_step() {
             let world = World::new().await;
             let id = world.request(5).await;
 
-            let mortal = Arc::new(Mortal {
-                log: world.log.clone(),
-                left: AtomicUsize::new(lives),
-                stores_the_last,
-            });
+            let mortal = Altered::mortal(&world.log, lives, stores_the_last);
             let commands = open_commands(world.folder.path(), mortal.clone()).await;
             let first_life = world.start(commands, world.passages(), &[id]).await;
             let mut head = world.log.watch();
             let dead_or_done = async {
-                while mortal.left.load(Ordering::SeqCst) > 0 {
+                while mortal.lives() {
                     head.mark_unchanged();
                     let events = world.events(id).await;
                     if matches!(events.last(), Some(ExecutionEvent::Succeeded { .. })) {
@@ -339,7 +335,7 @@ async fn a_run_cut_off_behind_a_failed_step_keeps_what_it_put_out() {
     let id = world.request_on(json!({})).await;
     // The claim; the failure that is no end, and the start of the search; then its end and that of all.
     let log = world.log.clone();
-    let mortal = Arc::new(Mortal { log, left: AtomicUsize::new(2), stores_the_last: false });
+    let mortal = Altered::mortal(&log, 2, false);
     let commands = open_commands(world.folder.path(), mortal).await;
     let first_life = world.start(commands, world.passages(), &[id]).await;
     let mut head = world.log.watch();
@@ -407,6 +403,7 @@ async fn a_step_that_is_always_cut_off_is_given_up() {
             now: Timestamp::from(now),
             lease_until: Timestamp::from(now + LEASE),
             exclusive: true,
+            gone: Arc::default(),
         };
         let start = ExecutionCommand::Start(claim);
         let done = world.commands.execute::<Execution>(id, start, &world.ask()).await;

@@ -1,7 +1,6 @@
 //! Schedules by a clock that the tests set, cut off at every append, and on two nodes at once.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use domain::agent::{Agent, trigger_id};
@@ -15,7 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::policies::Inside;
-use crate::policies::mortal::Mortal;
+use crate::policies::altered::Altered;
 use crate::testing::{open_commands, open_log};
 use crate::{AgentChange, NewAgent, NewVersion, TriggerReplacement};
 
@@ -259,12 +258,11 @@ async fn a_crash_at_any_append_fires_every_instant_once() {
             let every_minute = json!({ "cron": "* * * * *", "missed": "all", "overlap": "allow" });
             let world = World::new(every_minute).await;
             world.set(*at(240));
-            let left = AtomicUsize::new(lives);
-            let mortal = Arc::new(Mortal { log: world.log.clone(), left, stores_the_last });
+            let mortal = Altered::mortal(&world.log, lives, stores_the_last);
             let commands = open_commands(world.folder.path(), mortal.clone()).await;
             let first_life = world.start_with(commands);
             let dead_or_done = async {
-                while mortal.left.load(Ordering::SeqCst) > 0 {
+                while mortal.lives() {
                     if world.is_settled(&first_life) {
                         return true;
                     }

@@ -1,5 +1,7 @@
 //! What a run of the assistant allows.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -24,7 +26,8 @@ fn progressed(fence: u64, written: u64) -> ChatRunEvent {
 
 fn start(worker: u8, now: i64, exclusive: bool) -> ChatRunCommand {
     let (now, lease_until) = (at(now), at(now + 60));
-    ChatRunCommand::Start(LeaseClaim { worker: id(worker), now, lease_until, exclusive })
+    let gone = Arc::default();
+    ChatRunCommand::Start(LeaseClaim { worker: id(worker), now, lease_until, exclusive, gone })
 }
 
 fn progress(fence: u64, bytes: u64) -> ChatRunCommand {

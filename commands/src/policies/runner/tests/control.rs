@@ -519,14 +519,12 @@ async fn a_crash_at_any_write_repeats_no_finished_step_and_loses_no_wait() {
         for lives in 1.. {
             let world = World::with(manifest.clone()).await;
             let id = world.request_on(json!({ "words": ["a", "b"] })).await;
-            let log = world.log.clone();
-            let left = AtomicUsize::new(lives);
-            let mortal = Arc::new(Mortal { log, left, stores_the_last });
+            let mortal = Altered::mortal(&world.log, lives, stores_the_last);
             let commands = open_commands(world.folder.path(), mortal.clone()).await;
             let knowledge = world.passages();
             let first_life = world.start(commands, knowledge.clone(), &[id]).await;
             let mut survived = false;
-            while mortal.left.load(Ordering::SeqCst) > 0 && !survived {
+            while mortal.lives() && !survived {
                 let events = world.events(id).await;
                 survived = matches!(events.last(), Some(ExecutionEvent::Succeeded { .. }));
                 tokio::time::sleep(Duration::from_millis(2)).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::policies::shared::Shared;
+use crate::policies::altered::Altered;
 use domain::lane::{Lane, LaneEvent};
 
 /// An agent whose executions wait for a moment, or for an hour.
@@ -128,7 +128,7 @@ async fn the_rest_waits_and_the_oldest_is_next() {
     for id in &all[1..] {
         assert!(succeeded(&world.ended(*id).await));
     }
-    world.lane("all are gone", |lane| *lane == Lane::default()).await;
+    world.lane("all are gone", |lane| lane.is_empty()).await;
     policies.stop().await;
     assert_eq!(world.entries(1).await, all);
 }
@@ -211,7 +211,7 @@ async fn one_that_is_taken_up_late_does_not_pass_for_a_new_one() {
 async fn two_workers_on_one_store_let_no_more_run_than_one_would() {
     for max in [1, 2] {
         let world = World::with(at_once(json!({ "max": max }))).await;
-        let shared: Arc<dyn EventStore> = Arc::new(Shared(world.log.clone()));
+        let shared: Arc<dyn EventStore> = Altered::shared(&world.log);
         let mut workers = Vec::new();
         for _ in 0..2 {
             let commands = open_commands(world.folder.path(), shared.clone()).await;
@@ -226,7 +226,7 @@ async fn two_workers_on_one_store_let_no_more_run_than_one_would() {
             assert!(succeeded(&events), "{events:?}");
             assert_eq!(successes(&events).len(), 2, "{events:?}");
         }
-        world.lane("all are gone", |lane| *lane == Lane::default()).await;
+        world.lane("all are gone", |lane| lane.is_empty()).await;
         for worker in workers {
             worker.stop().await;
         }
@@ -237,7 +237,7 @@ async fn two_workers_on_one_store_let_no_more_run_than_one_would() {
 #[tokio::test]
 async fn two_workers_agree_on_who_is_superseded() {
     let world = World::with(at_once(json!({ "max": 1, "strategy": "cancel_running" }))).await;
-    let shared: Arc<dyn EventStore> = Arc::new(Shared(world.log.clone()));
+    let shared: Arc<dyn EventStore> = Altered::shared(&world.log);
     let mut workers = Vec::new();
     for _ in 0..2 {
         let commands = open_commands(world.folder.path(), shared.clone()).await;
@@ -264,15 +264,14 @@ async fn a_crash_at_any_write_loses_no_place_and_nobody_who_waits() {
         for lives in 1.. {
             let world = World::with(at_once(json!({ "max": 1 }))).await;
             let all = [world.short().await, world.short().await, world.short().await];
-            let left = AtomicUsize::new(lives);
-            let mortal = Arc::new(Mortal { log: world.log.clone(), left, stores_the_last });
+            let mortal = Altered::mortal(&world.log, lives, stores_the_last);
             let commands = open_commands(world.folder.path(), mortal.clone()).await;
             let first_life = world.start(commands, world.passages(), &all).await;
             let stream = StreamId::new("lane", world.agent);
             let mut survived = false;
-            while mortal.left.load(Ordering::SeqCst) > 0 && !survived {
+            while mortal.lives() && !survived {
                 let (lane, sequence) = world.commands.replay::<Lane>(&stream).await.expect("read");
-                survived = sequence >= 6 && lane == Lane::default();
+                survived = sequence >= 6 && lane.is_empty();
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             first_life.stop().await;

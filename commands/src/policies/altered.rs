@@ -1,0 +1,127 @@
+//! A log as a test wants it: one whose server dies at a chosen append, or one that several servers share, so
+//! that nobody keeps states in memory and leases count.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use eventlog::{
+    Append, AppendError, Appended, Capabilities, EventStore, Position, RecordedEvent, StreamId,
+};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// A log that does something else than the one below it.
+pub(super) struct Altered {
+    log: Arc<dyn EventStore>,
+    /// How many appends it has left.
+    left: AtomicUsize,
+    /// The append at which it dies is stored, but nobody hears of it.
+    stores_the_last: bool,
+    is_shared: bool,
+    /// How many events of streams were read.
+    read: AtomicUsize,
+}
+
+impl Altered {
+    /// A log whose server is killed after so many appends, before or after the last one is stored.
+    pub(super) fn mortal(
+        log: &Arc<dyn EventStore>,
+        lives: usize,
+        stores_the_last: bool,
+    ) -> Arc<Altered> {
+        Arc::new(Altered {
+            log: log.clone(),
+            left: lives.into(),
+            stores_the_last,
+            is_shared: false,
+            read: 0.into(),
+        })
+    }
+
+    /// A log that several servers share.
+    pub(super) fn shared(log: &Arc<dyn EventStore>) -> Arc<Altered> {
+        Arc::new(Altered {
+            log: log.clone(),
+            left: usize::MAX.into(),
+            stores_the_last: false,
+            is_shared: true,
+            read: 0.into(),
+        })
+    }
+
+    /// Whether its server has not died yet.
+    pub(super) fn lives(&self) -> bool {
+        self.left.load(Ordering::SeqCst) > 0
+    }
+
+    /// How many events of streams were read through it.
+    pub(super) fn read(&self) -> usize {
+        self.read.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl EventStore for Altered {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let one_less = |left: usize| left.checked_sub(1);
+        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
+        match left {
+            Ok(1) if self.stores_the_last => {
+                self.log.append(append).await?;
+                Err(AppendError::Store(eventlog::Error::Closed))
+            }
+            Ok(_) => self.log.append(append).await,
+            Err(_) => Err(AppendError::Store(eventlog::Error::Closed)),
+        }
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Arc<RecordedEvent>>, eventlog::Error> {
+        let events = self.log.read_stream(stream, after, limit).await?;
+        self.read.fetch_add(events.len(), Ordering::SeqCst);
+        Ok(events)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let capabilities = self.log.capabilities();
+        Capabilities { exclusive: capabilities.exclusive && !self.is_shared, ..capabilities }
+    }
+
+    async fn find_command(
+        &self,
+        stream: &StreamId,
+        command_id: Uuid,
+    ) -> Result<Option<Appended>, eventlog::Error> {
+        self.log.find_command(stream, command_id).await
+    }
+
+    async fn read_after(
+        &self,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<Arc<RecordedEvent>>, eventlog::Error> {
+        self.log.read_after(after, limit).await
+    }
+
+    async fn head(&self) -> Result<Position, eventlog::Error> {
+        self.log.head().await
+    }
+
+    fn watch(&self) -> watch::Receiver<Position> {
+        self.log.watch()
+    }
+
+    async fn position_at(&self, time: DateTime<Utc>) -> Result<Position, eventlog::Error> {
+        self.log.position_at(time).await
+    }
+
+    async fn close(&self) {
+        self.log.close().await;
+    }
+}
