@@ -39,6 +39,7 @@ mod knowledge_base;
 mod known_tokens;
 mod lists;
 pub mod logs;
+mod memory;
 pub mod metrics;
 mod model;
 mod oidc;

@@ -191,7 +191,7 @@ async fn load(named: Option<PathBuf>, workers: Option<NonZeroUsize>) -> Result<E
             ModelError::Missing { .. } => Trouble::Missing,
             other => Trouble::Unusable(chain(&other)),
         });
-        give_memory_back();
+        crate::memory::give_back();
         loaded
     });
     let workers = workers.map_or_else(Embedder::default_workers, NonZeroUsize::get);
@@ -200,16 +200,6 @@ async fn load(named: Option<PathBuf>, workers: Option<NonZeroUsize>) -> Result<E
     // Before anybody asks.
     embedder.near().await.map_err(|error| Trouble::Unusable(chain(&error)))?;
     Ok(embedder)
-}
-
-/// Gives the system back what was read and is no longer needed: the allocator would keep it until
-/// something else is freed, and an idle server frees nothing.
-fn give_memory_back() {
-    #[expect(unsafe_code, reason = "the allocator is written in C")]
-    // SAFETY: it takes no pointer, and may be called on any thread at any time.
-    unsafe {
-        libmimalloc_sys::mi_collect(true);
-    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

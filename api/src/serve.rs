@@ -46,7 +46,7 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// The first user's address, where nobody gave one.
 const FIRST_USER: &str = "admin@example.com";
 
-/// How long a start waits for its read models before it lets requests in all the same.
+/// How long a start waits for its read models, and then for the search index, before it lets requests in all the same.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// The folders and files of a data directory.
@@ -276,6 +276,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
 
     let head = log.head().await?;
     views.caught_up(head, WARM_UP).await;
+    search.caught_up(head, WARM_UP).await;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!("{} cannot be listened on: choose another --listen", config.listen)
     })?;
@@ -474,6 +475,7 @@ async fn keep_house(app: App, metrics: Metrics, stop: CancellationToken) {
             tracing::warn!(%error, "refused attempts could not be written yet");
         }
         crate::api_token::expire_due(&app).await;
+        crate::memory::give_back();
     }
     metrics.abort();
 }

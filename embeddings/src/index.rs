@@ -2,13 +2,13 @@
 //! whatever the order they came in.
 //!
 //! A search looks three times, each time closer at fewer: at the signs of all numbers (a bit each), at four bits a number, and at
-//! twelve, which is what scores are made of: they are off by some 0.0001. That is 48 + 192 + 384 + 8 bytes for a vector of 384:
+//! twelve, which is what scores are made of: they are off by some 0.0001. That is 48 + 192 + 384 + 4 bytes for a vector of 384:
 //! 63 MB per 100,000.
 
 mod nibbles;
+mod rows;
 mod signs;
 
-use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
@@ -16,21 +16,23 @@ use uuid::Uuid;
 
 use crate::processor::Processor;
 use nibbles::{Closer, Estimate, Query, pack, row_bytes};
-use signs::{Distances, FAR, Planes, Sift, sign, words};
+use rows::Rows;
+use signs::{BLOCK, Signs};
 
 /// The second look keeps this many times the vectors asked for, and no fewer than [`FEWEST_CANDIDATES`].
 const OVERSAMPLING: usize = 8;
 const FEWEST_CANDIDATES: usize = 100;
 
-/// The first look keeps one in so many, and no fewer than [`FEWEST_LIKELY`].
-const ONE_LIKELY_IN: usize = 48;
-const FEWEST_LIKELY: usize = 2048;
+/// The first look keeps one in so many, no fewer than [`FEWEST_LIKELY`], and so many times what the second one keeps.
+const ONE_LIKELY_IN: usize = 96;
+const FEWEST_LIKELY: usize = 1024;
+const LIKELY_FOR_ONE: usize = 3;
 
-/// Of those, one in so many is kept by a closer look at the signs.
-const ONE_LIKELIER_IN: usize = 4;
+/// Looking at a row for a second time costs what so many cost at first.
+const COST_OF_A_SECOND_LOOK: usize = 24;
 
-/// Fewer than these need no first look.
-const FEWEST_TO_SIEVE: usize = 16_384;
+/// A piece of the numbers has so many rows, to the power of two: few enough that one with room left does not matter.
+const PIECE: u32 = 12;
 
 /// Removed rows are reclaimed when they are this many and more than a third of all.
 const FEWEST_TO_COMPACT: usize = 1024;
@@ -62,15 +64,14 @@ impl Hit {
 pub struct VectorIndex {
     dimensions: usize,
     processor: Processor,
-    /// Row-major, as are `nibbles` and `rests`.
-    signs: Vec<u64>,
-    nibbles: Vec<u8>,
+    signs: Signs,
+    /// A bit for each row that is not removed.
+    present: Vec<u32>,
+    nibbles: Rows<u8>,
     /// What the nibbles leave of the numbers.
-    rests: Vec<i8>,
+    rests: Rows<i8>,
     /// What the estimates of a row must be multiplied by.
     scales: Vec<f32>,
-    /// The run of every row.
-    run_of: Vec<u32>,
     /// Runs of rows; those of removed documents stay until compaction.
     runs: Vec<Run>,
     /// The run of every document that is here.
@@ -92,22 +93,17 @@ impl Run {
     }
 }
 
-thread_local! {
-    /// The distances of a first look: too many to make room for them each time.
-    static DISTANCES: RefCell<Vec<u16>> = const { RefCell::new(Vec::new()) };
-}
-
 impl VectorIndex {
     /// An empty index for vectors of this length.
     pub fn new(dimensions: usize) -> Self {
         Self {
             dimensions,
             processor: Processor::detect(),
-            signs: Vec::new(),
-            nibbles: Vec::new(),
-            rests: Vec::new(),
+            signs: Signs::new(dimensions),
+            present: Vec::new(),
+            nibbles: Rows::new(row_bytes(dimensions), PIECE),
+            rests: Rows::new(2 * row_bytes(dimensions), PIECE),
             scales: Vec::new(),
-            run_of: Vec::new(),
             runs: Vec::new(),
             places: HashMap::new(),
             removed_rows: 0,
@@ -126,12 +122,18 @@ impl VectorIndex {
     pub fn add(&mut self, document: Uuid, vectors: &[Vec<f32>]) {
         self.remove(document);
         let (first, run) = (self.scales.len() as u32, self.runs.len() as u32);
+        let (mut nibbles, mut rests) = (Vec::new(), Vec::new());
         for vector in vectors {
             assert_eq!(vector.len(), self.dimensions, "a vector of another model");
-            sign(vector, &mut self.signs);
-            self.scales.push(pack(vector, &mut self.nibbles, &mut self.rests));
-            self.run_of.push(run);
+            nibbles.clear();
+            rests.clear();
+            self.scales.push(pack(vector, &mut nibbles, &mut rests));
+            self.signs.push(vector);
+            self.nibbles.push(&nibbles);
+            self.rests.push(&rests);
         }
+        self.present.resize(self.scales.len().div_ceil(BLOCK), 0);
+        mark(&mut self.present, first as usize..self.scales.len());
         self.places.insert(document, run);
         self.runs.push(Run { document, first, rows: vectors.len() as u32, removed: false });
     }
@@ -142,6 +144,9 @@ impl VectorIndex {
         let run = &mut self.runs[place as usize];
         run.removed = true;
         self.removed_rows += run.rows as usize;
+        for row in run.range() {
+            self.present[row / BLOCK] &= !(1 << (row % BLOCK));
+        }
         if self.removed_rows >= FEWEST_TO_COMPACT && self.removed_rows * 3 > self.scales.len() {
             self.compact();
         }
@@ -191,17 +196,14 @@ impl VectorIndex {
     }
 
     fn hit(&self, row: u32, score: f32) -> Hit {
-        let run = &self.runs[self.run_of[row as usize] as usize];
+        // Runs without rows come before the one that the row is of.
+        let run = &self.runs[self.runs.partition_point(|run| run.first <= row) - 1];
         Hit { document: run.document, chunk: row - run.first, score }
     }
 
     fn exact(&self, query: &Query, row: u32) -> f32 {
-        let (row, bytes) = (row as usize, row_bytes(self.dimensions));
-        let closer = Closer {
-            query,
-            nibbles: &self.nibbles[row * bytes..][..bytes],
-            rests: &self.rests[row * 2 * bytes..][..2 * bytes],
-        };
+        let row = row as usize;
+        let closer = Closer { query, nibbles: self.nibbles.row(row), rests: self.rests.row(row) };
         self.processor.dispatch(closer) * self.scales[row]
     }
 
@@ -255,68 +257,55 @@ impl VectorIndex {
             Some(runs) => runs.iter().map(|run| run.rows as usize).sum(),
             None => self.len(),
         };
-        if total < FEWEST_TO_SIEVE {
-            let all = || {
-                Box::new(self.runs.iter().filter(|run| !run.removed))
-                    as Box<dyn Iterator<Item = &Run>>
-            };
-            let runs = runs.map_or_else(all, |runs| Box::new(runs.into_iter()));
-            return runs.flat_map(|run| run.range()).map(|row| row as u32).collect();
-        }
-        let wanted = (total / ONE_LIKELY_IN).max(FEWEST_LIKELY).max(count);
-        let mut signs = Vec::new();
-        sign(query, &mut signs);
-        DISTANCES.with_borrow_mut(|distances| {
-            distances.clear();
-            distances.resize(self.scales.len(), FAR);
-            let mut measure = |range: std::ops::Range<usize>| {
-                let width = words(self.dimensions);
-                self.processor.dispatch(Distances {
-                    query: &signs,
-                    rows: &self.signs[range.start * width..range.end * width],
-                    distances: &mut distances[range],
-                });
-            };
-            match runs {
-                Some(runs) => runs.into_iter().for_each(|run| measure(run.range())),
-                None => {
-                    measure(0..self.scales.len());
-                    for run in self.runs.iter().filter(|run| run.removed) {
-                        distances[run.range()].fill(FAR);
-                    }
-                }
+        let wanted = (total / ONE_LIKELY_IN).max(FEWEST_LIKELY).max(count * LIKELY_FOR_ONE);
+        let is_few = total <= wanted || total <= self.len() / COST_OF_A_SECOND_LOOK;
+        match runs {
+            Some(runs) if is_few => {
+                runs.into_iter().flat_map(Run::range).map(|row| row as u32).collect()
             }
-            let of = signs::nearest(distances, self.dimensions, wanted);
-            // The other numbers of a row are far away in memory, and its signs are at hand.
-            let count = (wanted / ONE_LIKELIER_IN).max(count);
-            let planes = &Planes::new(query);
-            self.processor.dispatch(Sift { planes, rows: &self.signs, of, count })
-        })
+            None if is_few => {
+                let present = self.runs.iter().filter(|run| !run.removed);
+                present.flat_map(Run::range).map(|row| row as u32).collect()
+            }
+            Some(runs) => {
+                let mut admitted = vec![0; self.present.len()];
+                runs.into_iter().for_each(|run| mark(&mut admitted, run.range()));
+                self.signs.nearest(query, &admitted, wanted, self.processor)
+            }
+            None => self.signs.nearest(query, &self.present, wanted, self.processor),
+        }
     }
 
     /// Moves what is left together.
     fn compact(&mut self) {
-        let mut next = 0;
         self.runs.retain(|run| !run.removed);
-        let (bytes, width) = (row_bytes(self.dimensions), words(self.dimensions));
+        let left = self.runs.iter().flat_map(Run::range);
+        self.signs = self.signs.only(left, self.dimensions);
+        let mut next = 0;
         for (place, run) in (0..).zip(&mut self.runs) {
-            let (first, end) = (run.first as usize, (run.first + run.rows) as usize);
-            self.scales.copy_within(first..end, next);
-            self.signs.copy_within(first * width..end * width, next * width);
-            self.nibbles.copy_within(first * bytes..end * bytes, next * bytes);
-            self.rests.copy_within(first * 2 * bytes..end * 2 * bytes, next * 2 * bytes);
-            self.run_of[next..next + run.rows as usize].fill(place);
+            let rows = run.range();
             run.first = next as u32;
-            next += run.rows as usize;
+            for row in rows {
+                self.scales[next] = self.scales[row];
+                self.nibbles.move_back(row, next);
+                self.rests.move_back(row, next);
+                next += 1;
+            }
             self.places.insert(run.document, place);
         }
         self.scales.truncate(next);
-        self.run_of.truncate(next);
-        self.signs.truncate(next * width);
-        self.nibbles.truncate(next * bytes);
-        self.rests.truncate(next * 2 * bytes);
+        self.nibbles.truncate(next);
+        self.rests.truncate(next);
+        self.present.clear();
+        self.present.resize(next.div_ceil(BLOCK), 0);
+        mark(&mut self.present, 0..next);
         self.removed_rows = 0;
     }
+}
+
+/// Sets the bits of some rows.
+fn mark(bits: &mut [u32], rows: std::ops::Range<usize>) {
+    rows.for_each(|row| bits[row / BLOCK] |= 1 << (row % BLOCK));
 }
 
 #[cfg(test)]

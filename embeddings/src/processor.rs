@@ -75,6 +75,13 @@ pub(crate) trait Pairs: Copy {
 
     /// The nearest floating-point numbers.
     fn to_f32(self, numbers: Lanes<Self>) -> <Self::Simd as Simd>::f32s;
+
+    /// Of two tables of sixteen, one for each half, the entries at these places, all below sixteen. An entry of a table is the sum of its
+    /// first and of what each bit of its place adds to that.
+    fn pick(self, tables: [u8; 32], places: [u8; 32]) -> [u8; 32];
+
+    /// A bit for each number that is not below the least.
+    fn at_least(self, numbers: [u16; 32], least: u16) -> u32;
 }
 
 type Lanes<P> = <<P as Pairs>::Simd as Simd>::i32s;
@@ -98,6 +105,25 @@ impl Pairs for pulp::x86::V4 {
     fn to_f32(self, numbers: Lanes<Self>) -> <Self as Simd>::f32s {
         pulp::cast!(self.avx512f._mm512_cvtepi32_ps(pulp::cast!(numbers)))
     }
+
+    #[inline(always)]
+    fn pick(self, tables: [u8; 32], places: [u8; 32]) -> [u8; 32] {
+        pulp::cast!(self.avx2._mm256_shuffle_epi8(pulp::cast!(tables), pulp::cast!(places)))
+    }
+
+    #[inline(always)]
+    fn at_least(self, numbers: [u16; 32], least: u16) -> u32 {
+        let [first, second]: [[u16; 16]; 2] = pulp::cast!(numbers);
+        let least = pulp::cast!([least; 16]);
+        let is = |numbers: [u16; 16]| {
+            let numbers = pulp::cast!(numbers);
+            self.avx2._mm256_cmpeq_epi16(self.avx2._mm256_max_epu16(numbers, least), numbers)
+        };
+        // What is packed lies in turns: eight of the first, eight of the second.
+        let both = self.avx2._mm256_packs_epi16(is(first), is(second));
+        let both = self.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(both);
+        self.avx2._mm256_movemask_epi8(both).cast_unsigned()
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -118,6 +144,25 @@ impl Pairs for pulp::x86::V3 {
     #[inline(always)]
     fn to_f32(self, numbers: Lanes<Self>) -> <Self as Simd>::f32s {
         pulp::cast!(self.avx._mm256_cvtepi32_ps(pulp::cast!(numbers)))
+    }
+
+    #[inline(always)]
+    fn pick(self, tables: [u8; 32], places: [u8; 32]) -> [u8; 32] {
+        pulp::cast!(self.avx2._mm256_shuffle_epi8(pulp::cast!(tables), pulp::cast!(places)))
+    }
+
+    #[inline(always)]
+    fn at_least(self, numbers: [u16; 32], least: u16) -> u32 {
+        let [first, second]: [[u16; 16]; 2] = pulp::cast!(numbers);
+        let least = pulp::cast!([least; 16]);
+        let is = |numbers: [u16; 16]| {
+            let numbers = pulp::cast!(numbers);
+            self.avx2._mm256_cmpeq_epi16(self.avx2._mm256_max_epu16(numbers, least), numbers)
+        };
+        // What is packed lies in turns: eight of the first, eight of the second.
+        let both = self.avx2._mm256_packs_epi16(is(first), is(second));
+        let both = self.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(both);
+        self.avx2._mm256_movemask_epi8(both).cast_unsigned()
     }
 }
 
@@ -153,6 +198,33 @@ impl<S: Simd> Pairs for Any<S> {
             *float = *number as f32;
         }
         floats
+    }
+
+    #[inline(always)]
+    fn pick(self, tables: [u8; 32], places: [u8; 32]) -> [u8; 32] {
+        let mut picked = [0; 32];
+        for half in [0, 16] {
+            let table = &tables[half..half + 16];
+            for lane in half..half + 16 {
+                // Without looking up, which not every machine does for many lanes at once.
+                let added = |bit: u8| {
+                    let by_bit = table[1 << bit].wrapping_sub(table[0]);
+                    by_bit & (places[lane] >> bit & 1).wrapping_neg()
+                };
+                picked[lane] = table[0]
+                    .wrapping_add(added(0))
+                    .wrapping_add(added(1))
+                    .wrapping_add(added(2))
+                    .wrapping_add(added(3));
+            }
+        }
+        picked
+    }
+
+    #[inline(always)]
+    fn at_least(self, numbers: [u16; 32], least: u16) -> u32 {
+        let numbers = (0..).zip(numbers);
+        numbers.fold(0, |bits, (place, number)| bits | u32::from(number >= least) << place)
     }
 }
 

@@ -98,7 +98,13 @@ impl Index {
     /// The full-text index fails, or a vector is needed and missing.
     pub(crate) async fn search(&self, query: Query) -> Result<Vec<Passage>, Error> {
         let shared = self.shared.clone();
-        let searched = tokio::task::spawn_blocking(move || shared.search(&query)).await;
+        // To wake another thread and be woken by it would take longer than such a search. (Nor does each of many threads then keep
+        // memory for the next one.)
+        if let Some(chunks) = shared.chunks.try_read().filter(|chunks| chunks.is_quick(&query)) {
+            return shared.search(&chunks, &query);
+        }
+        let searched = move || shared.search(&shared.chunks.read(), &query);
+        let searched = tokio::task::spawn_blocking(searched).await;
         searched.unwrap_or_else(|_| Err(Error::NotReady))
     }
 
@@ -181,8 +187,7 @@ impl Shared {
         status.stopped = Some(Stopped { position, event_type: event_type.to_owned(), error });
     }
 
-    fn search(&self, query: &Query) -> Result<Vec<Passage>, Error> {
-        let chunks = self.chunks.read();
+    fn search(&self, chunks: &Chunks, query: &Query) -> Result<Vec<Passage>, Error> {
         let marks = query.include.highlights.unwrap_or(query.mode != Mode::Vector);
         let question = (marks || query.mode != Mode::Vector).then(|| Question {
             words: self.full_text.words(),

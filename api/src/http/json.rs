@@ -7,9 +7,8 @@
 //! is there twice (the readers of one body must not differ about it) and nesting too deep. So the
 //! second pass only ever meets faults that have a place, and that place is a JSON pointer.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::marker::PhantomData;
 
 use axum::body::Bytes;
@@ -94,6 +93,10 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if is_struct && !body.trim_ascii_start().starts_with(b"{") {
         return Err(invalid(FieldError::new("", "wrong_type", "the body must be a JSON object")));
     }
+    // To know the place of everything read costs as much as reading it: only a fault is worth that.
+    if let Ok(read) = serde_json::from_slice(body) {
+        return Ok(read);
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| invalid(fault(error.path(), error.inner())))
@@ -165,7 +168,13 @@ fn check_syntax(body: &[u8]) -> Result<(), Problem> {
 /// `place` is the JSON pointer of the value being visited; on an error it stays where it was.
 struct Strict<'p> {
     place: &'p mut String,
-    key: Option<Cow<'p, str>>,
+    key: Option<Key<'p>>,
+}
+
+/// Where a value lies in what holds it.
+enum Key<'p> {
+    Name(&'p str),
+    Index(usize),
 }
 
 impl<'de> DeserializeSeed<'de> for Strict<'_> {
@@ -173,8 +182,12 @@ impl<'de> DeserializeSeed<'de> for Strict<'_> {
 
     fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         let outer = self.place.len();
-        if let Some(key) = self.key {
-            push_segment(self.place, &key);
+        match self.key {
+            Some(Key::Name(name)) => push_segment(self.place, name),
+            Some(Key::Index(index)) => {
+                let _ = write!(self.place, "/{index}");
+            }
+            None => {}
         }
         deserializer.deserialize_any(Contents(self.place))?;
         self.place.truncate(outer);
@@ -218,7 +231,7 @@ impl<'de> Visitor<'de> for Contents<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         let mut index = 0_usize;
         loop {
-            let key = Some(Cow::Owned(index.to_string()));
+            let key = Some(Key::Index(index));
             if items.next_element_seed(Strict { place: self.0, key })?.is_none() {
                 return Ok(());
             }
@@ -233,7 +246,7 @@ impl<'de> Visitor<'de> for Contents<'_> {
                 push_segment(self.0, &key);
                 return Err(de::Error::custom("duplicate key"));
             }
-            entries.next_value_seed(Strict { place: self.0, key: Some(Cow::Borrowed(&key)) })?;
+            entries.next_value_seed(Strict { place: self.0, key: Some(Key::Name(&key)) })?;
             seen.insert(key);
         }
         Ok(())

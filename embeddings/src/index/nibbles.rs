@@ -1,13 +1,18 @@
-//! Vectors in four bits a number, for a first look at all of them: reading memory is what a search costs, and this is an eighth of
+//! Vectors in four bits a number, for a closer look at some of them: reading memory is what a search costs, and this is an eighth of
 //! f32. The one rule: an estimate only chooses who is looked at closely; it is never the answer.
 
 use pulp::{Simd, WithSimd};
+
+use super::rows::Rows;
 
 /// Bytes that are worked on together, and what a row is padded to.
 const LANES: usize = 32;
 
 /// Blocks whose products are summed in 16 bits: a nibble is at most 15, a number of the query 127, and 2 · 8 · 15 · 127 = 30,480.
 const BLOCKS: usize = 8;
+
+/// The bytes that memory is read in.
+const LINE: usize = 64;
 
 /// What a nibble of zero is stored as.
 const ZERO: u8 = 8;
@@ -79,7 +84,7 @@ fn greatest(vector: &[f32]) -> f32 {
 /// The dot products of a query with rows, up to a factor per row and one for the query.
 pub(super) struct Estimate<'a> {
     pub(super) query: &'a Query,
-    pub(super) rows: &'a [u8],
+    pub(super) rows: &'a Rows<u8>,
     /// Which rows.
     pub(super) of: &'a [u32],
     /// One for each of them.
@@ -94,9 +99,11 @@ impl WithSimd for Estimate<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let Self { query: Query { low, high, bias, .. }, rows, of, estimates } = self;
         let (low, high) = (low.as_chunks::<LANES>().0, high.as_chunks::<LANES>().0);
-        let (rows, width) = (rows.as_chunks::<LANES>().0, low.len());
-        for (row, estimate) in of.iter().zip(estimates) {
-            let row = &rows[*row as usize * width..][..width];
+        for (place, (row, estimate)) in of.iter().zip(estimates).enumerate() {
+            if place % FETCHED == 0 {
+                fetch(rows, &of[place..of.len().min(place + FETCHED)]);
+            }
+            let row = rows.row(*row as usize).as_chunks::<LANES>().0;
             let mut total = -bias;
             for ((row, low), high) in
                 row.chunks(BLOCKS).zip(low.chunks(BLOCKS)).zip(high.chunks(BLOCKS))
@@ -116,6 +123,16 @@ impl WithSimd for Estimate<'_> {
             *estimate = total;
         }
     }
+}
+
+/// How many rows are fetched at once from far memory.
+const FETCHED: usize = 16;
+
+/// Touches each line of some rows, so that the processor waits for all of them at once and not for one after the other.
+#[inline(always)]
+fn fetch(rows: &Rows<u8>, of: &[u32]) {
+    let lines = of.iter().flat_map(|row| rows.row(*row as usize).iter().step_by(LINE));
+    std::hint::black_box(lines.fold(0, |seen, byte| seen | byte));
 }
 
 /// The dot product of a query with one row, up to the row's factor.
@@ -163,9 +180,16 @@ mod tests {
             let query = Query::new(&vectors[0]);
             let unit = greatest(&vectors[0]) / 127.0;
             for processor in [Processor::detect(), Processor::Other(pulp::Arch::new())] {
-                let (mut rows, mut rests) = (Vec::new(), Vec::new());
-                let scales: Vec<f32> =
-                    vectors.iter().map(|vector| pack(vector, &mut rows, &mut rests)).collect();
+                let bytes = row_bytes(dimensions);
+                let (mut rows, mut rests) = (Rows::new(bytes, 4), Rows::new(2 * bytes, 4));
+                let pack_one = |vector: &Vec<f32>| {
+                    let (mut nibbles, mut rest) = (Vec::new(), Vec::new());
+                    let scale = pack(vector, &mut nibbles, &mut rest);
+                    rows.push(&nibbles);
+                    rests.push(&rest);
+                    scale
+                };
+                let scales: Vec<f32> = vectors.iter().map(pack_one).collect();
                 // Backwards, to see that each is of its own row.
                 let of: Vec<u32> = (0..vectors.len() as u32).rev().collect();
                 let mut estimates = vec![0; vectors.len()];
@@ -175,16 +199,12 @@ mod tests {
                     of: &of,
                     estimates: &mut estimates,
                 });
-                let bytes = row_bytes(dimensions);
                 for (row, estimate) in of.into_iter().map(|row| row as usize).zip(estimates) {
                     let (vector, scale) = (&vectors[row], scales[row]);
                     let exact: f32 =
                         vectors[0].iter().zip(vector).map(|(one, other)| one * other).sum();
-                    let closer = Closer {
-                        query: &query,
-                        nibbles: &rows[row * bytes..][..bytes],
-                        rests: &rests[row * 2 * bytes..][..2 * bytes],
-                    };
+                    let closer =
+                        Closer { query: &query, nibbles: rows.row(row), rests: rests.row(row) };
                     let close = processor.dispatch(closer) * scale;
                     let fine: f32 =
                         vectors[0].iter().map(|number| number.abs() * scale / PARTS / 2.0).sum();

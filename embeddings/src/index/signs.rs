@@ -1,226 +1,361 @@
-//! Vectors in a bit a number, its sign, for a first look at all of them. The one rule: what is as near as what is kept is kept too, so
-//! that the order of the rows decides nothing.
+//! Vectors in a bit a number, its sign, for a first look at all of them: how much of the question's numbers stands where a vector has
+//! the same sign. The one rule: what is as near as what is kept is kept too, so that the order of the rows decides nothing.
+//!
+//! Thirty-two rows lie in each other, four numbers of a row in a nibble, so that one instruction looks up what four numbers of thirty-two
+//! rows come to (the layout of "Quicker ADC", André, Kermarrec and Le Scouarnec, 2018).
 
-use pulp::{Simd, WithSimd};
+use pulp::bytemuck;
 
-/// The distance of what is not to be found.
-pub(super) const FAR: u16 = u16::MAX;
+use super::rows::Rows;
+use crate::processor::{Kernel, Pairs, Processor};
 
-/// The words of a row of this many numbers.
-pub(super) fn words(dimensions: usize) -> usize {
-    dimensions.div_ceil(64)
+/// How many rows lie in each other.
+pub(super) const BLOCK: usize = 32;
+
+/// Eight numbers of a block's rows: the first four in the first sixteen bytes, of row `i` in the lower half of byte `i`, of row
+/// `i + 16` in the upper one.
+pub(super) type Slice = [u8; BLOCK];
+
+/// How many numbers are in a slice.
+const NUMBERS: usize = 8;
+
+/// A piece has so many blocks, to the power of two.
+const PIECE: u32 = 7;
+
+/// The greatest entry of a table, and how many of them fit a byte together.
+const MOST: usize = 31;
+const TOGETHER: usize = 8;
+
+/// The signs of all rows.
+#[derive(Clone, Debug)]
+pub(super) struct Signs {
+    blocks: Rows<Slice>,
+    len: usize,
 }
 
-/// Appends the signs of a vector.
-pub(super) fn sign(vector: &[f32], rows: &mut Vec<u64>) {
-    rows.extend(vector.chunks(64).map(|numbers| {
-        let bits = (0..).zip(numbers);
-        bits.fold(0, |word, (place, number)| word | u64::from(*number >= 0.0) << place)
-    }));
+/// The place of a number within a block: its slice, and the byte and the bit there.
+fn place(row: usize, number: usize) -> (usize, usize, usize) {
+    let (row, within) = (row % BLOCK, number % NUMBERS);
+    (number / NUMBERS, within / 4 * 16 + row % 16, within % 4 + row / 16 * 4)
 }
 
-/// In how many signs a query differs from rows.
-pub(super) struct Distances<'a> {
-    pub(super) query: &'a [u64],
-    pub(super) rows: &'a [u64],
-    /// One per row.
-    pub(super) distances: &'a mut [u16],
+impl Signs {
+    /// None yet, of vectors of that length.
+    pub(super) fn new(dimensions: usize) -> Self {
+        Self { blocks: Rows::new(dimensions.div_ceil(NUMBERS), PIECE), len: 0 }
+    }
+
+    /// Adds those of a vector.
+    pub(super) fn push(&mut self, vector: &[f32]) {
+        self.add(vector.iter().map(|number| *number >= 0.0));
+    }
+
+    /// Those of some rows alone, in that order.
+    pub(super) fn only(&self, rows: impl Iterator<Item = usize>, dimensions: usize) -> Self {
+        let mut some = Self::new(dimensions);
+        for row in rows {
+            let block = self.blocks.row(row / BLOCK);
+            some.add((0..dimensions).map(|number| {
+                let (slice, byte, bit) = place(row, number);
+                block[slice][byte] >> bit & 1 == 1
+            }));
+        }
+        some
+    }
+
+    fn add(&mut self, signs: impl Iterator<Item = bool>) {
+        if self.len.is_multiple_of(BLOCK) {
+            self.blocks.push(&vec![[0; BLOCK]; self.blocks.width()]);
+        }
+        let block = self.blocks.row_mut(self.len / BLOCK);
+        for (number, sign) in signs.enumerate() {
+            let (slice, byte, bit) = place(self.len, number);
+            block[slice][byte] |= u8::from(sign) << bit;
+        }
+        self.len += 1;
+    }
+
+    /// Of the rows that `admitted` has a bit for, the nearest to a query, so many at least.
+    pub(super) fn nearest(
+        &self,
+        query: &[f32],
+        admitted: &[u32],
+        wanted: usize,
+        processor: Processor,
+    ) -> Vec<u32> {
+        let tables = &tables(query);
+        let mut nearest = Nearest::new(wanted, tables);
+        let mut admitted = admitted;
+        for blocks in self.blocks.pieces() {
+            let of_piece = (blocks.len() / tables.len().max(1)).min(admitted.len());
+            let (now, later) = admitted.split_at(of_piece);
+            processor.run(Look { tables, blocks, admitted: now, nearest: &mut nearest });
+            nearest.first += (now.len() * BLOCK) as u32;
+            admitted = later;
+        }
+        nearest.rows()
+    }
 }
 
-impl WithSimd for Distances<'_> {
+/// What four numbers of a query come to for each pattern of four signs: the sizes of those that have the sign of the pattern; in whole
+/// numbers, for each slice.
+fn tables(query: &[f32]) -> Vec<Slice> {
+    let slices = query.len().div_ceil(NUMBERS);
+    let size = |four: &[f32]| four.iter().map(|number| number.abs()).sum::<f32>();
+    let greatest = query.chunks(4).map(size).fold(f32::MIN_POSITIVE, f32::max);
+    // Four roundings may add two, and all tables together must fit sixteen bits.
+    let most = MOST.min(usize::from(u16::MAX) / (2 * slices.max(1))).saturating_sub(2);
+    let factor = most as f32 / greatest;
+    let table = |numbers: &[f32]| {
+        let mut table = [0; BLOCK];
+        for (place, entry) in table.iter_mut().enumerate() {
+            let (half, pattern) = (place / 16, place % 16);
+            let four = numbers.iter().skip(half * 4).take(4).enumerate();
+            let alike = four.filter(|(bit, number)| (pattern >> bit & 1 == 1) == (**number >= 0.0));
+            *entry = alike.map(|(_, number)| (number.abs() * factor).round() as u8).sum();
+        }
+        table
+    };
+    query.chunks(NUMBERS).map(table).collect()
+}
+
+/// The nearest rows so far, and as near as what.
+struct Nearest {
+    wanted: usize,
+    /// The row that the next piece begins with.
+    first: u32,
+    /// What a row must come to.
+    least: u16,
+    /// How many came to at least that.
+    count: usize,
+    /// How many came to what.
+    times: Vec<u32>,
+    /// Some that were near enough when they were found.
+    found: Vec<(u16, u32)>,
+}
+
+impl Nearest {
+    fn new(wanted: usize, tables: &[Slice]) -> Self {
+        let most = |half: &[u8]| usize::from(half.iter().copied().max().unwrap_or(0));
+        let most: usize = tables.iter().map(|table| most(&table[..16]) + most(&table[16..])).sum();
+        Self {
+            wanted: wanted.max(1),
+            first: 0,
+            least: 0,
+            count: 0,
+            times: vec![0; most + 1],
+            found: Vec::with_capacity(4 * wanted),
+        }
+    }
+
+    fn add(&mut self, row: u32, sum: u16) {
+        self.found.push((sum, row));
+        self.times[usize::from(sum)] += 1;
+        self.count += 1;
+        loop {
+            let last = self.times[usize::from(self.least)] as usize;
+            if self.count - last < self.wanted {
+                break;
+            }
+            self.count -= last;
+            self.least += 1;
+        }
+    }
+
+    fn rows(self) -> Vec<u32> {
+        let near = self.found.into_iter().filter(|(sum, _)| *sum >= self.least);
+        near.map(|(_, row)| row).collect()
+    }
+}
+
+/// Looks at some blocks.
+struct Look<'a> {
+    tables: &'a [Slice],
+    blocks: &'a [Slice],
+    /// A bit for each row of each block.
+    admitted: &'a [u32],
+    nearest: &'a mut Nearest,
+}
+
+impl Kernel for Look<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Self { query, rows, distances } = self;
-        // The lengths of the common models, which the compiler unrolls; 384, 512, 768 and 1,024 numbers.
-        match query.len() {
-            6 => fixed::<6>(query, rows, distances),
-            8 => fixed::<8>(query, rows, distances),
-            12 => fixed::<12>(query, rows, distances),
-            16 => fixed::<16>(query, rows, distances),
-            width => {
-                for (row, distance) in rows.chunks_exact(width.max(1)).zip(distances) {
-                    *distance = differing(row, query);
+    fn run<P: Pairs>(self, pairs: P) {
+        let Self { tables, blocks, admitted, nearest } = self;
+        let blocks = blocks.chunks_exact(tables.len().max(1));
+        for ((place, block), admitted) in (0..).zip(blocks).zip(admitted) {
+            if *admitted == 0 {
+                continue;
+            }
+            let sums = sums(pairs, tables, block);
+            let mut near = pairs.at_least(sums, nearest.least) & admitted;
+            while near != 0 {
+                let row = near.trailing_zeros();
+                near &= near - 1;
+                let sum = sums[row as usize];
+                // It may have grown within the block.
+                if sum >= nearest.least {
+                    nearest.add(nearest.first + place * BLOCK as u32 + row, sum);
                 }
             }
         }
     }
 }
 
+/// What each row of a block comes to.
 #[inline(always)]
-fn fixed<const WIDTH: usize>(query: &[u64], rows: &[u64], distances: &mut [u16]) {
-    let Some(query) = query.first_chunk::<WIDTH>() else { return };
-    for (row, distance) in rows.as_chunks::<WIDTH>().0.iter().zip(distances) {
-        *distance = differing(row, query);
+fn sums<P: Pairs>(pairs: P, tables: &[Slice], block: &[Slice]) -> [u16; BLOCK] {
+    let mut totals = Totals::default();
+    let ((whole, rest), (tables, rest_tables)) =
+        (block.as_chunks::<TOGETHER>(), tables.as_chunks::<TOGETHER>());
+    for (slices, tables) in whole.iter().zip(tables) {
+        totals.add(pairs, slices, tables);
     }
+    totals.add(pairs, rest, rest_tables);
+    totals.rows()
 }
 
-#[inline(always)]
-fn differing(row: &[u64], query: &[u64]) -> u16 {
-    row.iter().zip(query).map(|(one, other)| (one ^ other).count_ones() as u16).sum()
+/// Of the rows below sixteen and of the others.
+#[derive(Default)]
+struct Totals {
+    /// Two rows in each number, as if they were one.
+    both: [[u16; 16]; 2],
+    /// The odd one of them.
+    odd: [[u16; 16]; 2],
 }
 
-/// Into how many steps a number of a query is cut for a closer look at signs: four bits.
-const STEPS: f32 = 15.0;
-
-/// A query for a closer look at signs: a word of each row's bits, by the bits of its own numbers.
-pub(super) struct Planes {
-    /// Four words for each word of a row.
-    planes: Vec<[u64; 4]>,
-}
-
-impl Planes {
-    pub(super) fn new(query: &[f32]) -> Self {
-        let greatest = query.iter().fold(f32::MIN_POSITIVE, |most, number| most.max(number.abs()));
-        let planes = query.chunks(64).map(|numbers| {
-            let mut planes = [0_u64; 4];
-            for (place, number) in numbers.iter().enumerate() {
-                let step = ((number / greatest + 1.0) / 2.0 * STEPS).round() as u64;
-                for (bit, plane) in planes.iter_mut().enumerate() {
-                    *plane |= (step >> bit & 1) << place;
-                }
-            }
-            planes
-        });
-        Self { planes: planes.collect() }
-    }
-
-    /// What the numbers of the query come to with the signs of a row; up to a factor and a constant of the query.
+impl Totals {
+    /// Adds what so many slices come to as fit a byte together.
     #[inline(always)]
-    fn of(&self, row: &[u64]) -> i32 {
-        let (mut sum, mut positive) = (0, 0);
-        for (word, planes) in row.iter().zip(&self.planes) {
-            positive += word.count_ones();
-            for (bit, plane) in planes.iter().enumerate() {
-                sum += (word & plane).count_ones() << bit;
+    fn add<P: Pairs>(&mut self, pairs: P, slices: &[Slice], tables: &[Slice]) {
+        let mut few = [[0_u8; BLOCK]; 2];
+        for (slice, table) in slices.iter().zip(tables) {
+            let (mut below, mut above) = (*slice, *slice);
+            for lane in 0..BLOCK {
+                below[lane] &= 15;
+                above[lane] >>= 4;
+            }
+            let (below, above) = (pairs.pick(*table, below), pairs.pick(*table, above));
+            for lane in 0..BLOCK {
+                few[0][lane] = few[0][lane].wrapping_add(below[lane]);
+                few[1][lane] = few[1][lane].wrapping_add(above[lane]);
             }
         }
-        2 * sum as i32 - STEPS as i32 * positive as i32
+        for half in 0..2 {
+            let few: [u16; 16] = bytemuck::cast(few[half]);
+            for lane in 0..16 {
+                let few = few[lane].to_le();
+                self.both[half][lane] = self.both[half][lane].wrapping_add(few);
+                self.odd[half][lane] = self.odd[half][lane].wrapping_add(few >> 8);
+            }
+        }
     }
-}
 
-/// Of these rows, the best by [`Planes`], so many at least.
-pub(super) struct Sift<'a> {
-    pub(super) planes: &'a Planes,
-    pub(super) rows: &'a [u64],
-    pub(super) of: Vec<u32>,
-    pub(super) count: usize,
-}
-
-impl WithSimd for Sift<'_> {
-    type Output = Vec<u32>;
-
+    /// What each row comes to.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> Vec<u32> {
-        let Self { planes, rows, mut of, count } = self;
-        if of.len() <= count || count == 0 {
-            return of;
+    fn rows(self) -> [u16; BLOCK] {
+        let mut sums = [0; BLOCK];
+        for half in 0..2 {
+            for lane in 0..8 {
+                let odd = self.odd[half][lane].wrapping_add(self.odd[half][lane + 8]);
+                let both = self.both[half][lane].wrapping_add(self.both[half][lane + 8]);
+                sums[half * 16 + 2 * lane] = both.wrapping_sub(odd << 8);
+                sums[half * 16 + 2 * lane + 1] = odd;
+            }
         }
-        let width = planes.planes.len();
-        let sums: Vec<i32> =
-            of.iter().map(|row| planes.of(&rows[*row as usize * width..][..width])).collect();
-        let mut ordered = sums.clone();
-        let least = *ordered.select_nth_unstable_by(count - 1, |one, other| other.cmp(one)).1;
-        let mut sums = sums.into_iter();
-        of.retain(|_| sums.next().is_some_and(|sum| sum >= least));
-        of
+        sums
     }
-}
-
-/// The rows that are nearest, so many at least.
-pub(super) fn nearest(distances: &[u16], dimensions: usize, count: usize) -> Vec<u32> {
-    // Two tables, since the same place of one is written again and again.
-    let mut tables = [vec![0_u32; dimensions + 1], vec![0_u32; dimensions + 1]];
-    for (place, distance) in distances.iter().enumerate() {
-        if let Some(times) = tables[place % 2].get_mut(usize::from(*distance)) {
-            *times += 1;
-        }
-    }
-    let mut kept = 0;
-    let mut last = dimensions;
-    for (distance, (one, other)) in tables[0].iter().zip(&tables[1]).enumerate() {
-        kept += (one + other) as usize;
-        if kept >= count {
-            last = distance;
-            break;
-        }
-    }
-    let mut rows = Vec::with_capacity(kept);
-    for (block, distances) in (0..).step_by(64).zip(distances.chunks(64)) {
-        // Most blocks have none.
-        if distances.iter().fold(FAR, |least, distance| least.min(*distance)) as usize <= last {
-            let near = (block..).zip(distances).filter(|(_, near)| usize::from(**near) <= last);
-            rows.extend(near.map(|(row, _)| row));
-        }
-    }
-    rows
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::processor::Processor;
+    use crate::processor;
     use crate::random::unit_vectors;
 
+    /// What a vector comes to, number by number.
+    fn plain(tables: &[Slice], vector: &[f32]) -> u16 {
+        let fours = vector.chunks(4).enumerate().map(|(place, four)| {
+            let bits = (0..).zip(four);
+            let pattern =
+                bits.fold(0, |bits, (bit, number)| bits | usize::from(*number >= 0.0) << bit);
+            u16::from(tables[place / 2][place % 2 * 16 + pattern])
+        });
+        fours.sum()
+    }
+
     #[test]
-    fn a_distance_is_how_many_signs_differ() {
-        for dimensions in [1, 63, 64, 65, 384, 512, 768, 1000, 1024] {
-            let vectors = unit_vectors(20, dimensions, 1);
-            let mut rows = Vec::new();
-            vectors.iter().for_each(|vector| sign(vector, &mut rows));
-            for processor in [Processor::detect(), Processor::Other(pulp::Arch::new())] {
-                let mut distances = vec![0; vectors.len()];
-                processor.dispatch(Distances {
-                    query: &rows[..words(dimensions)],
-                    rows: &rows,
-                    distances: &mut distances,
-                });
-                let plain = vectors.iter().map(|vector| {
-                    let pairs = vector.iter().zip(&vectors[0]);
-                    pairs.filter(|(one, other)| (**one >= 0.0) != (**other >= 0.0)).count() as u16
-                });
-                assert_eq!(distances, plain.collect::<Vec<_>>(), "{dimensions}");
+    fn what_a_row_comes_to_is_the_sum_of_its_tables_on_every_processor() {
+        for dimensions in [1, 4, 5, 24, 63, 64, 65, 384, 1000, 1024, 5000] {
+            let vectors = unit_vectors(70, dimensions, 1);
+            let mut signs = Signs::new(dimensions);
+            vectors.iter().for_each(|vector| signs.push(vector));
+            for query in [&vectors[0], &vec![1.0; dimensions]] {
+                let tables = tables(query);
+                let mut expected: Vec<(u16, u32)> =
+                    vectors.iter().map(|vector| plain(&tables, vector)).zip(0..).collect();
+                expected.sort_by_key(|(sum, _)| std::cmp::Reverse(*sum));
+                let least = expected[4].0;
+                let mut expected: Vec<u32> =
+                    expected.iter().filter(|(sum, _)| *sum >= least).map(|(_, row)| *row).collect();
+                expected.sort_unstable();
+                for processor in processor::all() {
+                    let all = [u32::MAX, u32::MAX, (1 << 6) - 1];
+                    assert_eq!(signs.nearest(query, &all, 5, processor), expected, "{dimensions}");
+                }
             }
         }
     }
 
     #[test]
-    fn a_closer_look_at_signs_is_the_dot_product_with_them_within_its_grain() {
-        for dimensions in [5, 64, 384, 1000] {
-            let vectors = unit_vectors(50, dimensions, 2);
-            let mut rows = Vec::new();
-            vectors.iter().for_each(|vector| sign(vector, &mut rows));
-            let planes = Planes::new(&vectors[0]);
-            let greatest = vectors[0].iter().fold(0.0_f32, |most, number| most.max(number.abs()));
-            let whole: f32 = vectors[0].iter().sum();
-            for (row, vector) in rows.chunks(words(dimensions)).zip(&vectors) {
-                let signed = vector
-                    .iter()
-                    .zip(&vectors[0])
-                    .map(|(sign, number)| if *sign >= 0.0 { *number } else { -number });
-                let exact: f32 = signed.sum();
-                let close = planes.of(row) as f32 / STEPS * greatest * 2.0 - whole;
-                let grain = dimensions as f32 * greatest / STEPS * 2.0;
-                assert!((close - exact).abs() <= grain, "{close} is not {exact} ({dimensions})");
-            }
-            let all: Vec<u32> = (0..50).collect();
-            let sift = |count| {
-                let (planes, rows) = (&planes, &rows[..]);
-                Processor::detect().dispatch(Sift { planes, rows, of: all.clone(), count })
-            };
-            assert_eq!(sift(50), all);
-            assert!(sift(3).len() >= 3 && sift(3).contains(&0));
+    fn what_a_row_comes_to_is_the_dot_product_with_its_signs_within_the_grain_of_the_tables() {
+        let vectors = unit_vectors(50, 384, 2);
+        let tables = tables(&vectors[0]);
+        let own = plain(&tables, &vectors[0]);
+        let whole: f32 = vectors[0].iter().map(|number| number.abs()).sum();
+        for vector in &vectors {
+            let alike = vector.iter().zip(&vectors[0]);
+            let alike = alike.filter(|(one, other)| (**one >= 0.0) == (**other >= 0.0));
+            let exact: f32 = alike.map(|(_, number)| number.abs()).sum();
+            let close = f32::from(plain(&tables, vector)) / f32::from(own) * whole;
+            assert!((close - exact).abs() < 0.05 * whole, "{close} is not {exact}");
         }
     }
 
     #[test]
-    fn all_that_are_as_near_as_the_last_are_kept() {
-        let distances = [3, 1, FAR, 2, 2, 3, 2];
-        assert_eq!(nearest(&distances, 64, 2), [1, 3, 4, 6]);
-        assert_eq!(nearest(&distances, 64, 1), [1]);
-        assert_eq!(nearest(&distances, 64, 5), [0, 1, 3, 4, 5, 6]);
-        assert_eq!(nearest(&distances, 64, 7), [0, 1, 3, 4, 5, 6]);
-        assert_eq!(nearest(&[], 64, 7), [0; 0]);
+    fn all_that_are_as_near_as_the_last_are_kept_whatever_their_order() {
+        let near = |sums: &[u16], wanted| {
+            let mut nearest = Nearest::new(wanted, &[[9; BLOCK]]);
+            for (row, sum) in (0..).zip(sums) {
+                if *sum >= nearest.least {
+                    nearest.add(row, *sum);
+                }
+            }
+            nearest.rows()
+        };
+        let sums = [3, 9, 0, 8, 8, 3, 8];
+        assert_eq!(near(&sums, 2), [1, 3, 4, 6]);
+        assert_eq!(near(&sums, 1), [1]);
+        assert_eq!(near(&sums, 5), [0, 1, 3, 4, 5, 6]);
+        assert_eq!(near(&sums, 7), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(near(&sums, 9), [0, 1, 2, 3, 4, 5, 6]);
+        assert_eq!(near(&[], 7), [0; 0]);
+    }
+
+    #[test]
+    fn rows_without_a_bit_are_not_looked_at_and_only_some_can_be_kept() {
+        let vectors = unit_vectors(200, 40, 3);
+        let mut signs = Signs::new(40);
+        vectors.iter().for_each(|vector| signs.push(vector));
+        let admitted = [0, 1 << 3 | 1 << 31, 0, 1];
+        let found = signs.nearest(&vectors[0], &admitted, 10, Processor::detect());
+        assert_eq!(found, [35, 63, 96]);
+
+        let some = signs.only([199, 35, 0].into_iter(), 40);
+        let mut expected = Signs::new(40);
+        [199, 35, 0].iter().for_each(|row: &usize| expected.push(&vectors[*row]));
+        assert_eq!(some.blocks.row(0), expected.blocks.row(0));
+        assert_eq!(some.len, 3);
     }
 }

@@ -95,15 +95,21 @@ impl Follower {
     /// it is rebuilt.
     async fn follow(&mut self) {
         let mut place = None;
+        // What was in the log before this node began must be found before it says that it is ready.
+        let mut start = None;
         loop {
             let outcome = match &mut place {
-                None => self.load().await.map(|loaded| place = Some(loaded)),
+                None => self.begin(&mut start).await.map(|loaded| place = Some(loaded)),
                 Some(place) => self.catch_up(place).await,
             };
             let goes_on = match outcome {
                 Ok(()) => {
-                    self.run_on();
                     let reached = place.as_ref().map_or(Position::START, |place| place.position);
+                    // Views that have stopped do not get there: what is loaded serves meanwhile.
+                    if start.is_none_or(|start| reached >= start) || self.views.trouble().is_some()
+                    {
+                        self.run_on();
+                    }
                     self.wait(reached, &mut place).await
                 }
                 Err(Failure::Poison { position, event_type, error }) => {
@@ -126,6 +132,12 @@ impl Follower {
                 return;
             }
         }
+    }
+
+    /// Loads what there is, and says where the log ended at the start.
+    async fn begin(&self, start: &mut Option<Position>) -> Result<Place, Failure> {
+        *start = Some(self.log.head().await?);
+        self.load().await
     }
 
     fn run_on(&self) {

@@ -14,7 +14,9 @@ use uuid::Uuid;
 
 use super::language::{self, Words};
 use super::texts::{self, Texts};
-use super::{FileChunk, Filters, Highlight, Include, Metadata, Passage, Place, Section};
+use super::{
+    FileChunk, Filters, Highlight, Include, Metadata, Mode, Passage, Place, Query, Section,
+};
 use crate::Error;
 use crate::engine::stored_time;
 use crate::file::File;
@@ -24,6 +26,10 @@ pub(super) const VERSION: u32 = 2;
 
 /// How long a section is answered at most, in characters.
 const LONGEST_SECTION: u32 = 8_000;
+
+/// Among how many vectors a search is quick, and with how many passages to read.
+const MOST_QUICK_VECTORS: usize = 150_000;
+const MOST_QUICK_PASSAGES: usize = 20;
 
 /// What is searched.
 pub(super) struct Chunks {
@@ -204,6 +210,19 @@ impl Chunks {
     pub(super) fn languages(&self, bases: &[Uuid]) -> HashSet<Option<Language>> {
         let bases = bases.iter().filter_map(|base| self.bases.get(base));
         bases.flat_map(|base| base.languages.keys().copied()).collect()
+    }
+
+    /// Whether a search takes less than half a millisecond or so.
+    pub(super) fn is_quick(&self, query: &Query) -> bool {
+        let bases = query.knowledge_bases.iter().filter_map(|base| self.bases.get(base));
+        let vectors = bases.filter_map(|base| base.vectors.as_ref()).map(VectorIndex::len);
+        let Include { neighbours, section, highlights } = &query.include;
+        query.mode == Mode::Vector
+            && query.limit <= MOST_QUICK_PASSAGES
+            && *neighbours == 0
+            && !section
+            && *highlights != Some(true)
+            && vectors.sum::<usize>() <= MOST_QUICK_VECTORS
     }
 
     pub(super) fn nearest(
