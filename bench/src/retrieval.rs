@@ -179,7 +179,7 @@ pub(crate) fn get(server: &Server, caller: &Caller, path: &str) -> anyhow::Resul
 fn files(server: &Server, caller: &Caller, base: &str) -> anyhow::Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
     for page in 1.. {
-        let path = format!("/api/knowledge-base/storage/{base}?limit=100&page={page}");
+        let path = format!("/api/knowledge-base/storage/{base}?pageSize=100&page={page}");
         let listed = get(server, caller, &path)?;
         let listed = listed["data"].as_array().context("no list")?.clone();
         if listed.is_empty() {
