@@ -4,8 +4,8 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use embeddings::{Embedder, Model, ModelError};
 use projections::search::{Active, Search};
@@ -73,17 +73,26 @@ impl Looking {
             if places.is_empty() {
                 places.push((None, None));
             }
-            let mut is_time = true;
+            let (mut is_time, mut all_read) = (true, Instant::now());
             loop {
+                // What is there may be replaced by the right one; to look costs reading all of it.
+                let again = found.borrow().is_none() && all_read.elapsed() >= LOOK_AGAIN;
+                if again {
+                    all_read = Instant::now();
+                }
+                let is_one_of_several = places.len() > 1;
                 for (named, known) in &mut places {
                     let is_here = matches!(known, Some(Ok(_)));
-                    if !is_time || (is_here && found.borrow().is_some()) {
+                    if !is_time || (is_here && !again) {
                         continue;
                     }
                     let loaded = tokio::select! {
                         loaded = load(named.clone(), workers) => loaded,
                         () = stop.cancelled() => return,
                     };
+                    if is_one_of_several {
+                        warn(named.as_deref(), known.as_ref(), &loaded);
+                    }
                     note(known, loaded);
                 }
                 let loaded = places.iter().filter_map(|(_, known)| known.as_ref()?.as_ref().ok());
@@ -122,6 +131,16 @@ impl Looking {
             tokio::join!(found.closed(), all.closed(), told.closed());
         });
         Looking { embedder, models, trouble }
+    }
+}
+
+/// Says what stands in the way of one of several models, where that is news: the others serve without it.
+fn warn(named: Option<&Path>, known: Option<&Found>, loaded: &Found) {
+    let Err(trouble) = loaded else { return };
+    let is_news = !matches!(known, Some(Err(before)) if before == trouble);
+    if is_news {
+        let folder = named.map(|named| named.display().to_string());
+        tracing::warn!(folder, %trouble, "an embedding model is not loaded");
     }
 }
 

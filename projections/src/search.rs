@@ -57,7 +57,7 @@ pub(crate) struct Shared {
 
 impl Index {
     /// Opens the index of a model's files in `folder` and follows the log behind the SQL read models. Answers at once:
-    /// see [`Index::caught_up`].
+    /// see [`Index::reached`].
     ///
     /// # Errors
     /// The full-text index cannot be opened or made.
