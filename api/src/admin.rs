@@ -16,7 +16,8 @@ use crate::http::openapi::{
 };
 use crate::http::page::NoFilters;
 use crate::http::reply::{Envelope, ListEnvelope};
-use crate::http::{Idempotency, ListQuery, ListReply, OptionalJson, Path, Problem, Reply, Total};
+use crate::http::{Idempotency, ListQuery, ListReply, OptionalJson, Path, Problem, Reply};
+use crate::lists::part;
 
 /// The routes of the read models.
 pub fn router() -> OpenApiRouter<App> {
@@ -34,11 +35,7 @@ async fn list_projections(
     State(app): State<App>,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<Status>, Problem> {
-    let statuses = statuses(&app);
-    let total = Total::exact(statuses.len() as u64);
-    let offset = usize::try_from(query.offset()).unwrap_or(usize::MAX);
-    let page = statuses.into_iter().skip(offset).take(query.size() as usize).collect();
-    Ok(query.reply("Read models", page, total))
+    Ok(part(&query, "Read models", statuses(&app)))
 }
 
 fn statuses(app: &App) -> Vec<Status> {

@@ -69,10 +69,13 @@ impl Contents for App {
             .map(|known| GenerationState {
                 model_revision: known.model_revision,
                 is_complete: known.is_complete,
-                files: known.extent.files,
-                chunks: known.extent.chunks,
             })
             .collect())
+    }
+
+    async fn embedded(&self, model_revision: &str) -> Result<(u64, u64), NotNow> {
+        let extent = self.read(|db| generation::extent(db, model_revision)).map_err(not_now)?;
+        Ok((extent.files, extent.chunks))
     }
 
     async fn unembedded(

@@ -8,7 +8,6 @@ use domain::generation::EmbeddingModel;
 use embeddings::Embedder;
 use eventlog::Position;
 use projections::generation::{self, Extent, Generation};
-use projections::search::Active;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -23,9 +22,8 @@ use crate::http::openapi::{
 };
 use crate::http::page::NoFilters;
 use crate::http::reply::{Envelope, ListEnvelope};
-use crate::http::{
-    FieldError, Json, ListQuery, ListReply, OptionalJson, Path, Problem, Reply, Total,
-};
+use crate::http::{FieldError, Json, ListQuery, ListReply, OptionalJson, Path, Problem, Reply};
+use crate::lists::part;
 
 /// The routes of generations.
 pub fn router() -> OpenApiRouter<App> {
@@ -118,11 +116,8 @@ async fn list_generations(
     State(app): State<App>,
     query: ListQuery<NoFilters>,
 ) -> Result<ListReply<GenerationDetails>, Problem> {
-    let all = all(&app)?;
-    let total = Total::exact(all.len() as u64);
-    let offset = usize::try_from(query.offset()).unwrap_or(usize::MAX);
-    let page = all.into_iter().skip(offset).take(query.size() as usize).collect();
-    Ok(query.reply("Generations", page, total))
+    let all = known(&app)?.into_iter().map(|known| measured(&app, known));
+    Ok(part(&query, "Generations", all.collect::<Result<_, _>>()?))
 }
 
 /// Look at a generation
@@ -167,13 +162,14 @@ async fn begin_generation(
     let active = app.read(generation::all)?.into_iter().find(|it| it.is_active);
     let active = active.filter(|active| active.model_revision != revision).map(|active| {
         let known = loaded.iter().find(|it| it.model().revision() == active.model_revision);
-        let Extent { files, chunks, .. } = active.extent;
+        let extent = app.read(|db| generation::extent(db, &active.model_revision))?;
         let model = EmbeddingModel {
             model: known.map_or_else(|| "unknown".to_owned(), |it| it.model().name().to_owned()),
             model_revision: active.model_revision,
         };
-        (model, files, chunks)
+        Ok::<_, Problem>((model, extent.files, extent.chunks))
     });
+    let active = active.transpose()?;
     let ask = circumstances.ask(&app, &caller, None, &[&body.bytes]).await?;
     let done = app.commands.begin_generation(model, active, &ask).await?;
     let position = app.applied(&done).await?;
@@ -218,14 +214,11 @@ async fn activate_generation(
 
 /// Waits until this node searches in a generation by its model.
 async fn answers(app: &App, revision: &str, position: Position) {
-    let (mut active, mut embedder) = (app.search.watch_active(), app.embedder.clone());
-    let is_it = |active: &Active| matches!(active, Active::Model(active) if **active == *revision);
+    let mut embedder = app.embedder.clone();
     let answers = async {
-        let _ = active.wait_for(is_it).await;
-        let _ = embedder
-            .wait_for(|it| it.as_ref().is_some_and(|it| it.model().revision() == revision))
-            .await;
         app.search.reached(position).await;
+        let is_its = |it: &Embedder| it.model().revision() == revision;
+        let _ = embedder.wait_for(|it| it.as_ref().is_some_and(is_its)).await;
     };
     let _ = tokio::time::timeout(PATIENCE, answers).await;
 }
@@ -268,82 +261,72 @@ fn described(embedder: &Embedder) -> EmbeddingModel {
 }
 
 fn one(app: &App, revision: &str) -> Result<GenerationDetails, Problem> {
-    let found = all(app)?.into_iter().find(|it| it.model_revision == revision);
-    found.ok_or_else(|| {
+    let found = known(app)?.into_iter().find(|it| it.model_revision() == revision);
+    let found = found.ok_or_else(|| {
         Problem::not_found(
             "generation_not_found",
             "there is no such generation: GET /api/generations lists them",
         )
-    })
+    });
+    measured(app, found?)
 }
 
-/// Those that were begun, and the models that could be.
-fn all(app: &App) -> Result<Vec<GenerationDetails>, Problem> {
-    let loaded = app.models.borrow().clone();
-    let begun = app.read(generation::all)?;
-    let others: Vec<&Embedder> = loaded
-        .iter()
-        .filter(|it| begun.iter().all(|begun| begun.model_revision != it.model().revision()))
-        .collect();
-    let mut all: Vec<GenerationDetails> =
-        begun.iter().map(|generation| details(generation, &loaded)).collect();
-    for embedder in others {
-        let extent = app.read(|db| generation::extent(db, embedder.model().revision()))?;
-        all.push(available(embedder, extent));
-    }
-    Ok(all)
+/// A generation that was begun, or a model that could be: or both.
+struct Known {
+    begun: Option<Generation>,
+    loaded: Option<Embedder>,
 }
 
-fn details(generation: &Generation, loaded: &[Embedder]) -> GenerationDetails {
-    let generation = generation.clone();
-    let model = loaded.iter().find(|it| it.model().revision() == generation.model_revision);
-    let model = model.map(Embedder::model);
-    let state = match generation.is_complete {
-        true => GenerationState::Complete,
-        false => GenerationState::Building,
-    };
-    GenerationDetails {
-        model: generation.model.or_else(|| model.map(|model| model.name().to_owned())),
-        dimensions: model.map(|model| model.dimensions()),
-        state,
-        active: generation.is_active,
-        loaded: model.is_some(),
-        begun_at: Some(generation.begun_at),
-        completed_at: generation.completed_at,
-        activated_at: generation.activated_at,
-        ..how_far(generation.model_revision, generation.extent)
+impl Known {
+    fn model_revision(&self) -> &str {
+        let begun = self.begun.as_ref().map(|begun| begun.model_revision.as_str());
+        let loaded = || self.loaded.as_ref().map(|loaded| loaded.model().revision());
+        begun.or_else(loaded).unwrap_or_default()
     }
 }
 
-fn available(embedder: &Embedder, extent: Extent) -> GenerationDetails {
-    let model = embedder.model();
-    GenerationDetails {
-        model: Some(model.name().to_owned()),
-        dimensions: Some(model.dimensions()),
-        loaded: true,
-        eta_seconds: None,
-        ..how_far(model.revision().to_owned(), extent)
-    }
+/// Those that were begun, and then the models that could be.
+fn known(app: &App) -> Result<Vec<Known>, Problem> {
+    let mut others = app.models.borrow().clone();
+    let begun = app.read(generation::all)?.into_iter().map(|begun| {
+        let is_its = |it: &Embedder| it.model().revision() == begun.model_revision;
+        let loaded = others.iter().position(is_its).map(|place| others.remove(place));
+        Known { begun: Some(begun), loaded }
+    });
+    let mut known: Vec<Known> = begun.collect();
+    known.extend(others.into_iter().map(|it| Known { begun: None, loaded: Some(it) }));
+    Ok(known)
 }
 
-fn how_far(model_revision: String, extent: Extent) -> GenerationDetails {
+/// A generation with how far it is, which is counted.
+fn measured(app: &App, known: Known) -> Result<GenerationDetails, Problem> {
+    let model_revision = known.model_revision().to_owned();
+    let extent = app.read(|db| generation::extent(db, &model_revision))?;
     let Extent { files, chunks, failed, missing, missing_chunks, rate } = extent;
     let all = chunks + missing_chunks;
     // Whole only when nothing is missing.
     let percent = if missing == 0 { 100 } else { (chunks * 100 / all.max(1)).min(99) };
-    GenerationDetails {
+    let Known { begun, loaded } = known;
+    let model = loaded.as_ref().map(Embedder::model);
+    let named = begun.as_ref().and_then(|begun| begun.model.clone());
+    let eta = begun.as_ref().and_then(|_| extent.eta());
+    Ok(GenerationDetails {
         model_revision,
-        model: None,
-        dimensions: None,
-        state: GenerationState::Available,
-        active: false,
-        loaded: false,
+        model: named.or_else(|| model.map(|model| model.name().to_owned())),
+        dimensions: model.map(|model| model.dimensions()),
+        state: match &begun {
+            None => GenerationState::Available,
+            Some(begun) if begun.is_complete => GenerationState::Complete,
+            Some(_) => GenerationState::Building,
+        },
+        active: begun.as_ref().is_some_and(|begun| begun.is_active),
+        loaded: model.is_some(),
         files: GenerationFiles { done: files, failed, total: files + failed + missing },
         chunks: GenerationChunks { done: chunks, total: all, per_second: rate },
         progress: percent as u8,
-        eta_seconds: extent.eta().map(|seconds| seconds.ceil() as u64),
-        begun_at: None,
-        completed_at: None,
-        activated_at: None,
-    }
+        eta_seconds: eta.map(|seconds| seconds.ceil() as u64),
+        begun_at: begun.as_ref().map(|begun| begun.begun_at.clone()),
+        completed_at: begun.as_ref().and_then(|begun| begun.completed_at.clone()),
+        activated_at: begun.and_then(|begun| begun.activated_at),
+    })
 }

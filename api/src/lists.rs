@@ -2,7 +2,7 @@
 
 use projections::{Listing, Window};
 
-use crate::http::{ListQuery, Problem, Total};
+use crate::http::{ListQuery, ListReply, Problem, Total};
 
 /// The window that a request asks for.
 ///
@@ -21,4 +21,12 @@ pub fn total<F, T>(query: &ListQuery<F>, listing: &Listing<T>) -> Total {
     // The cursor is for lists too long for page numbers.
     let cursor = listing.cursor.filter(|_| listing.total_is_capped);
     total.with_cursor(cursor.map(|position| query.cursor_after(&position)))
+}
+
+/// Answers the asked part of a list that is whole in memory.
+pub fn part<F, T>(query: &ListQuery<F>, message: &'static str, all: Vec<T>) -> ListReply<T> {
+    let total = Total::exact(all.len() as u64);
+    let offset = usize::try_from(query.offset()).unwrap_or(usize::MAX);
+    let part = all.into_iter().skip(offset).take(query.size() as usize).collect();
+    query.reply(message, part, total)
 }

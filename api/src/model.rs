@@ -66,7 +66,7 @@ impl Looking {
         let (found, embedder) = watch::channel(None);
         let (all, models) = watch::channel(Vec::new());
         let (told, trouble) = watch::channel(None);
-        let mut active = search.watch_active();
+        let mut active = search.watch();
         tokio::spawn(async move {
             let mut places: Vec<(Option<PathBuf>, Option<Found>)> =
                 named.into_iter().map(|named| (Some(named), None)).collect();
@@ -105,7 +105,7 @@ impl Looking {
                     *before = loaded;
                     is_other
                 });
-                let now = active.borrow_and_update().clone();
+                let now = active.borrow_and_update().active().clone();
                 let is_whole = places.iter().all(|(_, known)| matches!(known, Some(Ok(_))));
                 let rest = match choose(&now, places.iter().filter_map(|(_, known)| known.as_ref()))
                 {
@@ -159,7 +159,7 @@ fn note(known: &mut Option<Found>, loaded: Found) {
 /// The model of the generation that answers, or what stands in its way; `None` while it is not known which that is.
 fn choose<'a>(active: &Active, found: impl Iterator<Item = &'a Found> + Clone) -> Option<Found> {
     let revision = match active {
-        Active::Unknown => return None,
+        Active::Unknown(_) => return None,
         Active::Nothing => return found.clone().next().cloned(),
         Active::Model(revision) => revision,
     };

@@ -44,6 +44,14 @@ pub struct Uploaded {
     pub done: Option<Done>,
 }
 
+/// The media type of bytes of which nothing is known.
+pub const BYTES: &str = "application/octet-stream";
+
+/// The media type of a file of which nobody said it, by its name.
+pub fn media_type_of(name: &FileName) -> String {
+    mime_guess::from_path(name.as_str()).first_raw().unwrap_or(BYTES).to_owned()
+}
+
 impl Commands {
     /// Puts files into a knowledge base, in their order. The same bytes twice are one file, unless
     /// `keep_duplicates`.

@@ -51,7 +51,7 @@ pub use communicator::{
 pub use error::{Error, Fault};
 pub use execute::{Commands, Done};
 pub use execution::{NewExecution, RetryFrom, StoppedExecutions};
-pub use file::{FileFacts, NewFile, Uploaded};
+pub use file::{BYTES, FileFacts, NewFile, Uploaded, media_type_of};
 pub use garbage::{Action, Amount, Collected, Collection, Progress, collect_garbage};
 pub use identity::{IdentityError, OutsideIdentity, Whom};
 pub use instance::{Boot, FirstAdmin};

@@ -86,6 +86,31 @@ pub(crate) trait Pairs: Copy {
 
 type Lanes<P> = <<P as Pairs>::Simd as Simd>::i32s;
 
+/// What AVX-512 has no better instructions for than AVX2 has.
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use pulp::core_arch::x86::Avx2;
+
+    #[inline(always)]
+    pub(super) fn pick(avx2: Avx2, tables: [u8; 32], places: [u8; 32]) -> [u8; 32] {
+        pulp::cast!(avx2._mm256_shuffle_epi8(pulp::cast!(tables), pulp::cast!(places)))
+    }
+
+    #[inline(always)]
+    pub(super) fn at_least(avx2: Avx2, numbers: [u16; 32], least: u16) -> u32 {
+        let [first, second]: [[u16; 16]; 2] = pulp::cast!(numbers);
+        let least = pulp::cast!([least; 16]);
+        let is = |numbers: [u16; 16]| {
+            let numbers = pulp::cast!(numbers);
+            avx2._mm256_cmpeq_epi16(avx2._mm256_max_epu16(numbers, least), numbers)
+        };
+        // What is packed lies in turns: eight of the first, eight of the second.
+        let both = avx2._mm256_packs_epi16(is(first), is(second));
+        let both = avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(both);
+        avx2._mm256_movemask_epi8(both).cast_unsigned()
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 impl Pairs for pulp::x86::V4 {
     type Simd = Self;
@@ -108,21 +133,12 @@ impl Pairs for pulp::x86::V4 {
 
     #[inline(always)]
     fn pick(self, tables: [u8; 32], places: [u8; 32]) -> [u8; 32] {
-        pulp::cast!(self.avx2._mm256_shuffle_epi8(pulp::cast!(tables), pulp::cast!(places)))
+        avx2::pick(self.avx2, tables, places)
     }
 
     #[inline(always)]
     fn at_least(self, numbers: [u16; 32], least: u16) -> u32 {
-        let [first, second]: [[u16; 16]; 2] = pulp::cast!(numbers);
-        let least = pulp::cast!([least; 16]);
-        let is = |numbers: [u16; 16]| {
-            let numbers = pulp::cast!(numbers);
-            self.avx2._mm256_cmpeq_epi16(self.avx2._mm256_max_epu16(numbers, least), numbers)
-        };
-        // What is packed lies in turns: eight of the first, eight of the second.
-        let both = self.avx2._mm256_packs_epi16(is(first), is(second));
-        let both = self.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(both);
-        self.avx2._mm256_movemask_epi8(both).cast_unsigned()
+        avx2::at_least(self.avx2, numbers, least)
     }
 }
 
@@ -148,21 +164,12 @@ impl Pairs for pulp::x86::V3 {
 
     #[inline(always)]
     fn pick(self, tables: [u8; 32], places: [u8; 32]) -> [u8; 32] {
-        pulp::cast!(self.avx2._mm256_shuffle_epi8(pulp::cast!(tables), pulp::cast!(places)))
+        avx2::pick(self.avx2, tables, places)
     }
 
     #[inline(always)]
     fn at_least(self, numbers: [u16; 32], least: u16) -> u32 {
-        let [first, second]: [[u16; 16]; 2] = pulp::cast!(numbers);
-        let least = pulp::cast!([least; 16]);
-        let is = |numbers: [u16; 16]| {
-            let numbers = pulp::cast!(numbers);
-            self.avx2._mm256_cmpeq_epi16(self.avx2._mm256_max_epu16(numbers, least), numbers)
-        };
-        // What is packed lies in turns: eight of the first, eight of the second.
-        let both = self.avx2._mm256_packs_epi16(is(first), is(second));
-        let both = self.avx2._mm256_permute4x64_epi64::<0b11_01_10_00>(both);
-        self.avx2._mm256_movemask_epi8(both).cast_unsigned()
+        avx2::at_least(self.avx2, numbers, least)
     }
 }
 

@@ -32,8 +32,6 @@ pub struct Generation {
     pub completed_at: Option<String>,
     /// When it was activated last.
     pub activated_at: Option<String>,
-    /// How much of the files is there.
-    pub extent: Extent,
 }
 
 /// How much of the files is in a generation.
@@ -122,14 +120,10 @@ pub(crate) fn first(
     let at = stored_time(event.time);
     let stream = generation_id(model_revision).to_string();
     db.prepare_cached(
-        "INSERT OR IGNORE INTO generation (model_revision, stream, position, is_complete, begun_at)
-         VALUES (?1, ?2, ?3, 0, ?4)",
+        "INSERT INTO generation (model_revision, stream, position, is_complete, begun_at, activated_position)
+         VALUES (?1, ?2, ?3, 1, ?4, ?3) ON CONFLICT DO UPDATE SET is_complete = 1, activated_position = ?3",
     )?
     .execute(params![model_revision, stream, event.position.0, at])?;
-    db.prepare_cached(
-        "UPDATE generation SET is_complete = 1, activated_position = ?2 WHERE model_revision = ?1",
-    )?
-    .execute(params![model_revision, event.position.0])?;
     Ok(())
 }
 
@@ -141,11 +135,13 @@ pub(crate) fn add(
     made: Result<Embedding<'_>, (&str, &str)>,
 ) -> Result<(), Error> {
     let file = event.stream.id();
-    let failed = made.as_ref().err().copied().unzip();
-    let made = made.ok();
-    let Embedding { artifact, chunks, characters, tokens } =
-        made.unwrap_or(Embedding { artifact: "", chunks: 0, characters: 0, tokens: 0 });
-    let artifact = (!artifact.is_empty()).then_some(artifact);
+    let (artifact, [chunks, characters, tokens], failure) = match made {
+        Ok(Embedding { artifact, chunks, characters, tokens }) => {
+            (Some(artifact), [u64::from(chunks), characters, tokens], None)
+        }
+        Err(failure) => (None, [0; 3], Some(failure)),
+    };
+    let (code, message) = failure.unzip();
     db.prepare_cached(
         "INSERT OR REPLACE INTO embedding VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
@@ -156,8 +152,8 @@ pub(crate) fn add(
         chunks,
         characters,
         tokens,
-        failed.0,
-        failed.1,
+        code,
+        message,
         stored_time(event.time),
         event.position.0,
     ])?;
@@ -260,14 +256,10 @@ pub fn all(db: &Connection) -> Result<Vec<Generation>, Error> {
             begun_at: row.get(3)?,
             completed_at: row.get(4)?,
             activated_at: row.get(5)?,
-            extent: Extent::default(),
         })
     };
-    let mut found = statement.query_map([], read)?.collect::<Result<Vec<_>, _>>()?;
-    for generation in &mut found {
-        generation.extent = extent(db, &generation.model_revision)?;
-    }
-    Ok(found)
+    let rows = statement.query_map([], read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// How much of the files is there by a model, begun or not.

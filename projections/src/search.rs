@@ -13,7 +13,7 @@ mod passage;
 mod query;
 mod texts;
 
-pub use generations::{Active, Search};
+pub use generations::{Active, Answering, Search};
 pub use passage::{FileChunk, Highlight, Metadata, Passage, Place, Section};
 pub use query::{AnyFile, AnyOf, Filters, Include, MAX_NEIGHBOURS, Mode, Query};
 

@@ -2,13 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use crate::support::{Client, Product, Reply, TestApp, eventually};
+use crate::support::{Client, Product, Reply, TestApp, eventually, parts_below};
 
 const UPLOAD: &str = "/api/knowledge-base/storage/upload";
 
@@ -379,16 +378,6 @@ async fn a_killed_server_goes_on_with_what_it_was_reading() {
     for file in files {
         assert!(app.wait_ready(&file).await["chunks"].as_u64().unwrap() > 1);
     }
-}
-
-/// The parts of artifacts that lie below a folder.
-fn parts_below(folder: &Path) -> usize {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let count = |entry: std::fs::DirEntry| match entry.path().is_dir() {
-        true => parts_below(&entry.path()),
-        false => usize::from(entry.file_name().to_string_lossy().contains(".part-")),
-    };
-    entries.map(count).sum()
 }
 
 #[tokio::test]

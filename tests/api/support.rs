@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -298,6 +298,16 @@ impl Drop for TestApp {
             lines.iter().rev().for_each(|line| eprintln!("  {line}"));
         }
     }
+}
+
+/// The parts of artifacts that lie below a folder.
+pub fn parts_below(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let count = |entry: std::fs::DirEntry| match entry.path().is_dir() {
+        true => parts_below(&entry.path()),
+        false => usize::from(entry.file_name().to_string_lossy().contains(".part-")),
+    };
+    entries.map(count).sum()
 }
 
 /// Asks again and again until there is an answer, and stops the test if there is none in [`PATIENCE`].

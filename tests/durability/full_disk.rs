@@ -1,14 +1,15 @@
 //! The disk is full: writes are refused with a reason, reads go on, nothing is half-written, and when
 //! there is room again everything works without a restart.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::chance::Chance;
-use tests::support::{OWNER, PASSWORD, Product, Reply, TestApp, counter_manifest, eventually};
+use tests::support::{
+    OWNER, PASSWORD, Product, Reply, TestApp, counter_manifest, eventually, parts_below,
+};
 use tokio::sync::watch;
 
 use super::faults::{faults, settled};
@@ -197,16 +198,6 @@ async fn a_search_index_that_had_no_room_finds_everything_when_there_is_room_aga
     for (words, file) in [("herons", &first), ("kingfishers", &second), ("dippers", &third)] {
         assert_eq!(find(words).await, *file, "{words}");
     }
-}
-
-/// The parts of artifacts that lie below a folder.
-fn parts_below(folder: &Path) -> usize {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let count = |entry: std::fs::DirEntry| match entry.path().is_dir() {
-        true => parts_below(&entry.path()),
-        false => usize::from(entry.file_name().to_string_lossy().contains(".part-")),
-    };
-    entries.map(count).sum()
 }
 
 /// Uploads a file that takes long enough to be read that a part of it is stored before the rest. A machine

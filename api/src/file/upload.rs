@@ -51,9 +51,6 @@ static STORING: Semaphore = Semaphore::const_new(8);
 /// How much is read of the spool at once, in bytes.
 const PIECE: u64 = 64 * 1024;
 
-/// What a part of unknown kind is.
-const BYTES: &str = "application/octet-stream";
-
 /// What is done with bytes that the knowledge base holds already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -282,8 +279,8 @@ impl Form {
         };
         let name = FileName::parse(name).map_err(|error| bad_value("file", &error))?;
         let media_type = match part.media_type() {
-            Some(said) if said != BYTES && said.len() <= TEXT => said.to_owned(),
-            _ => mime_guess::from_path(name.as_str()).first_raw().unwrap_or(BYTES).to_owned(),
+            Some(said) if said != commands::BYTES && said.len() <= TEXT => said.to_owned(),
+            _ => commands::media_type_of(&name),
         };
         let spool = match &mut self.spool {
             Some(spool) => spool,

@@ -66,6 +66,11 @@ pub trait Contents: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// How many files a model has made something of, and how many chunks they have.
+    async fn embedded(&self, _model_revision: &str) -> Result<(u64, u64), NotNow> {
+        Ok((0, 0))
+    }
+
     /// Files that can be found and that a model has made nothing of, with their products, in the order of their
     /// ids: some of those behind `after`.
     async fn unembedded(
@@ -90,10 +95,6 @@ pub struct GenerationState {
     pub model_revision: String,
     /// Whether every file was there once.
     pub is_complete: bool,
-    /// How many files are there.
-    pub files: u64,
-    /// How many chunks they have.
-    pub chunks: u64,
 }
 
 /// What is inside a product and has not ended.

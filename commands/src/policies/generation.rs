@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::file::{File, FileCommand};
+use domain::file::{File, FileCommand, FileEvent};
 use domain::generation::{Generation, GenerationCommand, GenerationEvent, generation_id};
 use embeddings::Embedder;
 use eventlog::{Position, RecordedEvent, StreamId};
@@ -66,6 +66,19 @@ impl Generations {
             *looked = position.max(*looked);
             is_later
         });
+    }
+
+    /// As [`Generations::look`], because a file can be found: unless its model is the only one here, as usual.
+    pub(super) fn indexed(&self, event: &RecordedEvent) {
+        let by = match decode_event(event) {
+            Ok(FileEvent::Indexed { model_revision, .. }) => Some(model_revision),
+            _ => None,
+        };
+        let models = self.models.borrow();
+        let is_all = |by: String| models.iter().all(|it| it.model().revision() == by);
+        if !by.is_some_and(is_all) {
+            self.look(event.position);
+        }
     }
 
     pub(super) async fn stop(&self) {
@@ -147,9 +160,7 @@ impl Generations {
         }
         match (trouble, begun) {
             (Some(why), _) => Err(why),
-            (None, Some(begun)) if !generation.is_complete => {
-                self.complete(revision, &begun).await.map_err(|error| error.to_string())
-            }
+            (None, Some(begun)) if !generation.is_complete => self.complete(revision, &begun).await,
             (None, _) => Ok(()),
         }
     }
@@ -202,20 +213,19 @@ impl Generations {
         Ok(Some(done))
     }
 
-    /// Says that every file is there, unless one came in the meantime.
-    async fn complete(&self, revision: &str, begun: &RecordedEvent) -> Result<(), Error> {
-        let head = self.commands.log().head().await?;
-        let Ok(generations) = self.contents.generations(head).await else { return Ok(()) };
-        let found = generations.into_iter().find(|it| it.model_revision == revision);
-        let Some(GenerationState { files, chunks, .. }) = found else { return Ok(()) };
+    /// Says that every file of this moment is there.
+    async fn complete(&self, revision: &str, begun: &RecordedEvent) -> Result<(), String> {
+        let (files, chunks) = self.contents.embedded(revision).await.map_err(said)?;
         let complete = GenerationCommand::Complete { files, chunks };
         let ask = Ask::because_of(begun, NAME, &[b"complete"]);
         match self.commands.execute::<Generation>(generation_id(revision), complete, &ask).await {
+            Ok(_) => {
+                tracing::info!(revision, files, chunks, "a generation is complete");
+                Ok(())
+            }
             // It was removed.
             Err(Error::Refused { .. }) => Ok(()),
-            done => done.map(|_| {
-                tracing::info!(revision, files, chunks, "a generation is complete");
-            }),
+            Err(error) => Err(error.to_string()),
         }
     }
 }

@@ -41,14 +41,15 @@ struct Shared {
     /// By the revisions of their models.
     indexes: Mutex<BTreeMap<String, Index>>,
     answering: watch::Sender<Answering>,
-    active: watch::Sender<Active>,
+    /// Up to where the log was looked at for which one that is.
+    seen: watch::Sender<Position>,
 }
 
 /// Which generation answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Active {
-    /// Nobody knows yet.
-    Unknown,
+    /// Nobody knows, for this reason, or not yet.
+    Unknown(Option<String>),
     /// None: there is no file.
     Nothing,
     /// That of the model of this revision.
@@ -57,13 +58,21 @@ pub enum Active {
 
 /// What answers.
 #[derive(Clone)]
-enum Answering {
-    /// Nobody knows yet, for this reason.
-    Unknown(Option<String>),
-    /// Nothing: up to this position there is no file.
-    Nothing(Position),
-    /// The index of the active generation.
-    Generation(Arc<str>, Index),
+pub struct Answering {
+    active: Active,
+    /// That of the active generation.
+    index: Option<Index>,
+}
+
+impl Answering {
+    fn nobody(active: Active) -> Answering {
+        Answering { active, index: None }
+    }
+
+    /// Which generation it is.
+    pub fn active(&self) -> &Active {
+        &self.active
+    }
 }
 
 impl Search {
@@ -85,8 +94,8 @@ impl Search {
             vault,
             views,
             indexes: Mutex::default(),
-            answering: watch::Sender::new(Answering::Unknown(None)),
-            active: watch::Sender::new(Active::Unknown),
+            answering: watch::Sender::new(Answering::nobody(Active::Unknown(None))),
+            seen: watch::Sender::new(Position::START),
         });
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(shared.clone().follow(stopped));
@@ -120,21 +129,24 @@ impl Search {
     }
 
     /// Follows which generation answers.
-    pub fn watch_active(&self) -> watch::Receiver<Active> {
-        self.shared.active.subscribe()
+    pub fn watch(&self) -> watch::Receiver<Answering> {
+        self.shared.answering.subscribe()
     }
 
     /// Whether the generation of a model answers.
     pub fn is_active(&self, model_revision: &str) -> bool {
-        matches!(&*self.shared.active.borrow(), Active::Model(active) if **active == *model_revision)
+        let answering = self.shared.answering.borrow();
+        matches!(&answering.active, Active::Model(active) if **active == *model_revision)
     }
 
-    /// The position that the answering index has taken in.
+    /// The position that what answers has taken in.
     pub fn position(&self) -> Position {
-        match &*self.shared.answering.borrow() {
-            Answering::Generation(_, index) => index.position(),
-            Answering::Nothing(position) => *position,
-            Answering::Unknown(_) => Position::START,
+        // As long as this is looked at, it stays so, and nothing further is seen.
+        let answering = self.shared.answering.borrow();
+        match (&answering.active, &answering.index) {
+            (_, Some(index)) => index.position(),
+            (Active::Nothing, None) => *self.shared.seen.borrow(),
+            (_, None) => Position::START,
         }
     }
 
@@ -143,16 +155,17 @@ impl Search {
         tokio::time::timeout(at_most, self.reached(position)).await.is_ok()
     }
 
-    /// Waits until what answers has taken `position` in, or the server stops.
+    /// Waits until what answers as of `position` has taken that in, or the server stops.
     pub async fn reached(&self, position: Position) {
+        let _ = self.shared.seen.subscribe().wait_for(|seen| *seen >= position).await;
         let mut answering = self.shared.answering.subscribe();
         loop {
-            let now = answering.borrow_and_update().clone();
+            let Answering { active, index } = answering.borrow_and_update().clone();
             let reached = async {
-                match now {
-                    Answering::Nothing(seen) if seen >= position => {}
-                    Answering::Generation(_, index) => index.reached(position).await,
-                    Answering::Unknown(_) | Answering::Nothing(_) => std::future::pending().await,
+                match (active, index) {
+                    (_, Some(index)) => index.reached(position).await,
+                    (Active::Nothing, None) => {}
+                    (_, None) => std::future::pending().await,
                 }
             };
             tokio::select! {
@@ -221,8 +234,9 @@ impl Search {
         let named = self.named().into_iter();
         let mut statuses: Vec<Status> =
             named.map(|(name, index)| Status { name, ..index.status() }).collect();
-        if let Answering::Nothing(position) = &*self.shared.answering.borrow() {
-            let nothing = Status { state: State::Running, ..Status::at(NAME, VERSION, *position) };
+        if self.shared.answering.borrow().active == Active::Nothing {
+            let position = *self.shared.seen.borrow();
+            let nothing = Status { state: State::Running, ..Status::at(NAME, VERSION, position) };
             statuses.insert(0, nothing);
         }
         statuses
@@ -230,13 +244,14 @@ impl Search {
 
     /// Why searches cannot be answered, if they cannot.
     pub fn trouble(&self) -> Option<String> {
-        match &*self.shared.answering.borrow() {
-            Answering::Generation(_, index) => index.trouble(),
-            Answering::Nothing(_) => None,
-            Answering::Unknown(Some(why)) => {
+        let answering = self.shared.answering.borrow();
+        match (&answering.active, &answering.index) {
+            (_, Some(index)) => index.trouble(),
+            (Active::Unknown(Some(why)), None) => {
                 Some(format!("the search index cannot be opened: {why}"))
             }
-            Answering::Unknown(None) => Some("the search index is being loaded".into()),
+            (Active::Unknown(None), None) => Some("the search index is being loaded".into()),
+            (_, None) => None,
         }
     }
 
@@ -250,10 +265,7 @@ impl Search {
     }
 
     fn answering(&self) -> Option<Index> {
-        match &*self.shared.answering.borrow() {
-            Answering::Generation(_, index) => Some(index.clone()),
-            Answering::Unknown(_) | Answering::Nothing(_) => None,
-        }
+        self.shared.answering.borrow().index.clone()
     }
 
     fn index(&self, model_revision: &str) -> Option<Index> {
@@ -286,7 +298,7 @@ impl Shared {
                 Err(error) => {
                     let why = crate::error::chain(&error);
                     tracing::error!(error = why, "the search index cannot be opened; trying again");
-                    self.answering.send_replace(Answering::Unknown(Some(why)));
+                    self.answering.send_replace(Answering::nobody(Active::Unknown(Some(why))));
                     Some(REST)
                 }
             };
@@ -309,50 +321,33 @@ impl Shared {
     }
 
     async fn take_in(&self) -> Result<(), Error> {
-        let (position, active, kept) = self.views.read(|db| {
+        let seen = self.views.position();
+        let (active, kept) = self.views.read(|db| {
             let snapshot = db.unchecked_transaction()?;
-            let sql = "SELECT position FROM checkpoint WHERE model = 'file'";
-            let position: u64 = snapshot.query_row(sql, [], |row| row.get(0))?;
-            Ok((
-                Position(position),
-                generation::active(&snapshot)?,
-                generation::revisions(&snapshot)?,
-            ))
+            Ok((generation::active(&snapshot)?, generation::revisions(&snapshot)?))
         })?;
         self.open_and_close(&kept).await?;
-        let index = active.and_then(|revision| {
-            let index = self.indexes.lock().get(&revision).cloned();
-            index.map(|index| (revision, index))
-        });
-        self.answering.send_if_modified(|answering| {
-            let next = match (&*answering, index) {
-                (Answering::Generation(before, _), Some((revision, _)))
-                    if **before == *revision =>
-                {
-                    return false;
-                }
-                (_, Some((revision, index))) => Answering::Generation(revision.into(), index),
-                (_, None) => Answering::Nothing(position),
-            };
-            *answering = next;
-            true
-        });
-        let active = match &*self.answering.borrow() {
-            Answering::Unknown(_) => Active::Unknown,
-            Answering::Nothing(_) => Active::Nothing,
-            Answering::Generation(revision, _) => Active::Model(revision.clone()),
+        let next = match active {
+            Some(revision) => {
+                let index = self.indexes.lock().get(&revision).cloned();
+                Answering { active: Active::Model(revision.into()), index }
+            }
+            None => Answering::nobody(Active::Nothing),
         };
-        self.active.send_if_modified(|before| {
-            let is_other = *before != active;
-            *before = active;
+        self.answering.send_if_modified(|answering| {
+            let is_other = answering.active != next.active;
+            if is_other {
+                *answering = next;
+            }
             is_other
         });
+        self.seen.send_replace(seen);
         Ok(())
     }
 
     /// Opens what is not open of what is kept, and removes the rest.
     async fn open_and_close(&self, kept: &[String]) -> Result<(), Error> {
-        let is_first = matches!(&*self.answering.borrow(), Answering::Unknown(_));
+        let is_first = matches!(self.answering.borrow().active, Active::Unknown(_));
         let gone: Vec<Index> = {
             let mut indexes = self.indexes.lock();
             if !is_first

@@ -181,19 +181,9 @@ impl Node {
     }
 
     async fn generation(&self, of: &Embedder, event: GenerationEvent) {
-        let (id, is_activation) =
-            (generation_id(of.model().revision()), matches!(event, GenerationEvent::Activated {}));
+        let id = generation_id(of.model().revision());
         self.append_to(StreamId::new("generation", id), event).await;
         self.caught_up().await;
-        if is_activation {
-            // Which one answers is seen a moment after what the indexes have taken in.
-            let active = Active::Model(of.model().revision().into());
-            let mut now = self.search().watch_active();
-            tokio::time::timeout(PATIENCE, now.wait_for(|now| *now == active))
-                .await
-                .unwrap()
-                .unwrap();
-        }
     }
 
     async fn make(&self, id: Uuid, text: &str, embedder: &Embedder) -> (String, Artifact) {

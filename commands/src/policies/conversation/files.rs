@@ -18,7 +18,7 @@ use vault::PutError;
 use super::{Conversations, Heard, NAME, Stop, ToolError};
 use crate::communicator::SentFile;
 use crate::execute::decode_event;
-use crate::file::{FileFacts, NewFile};
+use crate::file::{FileFacts, NewFile, media_type_of};
 use crate::{Ask, Error, OpenIntegration};
 
 const REFUSED: &str = "conversation.file_refused.v1";
@@ -29,9 +29,6 @@ const PATIENCE: TimeDelta = TimeDelta::minutes(3);
 
 /// How long one file may take.
 const LIMIT: Duration = Duration::from_secs(300);
-
-/// What a part of unknown kind is.
-const BYTES: &str = "application/octet-stream";
 
 /// What became of a file, as people are told.
 pub(super) struct TakenFile {
@@ -93,16 +90,15 @@ impl Conversations {
         let target = self.target(heard).await?;
         for (number, sent) in (0..).zip(&heard.said.files) {
             let known = self.settled(heard, events, number).await?;
-            taken.push(match (known, &target) {
-                (Some(told), _) => told.named(sent),
+            let (file, told) = match (known, &target) {
+                (Some(known), _) => known,
                 (None, Some(target)) => {
-                    let told = self.take(heard, target, conversation, number, sent).await?;
-                    told.named(sent)
+                    self.take(heard, target, conversation, number, sent).await?
                 }
                 // Nobody wants it, or no longer.
-                (None, None) if taken.is_empty() => return Ok(Vec::new()),
                 (None, None) => break,
-            });
+            };
+            taken.push(TakenFile { name: sent.name.clone(), file, told });
         }
         Ok(taken)
     }
@@ -234,9 +230,7 @@ impl Conversations {
             Err(Trouble::Refused(ToolError::passing("timed_out", message)))
         });
         let blob = stored.map(|blob| BlobRef { name: blob.name, size: blob.size })?;
-        let media_type = sent.media_type.clone().unwrap_or_else(|| {
-            mime_guess::from_path(name.as_str()).first_raw().unwrap_or(BYTES).to_owned()
-        });
+        let media_type = sent.media_type.clone().unwrap_or_else(|| media_type_of(&name));
         let ask = self.ask(heard, &[b"file", &number.to_be_bytes(), blob.name.as_bytes()]);
         let new = NewFile { name, media_type, blob };
         let source = format!("{}/{conversation}/{message}", heard.said.communicator);
@@ -253,17 +247,6 @@ impl Conversations {
 
     fn ask(&self, heard: &Heard, parts: &[&[u8]]) -> Ask {
         Ask::because_of(&heard.event, NAME, parts)
-    }
-}
-
-trait Named {
-    fn named(self, sent: &SentFile) -> TakenFile;
-}
-
-impl Named for (Option<Uuid>, Told) {
-    fn named(self, sent: &SentFile) -> TakenFile {
-        let (file, told) = self;
-        TakenFile { name: sent.name.clone(), file, told }
     }
 }
 

@@ -100,8 +100,7 @@ impl Api<'_> {
             self.wait_till_open().await?;
             let answer = self.send_once(request).await?;
             let Some(wait) = asked_to_wait(&answer) else { return Ok(answer) };
-            let closed_until = Instant::now() + wait;
-            self.connectors.state.lock().closed.insert(self.integration.id, closed_until);
+            self.close_for(wait);
             if tries == TRIES || wait > PATIENCE {
                 return Err(too_often(wait));
             }
@@ -119,6 +118,12 @@ impl Api<'_> {
             return Ok(answer);
         }
         Err(self.refused(request, &answer))
+    }
+
+    /// Remembers that the other side does not want to be asked for so long.
+    fn close_for(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        self.connectors.state.lock().closed.insert(self.integration.id, until);
     }
 
     /// Waits until the other side wants to be asked again, if that is soon.
@@ -193,8 +198,7 @@ impl Api<'_> {
         }
         let answer = read(response, &request.url).await?;
         if let Some(wait) = asked_to_wait(&answer) {
-            let closed_until = Instant::now() + wait;
-            self.connectors.state.lock().closed.insert(self.integration.id, closed_until);
+            self.close_for(wait);
             return Err(too_often(wait));
         }
         Err(self.refused(request, &answer))
