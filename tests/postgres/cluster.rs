@@ -166,8 +166,10 @@ impl Cluster {
         let pid = postmaster(&self.folder).expect("the server runs");
         let children = processes().into_iter().filter(|process| process.parent == pid);
         let children: Vec<String> = children.map(|process| process.id).collect();
+        run(Command::new("kill").arg("-KILL").arg(&pid));
+        // Those that ended by themselves in between are no longer there to be killed.
+        let _ = Command::new("kill").arg("-KILL").args(&children).stdin(Stdio::null()).output();
         let all = [vec![pid], children].concat();
-        run(Command::new("kill").arg("-KILL").args(&all));
         while all.iter().any(|pid| is_running(pid)) {
             std::thread::yield_now();
         }
