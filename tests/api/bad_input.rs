@@ -73,7 +73,8 @@ async fn a_body_that_is_no_json_or_not_the_right_json_says_where() {
     app.send(without).await.expect_status(415);
 
     assert_eq!(app.get("/api/products").await.body["pagination"]["total"], 0);
-    assert!(new_events(&app, head).await.iter().all(|kind| kind == "access_log.rejected.v1"));
+    let events = new_events(&app, head).await;
+    assert!(events.iter().all(|kind| kind == "access_log.rejected.v1"), "{events:?}");
 }
 
 #[tokio::test]

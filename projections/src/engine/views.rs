@@ -41,6 +41,8 @@ impl Shared {
 pub struct Views {
     shared: Arc<Shared>,
     models: Models,
+    /// How far the log goes.
+    head: watch::Receiver<Position>,
     messages: mpsc::UnboundedSender<Message>,
     thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
 }
@@ -88,6 +90,7 @@ impl Views {
             failure: Mutex::new(None),
         });
         let (sender, receiver) = mpsc::unbounded_channel();
+        let head = log.watch();
         let runner = Runner {
             shared: shared.clone(),
             log,
@@ -99,7 +102,8 @@ impl Views {
         };
         let thread =
             std::thread::Builder::new().name("views".into()).spawn(move || runner.run())?;
-        Ok(Views { shared, models, messages: sender, thread: Arc::new(Mutex::new(Some(thread))) })
+        let thread = Arc::new(Mutex::new(Some(thread)));
+        Ok(Views { shared, models, head, messages: sender, thread })
     }
 
     /// Runs a query on the caller's thread.
@@ -162,9 +166,14 @@ impl Views {
             && self.shared.pool.load().is_some()
     }
 
-    /// Where each read model stands.
+    /// Where each read model stands, and how far the log is ahead of that now.
     pub fn statuses(&self) -> Vec<Status> {
-        self.shared.statuses.lock().clone()
+        let mut statuses = self.shared.statuses.lock().clone();
+        let head = *self.head.borrow();
+        for status in &mut statuses {
+            status.lag = head.0.saturating_sub(status.position);
+        }
+        statuses
     }
 
     /// Why the read models cannot serve, if they cannot.
