@@ -15,15 +15,23 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::queue::{Outcome, Queue};
+use super::queue::{Outcome, Queue, Slots};
 use crate::execute::decode_event;
 use crate::seal::product_key;
 use crate::{Ask, Commands, Error};
 
-/// How many files are read at once, and how many of one product: another's finds a place beside them. The
-/// embedding threads are shared by all of them.
-const AT_ONCE: usize = 3;
-const OF_ONE_PRODUCT: usize = 2;
+/// How many files are worked on at once, and how many of one product: another's finds a place beside them. The
+/// embedding threads are shared by all of them, and always find a file whose text is there while others are
+/// claimed, read or stored.
+const AT_ONCE: usize = 6;
+const OF_ONE_PRODUCT: usize = 4;
+
+/// How many of them are read at once, or hold a long text: each may take the memory that one file may.
+const READ_AT_ONCE: usize = 3;
+const READ_OF_ONE_PRODUCT: usize = 2;
+
+/// A text that is longer than this keeps the place where it was read until it is embedded, in bytes.
+const LONG: usize = 1024 * 1024;
 
 /// For how long a worker claims a file.
 const LEASE: TimeDelta = TimeDelta::minutes(30);
@@ -50,6 +58,7 @@ pub(super) struct Ingestion {
     extractor: Extractor,
     worker: Uuid,
     queue: Arc<Queue>,
+    reading: Slots,
 }
 
 /// Why a file never will be read: the file is at fault.
@@ -96,6 +105,7 @@ impl Ingestion {
             extractor,
             worker,
             queue: Arc::new(Queue::shared("ingestion", AT_ONCE, OF_ONE_PRODUCT)),
+            reading: Slots::new(READ_AT_ONCE, READ_OF_ONE_PRODUCT),
         })
     }
 
@@ -241,6 +251,10 @@ impl Ingestion {
             );
             return Ok(Err(Unreadable::new("too_large_to_read", message)));
         }
+        let place = tokio::select! {
+            () = self.queue.stopping() => return Err(Failure::Passing("the server stops".into())),
+            place = self.reading.take(Some(product)) => place,
+        };
         let bytes = match self.commands.vault().blob_bytes(product, &blob, LARGEST_READ).await {
             Ok(bytes) => bytes,
             Err(error @ (vault::Error::Corrupt { .. } | vault::Error::BlobMissing { .. })) => {
@@ -270,6 +284,7 @@ impl Ingestion {
             }
             Err(_) => return Err(Failure::Passing("the server stops".into())),
         };
+        let _place = place.filter(|_| text.len() > LONG);
         let mut made = Artifact {
             revision: embedder.model().revision().to_owned(),
             chunker_version: CHUNKER_VERSION.to_owned(),

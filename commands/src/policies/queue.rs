@@ -44,10 +44,7 @@ enum Then {
 pub(super) struct Queue {
     name: &'static str,
     busy: Mutex<HashMap<Uuid, Then>>,
-    slots: Semaphore,
-    /// How many slots the work of one owner may take, and the owners that have work.
-    share: usize,
-    shares: Mutex<HashMap<Uuid, Arc<Semaphore>>>,
+    slots: Slots,
     tasks: TaskTracker,
     /// Ends the pauses before another try.
     hurry: Notify,
@@ -65,9 +62,7 @@ impl Queue {
         Queue {
             name,
             busy: Mutex::default(),
-            slots: Semaphore::new(slots),
-            share,
-            shares: Mutex::default(),
+            slots: Slots::new(slots, share),
             tasks: TaskTracker::new(),
             hurry: Notify::new(),
             stop: watch::Sender::new(false),
@@ -174,34 +169,18 @@ impl Queue {
         }
     }
 
-    /// Waits for a free slot: first among those of the owner, then among all. None when the server
-    /// stops.
+    /// Waits for a free slot. None when the server stops.
     async fn slot(&self, owner: Option<Uuid>) -> Option<Slot<'_>> {
-        let share = owner.map(|owner| Share::of(self, owner));
-        let permits = async {
-            let own = match &share {
-                Some(share) => Some(share.semaphore.clone().acquire_owned().await.ok()?),
-                None => None,
-            };
-            Some((own, self.slots.acquire().await.ok()?))
-        };
-        let (own, all) = tokio::select! {
+        tokio::select! {
             biased;
-            () = self.stopping() => return None,
-            permits = permits => permits?,
-        };
-        Some(Slot { _all: all, _own: own, _share: share })
+            () = self.stopping() => None,
+            slot = self.slots.take(owner) => slot,
+        }
     }
 
     /// A slot of an owner's, if one is free now.
     pub(super) fn free_slot(&self, owner: Uuid) -> Option<Slot<'_>> {
-        if self.is_stopping() {
-            return None;
-        }
-        let share = Share::of(self, owner);
-        let own = share.semaphore.clone().try_acquire_owned().ok()?;
-        let all = self.slots.try_acquire().ok()?;
-        Some(Slot { _all: all, _own: Some(own), _share: Some(share) })
+        if self.is_stopping() { None } else { self.slots.free(owner) }
     }
 
     /// Takes nothing more on, and waits for what is running, for a bounded time.
@@ -218,6 +197,41 @@ impl Queue {
     }
 }
 
+/// Slots, of which one owner gets no more than a share.
+pub(super) struct Slots {
+    all: Semaphore,
+    share: usize,
+    /// Of the owners that have some, or wait for one.
+    shares: Mutex<HashMap<Uuid, Arc<Semaphore>>>,
+}
+
+impl Slots {
+    /// As many as `all`, of them `share` for one owner.
+    pub(super) fn new(all: usize, share: usize) -> Slots {
+        Slots { all: Semaphore::new(all), share, shares: Mutex::default() }
+    }
+
+    /// Waits for a free slot: first among those of the owner, then among all. These are never closed, so
+    /// there always comes one.
+    pub(super) async fn take(&self, owner: Option<Uuid>) -> Option<Slot<'_>> {
+        let share = owner.map(|owner| Share::of(self, owner));
+        let own = match &share {
+            Some(share) => Some(share.semaphore.clone().acquire_owned().await.ok()?),
+            None => None,
+        };
+        let all = self.all.acquire().await.ok()?;
+        Some(Slot { _all: all, _own: own, _share: share })
+    }
+
+    /// A slot of an owner's, if one is free now.
+    fn free(&self, owner: Uuid) -> Option<Slot<'_>> {
+        let share = Share::of(self, owner);
+        let own = share.semaphore.clone().try_acquire_owned().ok()?;
+        let all = self.all.try_acquire().ok()?;
+        Some(Slot { _all: all, _own: Some(own), _share: Some(share) })
+    }
+}
+
 /// The right to work, until it is dropped.
 pub(super) struct Slot<'a> {
     _all: SemaphorePermit<'a>,
@@ -227,22 +241,22 @@ pub(super) struct Slot<'a> {
 
 /// One owner's slots, forgotten with the last of those who wait for them or hold one.
 struct Share<'a> {
-    queue: &'a Queue,
+    slots: &'a Slots,
     owner: Uuid,
     semaphore: Arc<Semaphore>,
 }
 
 impl Share<'_> {
-    fn of(queue: &Queue, owner: Uuid) -> Share<'_> {
-        let new = || Arc::new(Semaphore::new(queue.share));
-        let semaphore = queue.shares.lock().entry(owner).or_insert_with(new).clone();
-        Share { queue, owner, semaphore }
+    fn of(slots: &Slots, owner: Uuid) -> Share<'_> {
+        let new = || Arc::new(Semaphore::new(slots.share));
+        let semaphore = slots.shares.lock().entry(owner).or_insert_with(new).clone();
+        Share { slots, owner, semaphore }
     }
 }
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        let mut shares = self.queue.shares.lock();
+        let mut shares = self.slots.shares.lock();
         // The map's, and this one. Permits hold one too, but are dropped before.
         if Arc::strong_count(&self.semaphore) <= 2 {
             shares.remove(&self.owner);

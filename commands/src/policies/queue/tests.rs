@@ -97,7 +97,7 @@ async fn the_work_of_one_owner_leaves_slots_for_others() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     until(|| queue.busy.lock().is_empty()).await;
-    assert!(queue.shares.lock().is_empty(), "owners without work are forgotten");
+    assert!(queue.slots.shares.lock().is_empty(), "owners without work are forgotten");
 }
 
 #[tokio::test]
