@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::support::{Client, Product, Reply, TestApp};
-use other_side::{MailServer, OtherSide, gives, says};
+use other_side::{Authority, Encrypted, MailServer, OtherSide, gives, says};
 
 #[path = "integration/other_side.rs"]
 pub mod other_side;
@@ -485,6 +485,37 @@ async fn a_test_of_a_mail_server_signs_in() {
     let reply = tried(&app, "smtp", nowhere, password("open sesame")).await;
     expect_failure(&reply, "unreachable", "check host and port");
     assert!(!server.heard().contains("open barley"), "it is encoded");
+}
+
+#[tokio::test]
+async fn a_mail_server_is_trusted_by_its_certificate() {
+    let (known, unknown) = (Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().unwrap();
+    let authorities = folder.path().join("authorities.pem");
+    std::fs::write(&authorities, &known.certificate).unwrap();
+    let app = TestApp::spawn_with(&[
+        ("PRODGY_HTTP_ALLOW", "127.0.0.0/8"),
+        ("SSL_CERT_FILE", authorities.to_str().unwrap()),
+    ])
+    .await;
+    let ways: [(&str, fn(_) -> _); 2] =
+        [("tls", Encrypted::Always), ("starttls", Encrypted::WhenAsked)];
+    for (security, encrypted) in ways {
+        let tried = async |server: &MailServer| {
+            let config = json!({ "host": "127.0.0.1", "port": server.port, "security": security,
+                                 "user": "ada", "from": "Prodgy <prodgy@example.com>" });
+            tried(&app, "smtp", config, json!({ "password": "open sesame" })).await
+        };
+        let start = async |authority: &Authority| {
+            let encrypted = encrypted(authority.acceptor.clone());
+            MailServer::start_encrypted("ada", "open sesame", encrypted).await
+        };
+        let server = start(&known).await;
+        expect_success(&tried(&server).await, "takes the password of ada");
+        let server = start(&unknown).await;
+        expect_failure(&tried(&server).await, "tls_failed", "check its certificate");
+        assert!(!server.heard().contains("AUTH"), "{}", server.heard());
+    }
 }
 
 #[tokio::test]

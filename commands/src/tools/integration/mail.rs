@@ -1,5 +1,6 @@
 //! Mail servers.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::client::refused_address;
 use super::{Arguments, Connectors, secret, told};
 use crate::OpenIntegration;
 use crate::policies::ToolError;
+use crate::tools::transport::causes;
 
 /// How long each word of the conversation may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -123,14 +125,13 @@ impl Connectors {
 
 /// Why a mail server did not do it, in words that help.
 fn mail_failed(side: &str, error: &lettre::transport::smtp::Error) -> ToolError {
-    use std::error::Error;
     let status = error.status().map(|code| code.to_string());
     let said = error.source().map(|source| format!(" ({source})")).unwrap_or_default();
     if error.is_timeout() {
         let message = format!("{side} did not answer in time: check the port, and the way to it");
         return ToolError::passing("timed_out", message);
     }
-    if error.is_tls() {
+    if error.is_tls() || causes(error).any(is_of_tls) {
         let message = format!(
             "the connection to {side} is not to be trusted: check its certificate, and whether the port is for \
              `tls` or `starttls`{said}"
@@ -160,4 +161,10 @@ fn mail_failed(side: &str, error: &lettre::transport::smtp::Error) -> ToolError 
             ToolError::passing("unreachable", message)
         }
     }
+}
+
+/// Whether this failed of what TLS found, which lettre tells as a connection that broke.
+fn is_of_tls(cause: &(dyn Error + 'static)) -> bool {
+    let within = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    cause.is::<rustls::Error>() || within.is_some_and(|within| within.is::<rustls::Error>())
 }
