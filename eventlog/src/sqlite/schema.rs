@@ -50,7 +50,9 @@ pub(super) fn open_writer(path: &Path, options: &SqliteOptions) -> Result<Connec
     let synchronous = if options.sync_every_commit { "FULL" } else { "NORMAL" };
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    connection.pragma_update(None, "cache_size", -32 * 1024)?;
+    // A commit may look at every page that is cached (where two changed places), and the operating system
+    // keeps them too: so few are.
+    connection.pragma_update(None, "cache_size", -4 * 1024)?;
     migrate(&mut connection)?;
     // A file is only there after a power cut when its folder was synced too: every time, since whoever
     // made it may have been killed before that.

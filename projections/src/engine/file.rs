@@ -52,9 +52,13 @@ impl File {
     ) -> Result<File, Error> {
         let connection = Connection::open(path)?;
         connection.execute_batch(match mode {
-            Mode::Serving => "PRAGMA journal_mode = wal; PRAGMA synchronous = normal; PRAGMA wal_autocheckpoint = 4000;",
+            // A commit may look at every page that is cached (where two changed places), and the operating system
+            // keeps them too: so few are.
+            Mode::Serving => {
+                "PRAGMA journal_mode = wal; PRAGMA synchronous = normal; PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192;"
+            }
             Mode::Filling => {
-                "PRAGMA page_size = 8192; PRAGMA journal_mode = off; PRAGMA synchronous = off; PRAGMA locking_mode = exclusive;"
+                "PRAGMA page_size = 8192; PRAGMA journal_mode = off; PRAGMA synchronous = off; PRAGMA locking_mode = exclusive; PRAGMA cache_size = -65536;"
             }
         })?;
         File::prepare(connection, models, own)
@@ -68,7 +72,7 @@ impl File {
     fn prepare(connection: Connection, models: &Models, own: Vec<usize>) -> Result<File, Error> {
         connection.busy_timeout(std::time::Duration::from_secs(5))?;
         connection.set_prepared_statement_cache_capacity(256);
-        connection.execute_batch("PRAGMA cache_size = -65536; PRAGMA temp_store = memory;")?;
+        connection.execute_batch("PRAGMA temp_store = memory;")?;
         let transaction = connection.unchecked_transaction()?;
         transaction.execute_batch(include_str!("../../../migrations/views/checkpoint.sql"))?;
         let mut standings = Vec::with_capacity(own.len());
@@ -112,22 +116,33 @@ impl File {
         let Some(last) = events.last() else { return Ok(()) };
         // Until the commit nothing is taken in: a full disk may still throw it all away.
         let mut standings = self.standings.clone();
-        let transaction = self.connection.unchecked_transaction()?;
-        for standing in standings.iter_mut().filter(|standing| standing.stopped.is_none()) {
-            let model = self.models[standing.model].as_ref();
-            take_in(&transaction, model, standing, events, last.position)?;
-            if standing.stopped.is_some() {
-                save(&transaction, model, standing)?;
+        loop {
+            let transaction = self.connection.unchecked_transaction()?;
+            match take_in(&transaction, &self.models, &standings, events) {
+                Ok(taken_in) => {
+                    let both = taken_in.iter().zip(&self.standings);
+                    for (standing, _) in both.filter(|(now, before)| now.stopped != before.stopped)
+                    {
+                        save(&transaction, self.models[standing.model].as_ref(), standing)?;
+                    }
+                    transaction
+                        .prepare_cached(
+                            "UPDATE checkpoint SET position = max(position, ?1) WHERE stopped IS NULL",
+                        )?
+                        .execute([last.position.0])?;
+                    transaction.commit()?;
+                    self.standings = taken_in;
+                    return Ok(());
+                }
+                // All of it is taken back, and done once more up to what that model cannot take in.
+                Err(Unfilled::Poisoned(poisoned)) => {
+                    for standing in standings.iter_mut().filter(|it| it.model == poisoned.model) {
+                        standing.stopped = poisoned.stopped.clone();
+                    }
+                }
+                Err(Unfilled::Failed(error)) => return Err(error),
             }
         }
-        transaction
-            .prepare_cached(
-                "UPDATE checkpoint SET position = max(position, ?1) WHERE stopped IS NULL",
-            )?
-            .execute([last.position.0])?;
-        transaction.commit()?;
-        self.standings = standings;
-        Ok(())
     }
 
     /// Fills a file that nobody reads yet with batches as they come, and then makes the indexes that
@@ -216,36 +231,21 @@ pub(crate) fn reached(standings: &[Standing]) -> Position {
     })
 }
 
-/// Lets one model take a batch in, behind a savepoint. Where an event is at fault it keeps what came
-/// before; where the disk is, it fails.
+/// Lets models take a batch in, and answers where they stand then.
 fn take_in(
     db: &Connection,
-    model: &dyn ReadModel,
-    standing: &mut Standing,
+    models: &Models,
+    standings: &[Standing],
     events: &[Arc<RecordedEvent>],
-    last: Position,
-) -> Result<(), Error> {
-    if !events.iter().any(|event| is_its_own(model, event)) {
-        standing.position = standing.position.max(last);
-        return Ok(());
+) -> Result<Vec<Standing>, Unfilled> {
+    let mut standings = standings.to_vec();
+    for standing in &mut standings {
+        fill_one(db, models, standing, events)?;
     }
-    db.prepare_cached("SAVEPOINT model")?.execute([])?;
-    if let Err((index, error)) = run(db, model, standing.position, events) {
-        if error.is_passing() {
-            return Err(error);
-        }
-        db.prepare_cached("ROLLBACK TO model")?.execute([])?;
-        let before = &events[..index];
-        run(db, model, standing.position, before).map_err(|(_, error)| error)?;
-        stop(model, standing, before.last(), &events[index], &error);
-    } else {
-        standing.position = standing.position.max(last);
-    }
-    db.prepare_cached("RELEASE model")?.execute([])?;
-    Ok(())
+    Ok(standings)
 }
 
-/// Lets one model take a batch in, without a way back.
+/// Lets one model take a batch in, up to where it stops, without a way back.
 fn fill_one(
     db: &Connection,
     models: &Models,
