@@ -40,8 +40,12 @@ impl Veil {
 
     fn over(mut texts: Vec<String>) -> Veil {
         texts.retain(|text| text.len() >= SHORTEST_SECRET);
+        // In an address it stands in one of two other forms.
+        let encoded: Vec<String> = texts.iter().flat_map(|text| encoded(text)).collect();
+        texts.extend(encoded);
         // A secret that holds another one goes first.
-        texts.sort_by_key(|text| Reverse(text.len()));
+        texts.sort_by(|a, b| (Reverse(a.len()), a).cmp(&(Reverse(b.len()), b)));
+        texts.dedup();
         Veil(texts)
     }
 
@@ -69,6 +73,13 @@ impl Veil {
             other => other,
         }
     }
+}
+
+/// A text as it stands in the query of an address, as forms write it (a blank is `+`) and as RFC 3986 does.
+fn encoded(text: &str) -> [String; 2] {
+    let form: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+    let percent = form.replace('+', "%20");
+    [form, percent]
 }
 
 /// Every text in a value.

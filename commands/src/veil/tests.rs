@@ -15,6 +15,12 @@ fn a_secret_is_in_nothing_that_comes_back() {
     assert_eq!(veil.text("x abcdefgh y abcdef z ab"), "x •••• y •••• z ab");
     let value = veil.value(json!({ "abcdef": ["abcdef", 1, { "a": "-abcdefgh-" }] }));
     assert_eq!(value, json!({ "••••": ["••••", 1, { "a": "-••••-" }] }));
+    let veil = Veil::of(&secrets(&["a b+c/d="]));
+    for said in
+        ["?key=a+b%2Bc%2Fd%3D&page=1", "?key=a%20b%2Bc%2Fd%3D&page=1", "?key=a b+c/d=&page=1"]
+    {
+        assert_eq!(veil.text(said), "?key=••••&page=1", "{said}");
+    }
     let key = json!({ "client_email": "a@example.com", "private_key": "line one\nline two" });
     let veil = Veil::of(&secrets(&[&key.to_string()]));
     assert_eq!(veil.text("<line one\nline two> a@example.com"), "<••••> a@example.com");

@@ -12,7 +12,7 @@ use domain::execution::{ExecutionCommand, ExecutionEvent, Step, StepProgress};
 use domain::expression::Item;
 use domain::manifest::{Failure, Foreach, OnError, StepSpec};
 use domain::step::{StepCall, StepKind, Wait};
-use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
 use super::course::Course;
@@ -242,13 +242,9 @@ impl Runner {
         };
         let text = result.as_ref().map_or_else(|error| error.message.clone(), Value::to_string);
         let result = match result {
-            Ok(_) if text.len() > LARGEST_OUTPUT => Err(ToolError::lasting(
-                "output_too_large",
-                format!(
-                    "the step put out {} bytes, at most {LARGEST_OUTPUT} are kept: let it put out less",
-                    text.len()
-                ),
-            )),
+            Ok(_) if text.len() > LARGEST_OUTPUT => {
+                Err(too_large(&format!("{} bytes", text.len()), LARGEST_OUTPUT))
+            }
             result => result,
         };
         let step_id = step_id.to_owned();
@@ -322,7 +318,7 @@ impl Runner {
         let each: Vec<_> =
             items.iter().map(|item| self.item(run, work, step, item).boxed()).collect();
         let worked = stream::iter(each).buffered(foreach.max_parallel as usize);
-        match worked.try_collect::<Vec<Value>>().await {
+        match together(worked, LARGEST_OUTPUT).await {
             Ok(outputs) => self.ended(run, step, attempt, Ok(json!({ "items": outputs }))).await,
             Err(Interruption::Failed { error, .. }) => {
                 let error = ToolError { is_passing: false, ..error };
@@ -463,6 +459,31 @@ fn as_output(error: &ToolError) -> Value {
     json!({ "error": { "code": error.code, "message": error.message } })
 }
 
+/// What the items of a step put out, in their order. It is given up as soon as it is more than may be kept:
+/// so no list, however long, is held whole before that is found.
+async fn together(
+    outputs: impl Stream<Item = Result<Value, Interruption>>,
+    at_most: usize,
+) -> Result<Vec<Value>, Interruption> {
+    let mut outputs = std::pin::pin!(outputs);
+    let (mut all, mut size) = (Vec::new(), 0);
+    while let Some(output) = outputs.try_next().await? {
+        size += output.to_string().len();
+        if size > at_most {
+            let error = too_large(&format!("more than {at_most} bytes"), at_most);
+            return Err(Interruption::Failed { step: None, error });
+        }
+        all.push(output);
+    }
+    Ok(all)
+}
+
+fn too_large(size: &str, at_most: usize) -> ToolError {
+    let message =
+        format!("the step put out {size}, at most {at_most} are kept: let it put out less");
+    ToolError::lasting("output_too_large", message)
+}
+
 fn give_up_what_is_always_cut_off(step_id: &str, known: &Step) -> Result<(), Interruption> {
     if known.progress != StepProgress::Running || known.attempt < MOST_ATTEMPTS {
         return Ok(());
@@ -476,4 +497,31 @@ fn give_up_what_is_always_cut_off(step_id: &str, known: &Step) -> Result<(), Int
 
 fn too_long() -> Interruption {
     Interruption::TooLong(domain::execution::TimeLimit::Execution)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_items_put_out_is_given_up_before_all_of_it_is_held() {
+        let asked = AtomicUsize::new(0);
+        let outputs = |count: usize| {
+            let put_out = async |_| {
+                asked.fetch_add(1, Ordering::SeqCst);
+                Ok(json!("12345678"))
+            };
+            stream::iter(0..count).then(put_out)
+        };
+        let all = together(outputs(10), 100).await.ok();
+        assert_eq!(all.map(|all| all.len()), Some(10), "a hundred bytes with the quotes");
+        asked.store(0, Ordering::SeqCst);
+        let Err(Interruption::Failed { error, .. }) = together(outputs(1_000), 100).await else {
+            panic!("it is too much");
+        };
+        assert_eq!((error.code.as_str(), error.is_passing), ("output_too_large", false));
+        assert_eq!(asked.load(Ordering::SeqCst), 11);
+    }
 }
