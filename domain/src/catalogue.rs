@@ -5,6 +5,8 @@
 
 use std::sync::LazyLock;
 
+use serde_json::{Map, Value};
+
 use crate::manifest::Manifest;
 
 /// The manifests, as they are delivered, in the order in which they are listed.
@@ -22,10 +24,19 @@ const DOCUMENTS: [&str; 10] = [
 ];
 
 /// Earlier versions of them, for who names one.
-const OLDER: [&str; 1] = [include_str!("../catalogue/older/prodgy.digest-1.0.0.json")];
+const OLDER: [&str; 2] = [
+    include_str!("../catalogue/older/prodgy.digest-1.0.0.json"),
+    include_str!("../catalogue/older/prodgy.links-1.0.0.json"),
+];
 
 static CATALOGUE: LazyLock<Vec<Manifest>> = LazyLock::new(|| read(&DOCUMENTS));
 static OLDER_VERSIONS: LazyLock<Vec<Manifest>> = LazyLock::new(|| read(&OLDER));
+
+/// What each of them may be executed with, by name. It is no part of a manifest, whose digest would change.
+static EXAMPLES: LazyLock<Map<String, Value>> = LazyLock::new(|| {
+    let text = include_str!("../catalogue/examples.json");
+    serde_json::from_str(text).expect("the examples are a JSON object, and a test shows it")
+});
 
 fn read(documents: &[&str]) -> Vec<Manifest> {
     let manifest = |text: &&str| {
@@ -45,6 +56,11 @@ pub fn find(name: &str, version: Option<&str>) -> Option<&'static Manifest> {
     catalogue().iter().chain(&*OLDER_VERSIONS).find(|manifest| {
         manifest.name == name && version.is_none_or(|version| version == manifest.version)
     })
+}
+
+/// An input that the agent of this name does something useful with.
+pub fn example(name: &str) -> Option<&'static Value> {
+    EXAMPLES.get(name)
 }
 
 #[cfg(test)]

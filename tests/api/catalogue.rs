@@ -24,7 +24,10 @@ async fn outside() -> (String, Seen) {
     let seen = Seen::default();
     let router = axum::Router::new()
         .route("/page", get(page))
+        .route("/", get(async || "Welcome."))
+        .route("/about", get(async || "About us."))
         .route("/good", get(async || "good"))
+        .route("/long/{number}", get(async || "long ".repeat(200_000)))
         .route("/told", post(told))
         .route("/v1/chat/completions", post(chat))
         .with_state(seen.clone());
@@ -188,6 +191,11 @@ async fn what_needs_the_web_asks_it_again_and_keeps_away_from_what_is_private() 
     assert_eq!(broken, [&urls[1], &urls[2], &urls[3]], "{report}");
     assert!(report["markdown"].as_str().unwrap().contains("10.0.0.1"), "{report}");
 
+    // Together they are more than any step may put out.
+    let urls: Vec<String> = (0..40).map(|number| format!("{site}/long/{number}")).collect();
+    let ran = run(&app, &product, "prodgy.links", json!({ "urls": urls })).await;
+    assert_eq!(output(&ran)["markdown"], "Every link is good.\n");
+
     // Where nothing private is allowed, nothing private is asked.
     let app = TestApp::spawn().await;
     let product = app.product().await;
@@ -224,6 +232,36 @@ async fn what_needs_a_chat_model_asks_it_or_says_what_is_missing() {
     let body = json!({ "product_id": product.id, "agent": "prodgy.tasks" });
     let refused = app.post("/api/agent-base/install", body).await;
     refused.expect_problem(422, "model_not_configured");
+}
+
+#[tokio::test]
+async fn every_agent_of_the_catalogue_runs_on_its_example() {
+    let (site, _) = outside().await;
+    let url = format!("{site}/v1");
+    let app = TestApp::spawn_with(&[("PRODGY_HTTP_ALLOW", "127.0.0.1/32")]).await;
+    let with_model = TestApp::spawn_with(&[
+        ("PRODGY_LLM_URL", url.as_str()),
+        ("PRODGY_LLM_MODEL", "test-model"),
+        ("PRODGY_LLM_API_KEY", "a key"),
+    ])
+    .await;
+    let (product, other) = (app.product().await, with_model.product().await);
+    let text = "Something may be returned for sixty days, with its receipt.";
+    let file = app.text_file(&product, "returns.txt", text).await;
+    app.wait_ready(&file).await;
+    let catalogue = app.get("/api/agent-base/catalog").await.expect_status(200).data().clone();
+    for entry in catalogue.as_array().unwrap() {
+        // The web of the examples is the server of this test here.
+        let input = entry["example_input"].to_string().replace("https://example.com", &site);
+        let input: Value = serde_json::from_str(&input).unwrap();
+        assert!(input.is_object(), "{entry}");
+        let name = entry["name"].as_str().unwrap();
+        let ran = match entry["requires"]["model"].is_object() {
+            true => run(&with_model, &other, name, input).await,
+            false => run(&app, &product, name, input).await,
+        };
+        assert!(output(&ran).is_object(), "{ran}");
+    }
 }
 
 #[tokio::test]

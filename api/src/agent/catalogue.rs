@@ -31,6 +31,9 @@ pub(super) struct CatalogueEntry {
     /// The JSON Schema of what an execution works on, where it says so.
     #[schema(value_type = Option<Object>)]
     inputs: Option<Value>,
+    /// What it may be executed with, to see what it does.
+    #[schema(value_type = Option<Object>)]
+    example_input: Option<Value>,
     /// The slots that something can be bound to.
     #[schema(value_type = Object)]
     requires: Value,
@@ -49,6 +52,7 @@ impl From<&Manifest> for CatalogueEntry {
             summary: manifest.summary.clone(),
             config: manifest.config.as_ref().map(|schema| schema.document().clone()),
             inputs: manifest.inputs.as_ref().map(|schema| schema.document().clone()),
+            example_input: catalogue::example(&manifest.name).cloned(),
             requires: document.get("requires").cloned().unwrap_or_else(|| serde_json::json!({})),
             manifest: document,
         }

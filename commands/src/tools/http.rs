@@ -228,14 +228,18 @@ async fn read(call: &HttpCall, request: &Outgoing, response: Response) -> Result
         return Err(make(code, message).after(retry_after(&headers)));
     }
     let encoding = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity");
-    if encoding.is_some() && *method != Method::HEAD {
+    let is_read = *method != Method::HEAD && call.response != ReadAs::Nothing;
+    if encoding.is_some() && is_read {
         let message = format!(
             "{url} sent a compressed answer, which it was not asked for: leave the header \
              Accept-Encoding out, or ask another address"
         );
         return Err(ToolError::lasting("http_encoding_unsupported", message));
     }
-    let bytes = read_bytes(response, call.max_bytes, &url).await?;
+    let bytes = match call.response {
+        ReadAs::Nothing => Vec::new(),
+        _ => read_bytes(response, call.max_bytes, &url).await?,
+    };
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let content_type = content_type.unwrap_or_default().to_owned();
     let has_body = *method != Method::HEAD && !matches!(status.as_u16(), 204 | 205 | 304);
@@ -245,7 +249,7 @@ async fn read(call: &HttpCall, request: &Outgoing, response: Response) -> Result
             read_json(bytes, url).await?
         }
         ReadAs::Auto if is_json(&content_type) => Value::Null,
-        ReadAs::Json => Value::Null,
+        ReadAs::Json | ReadAs::Nothing => Value::Null,
         ReadAs::Auto | ReadAs::Text => Value::String(read_text(&bytes, &content_type)),
     };
     Ok(json!({

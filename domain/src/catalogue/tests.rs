@@ -34,10 +34,20 @@ fn what_was_delivered_under_a_version_stays_what_it_is() {
     assert_eq!(
         short,
         [
-            "9770aebb", "0f992819", "f01a7aaf", "5c68e003", "1c608ea6", "10d0fe9f", "64dfb3e4",
-            "66742e55", "c453142a", "d7f72d23", "88792492"
+            "9770aebb", "0f992819", "f01a7aaf", "5c68e003", "1c608ea6", "ecf3fb5d", "64dfb3e4",
+            "66742e55", "c453142a", "d7f72d23", "88792492", "10d0fe9f"
         ]
     );
+}
+
+#[test]
+fn every_one_has_an_example_that_it_takes() {
+    for manifest in catalogue() {
+        let example = example(&manifest.name).expect("an example").clone();
+        let inputs = manifest.inputs.as_ref().expect("it says what it works on");
+        assert!(inputs.complete(example.clone()).is_ok(), "{}: {example}", manifest.name);
+    }
+    assert_eq!(EXAMPLES.len(), catalogue().len(), "there is none of what is gone");
 }
 
 #[test]

@@ -82,6 +82,8 @@ pub enum ReadAs {
     Json,
     /// As text.
     Text,
+    /// Not at all: what counts is that there is one.
+    Nothing,
 }
 
 /// Statuses of HTTP.
@@ -124,8 +126,12 @@ impl Method {
     }
 }
 
-const RESPONSES: [(&str, ReadAs); 3] =
-    [("auto", ReadAs::Auto), ("json", ReadAs::Json), ("text", ReadAs::Text)];
+const RESPONSES: [(&str, ReadAs); 4] = [
+    ("auto", ReadAs::Auto),
+    ("json", ReadAs::Json),
+    ("text", ReadAs::Text),
+    ("none", ReadAs::Nothing),
+];
 
 /// Headers that say how a message travels.
 const OURS: [&str; 9] = [

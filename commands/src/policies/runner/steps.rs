@@ -388,11 +388,13 @@ impl Runner {
         item: Option<&Item>,
     ) -> Result<Result<Value, ToolError>, Interruption> {
         let limit = limit(step);
-        let give_up = tokio::time::Instant::now() + PATIENCE;
+        // Of one attempt, however often it asks this server meanwhile.
+        let end = tokio::time::Instant::now() + limit;
+        let give_up = end.min(tokio::time::Instant::now() + PATIENCE);
         loop {
             let call = AssertUnwindSafe(self.call(run, work, step, item)).catch_unwind();
             let called = tokio::select! {
-                called = tokio::time::timeout(limit, call) => called,
+                called = tokio::time::timeout_at(end, call) => called,
                 () = run.stop.cancelled() => return Err(Interruption::NotOurs),
                 () = reaches(run.deadline) => return Err(too_long()),
             };
@@ -411,7 +413,7 @@ impl Runner {
             let is_of_this_server =
                 matches!(step.kind, StepKind::KnowledgeSearch | StepKind::KnowledgeIngest);
             let waits = is_of_this_server && step.control.retry.attempts == 1;
-            if !waits || !error.is_passing || tokio::time::Instant::now() >= give_up {
+            if !waits || !error.is_passing || tokio::time::Instant::now() + PAUSE >= give_up {
                 return Ok(Err(error));
             }
             tokio::select! {

@@ -162,6 +162,25 @@ async fn a_step_is_tried_again_later_and_nobody_is_busy_meanwhile() {
 }
 
 #[tokio::test]
+async fn an_index_that_is_being_loaded_is_waited_for_no_longer_than_the_step_may_take() {
+    let world = World::with(agent(json!([
+        { "id": "one", "type": "kb.search", "with": { "query": "bees" }, "timeout": "1s" },
+    ])))
+    .await;
+    let knowledge = world.passages();
+    knowledge.not_ready.store(usize::MAX, Ordering::SeqCst);
+    let policies = world.policies(&knowledge).await;
+    let events = world.ended(world.request(0).await).await;
+    policies.stop().await;
+    assert!(
+        matches!(events.last(), Some(ExecutionEvent::Failed { code, .. }) if code == "search_not_ready")
+    );
+    // It is asked again every quarter of a second, and was for half a minute.
+    let asked = knowledge.searches.load(Ordering::SeqCst);
+    assert!((1..=4).contains(&asked), "{asked}");
+}
+
+#[tokio::test]
 async fn an_execution_goes_on_behind_a_failure_that_it_may_have() {
     let world = World::with(agent(json!([
         { "id": "one", "type": "transform", "with": { "value": { "cel": "1 / input.n" } },
