@@ -41,6 +41,9 @@ async fn list_projections(
 fn statuses(app: &App) -> Vec<Status> {
     let mut statuses = app.views.statuses();
     statuses.extend(app.search.statuses());
+    // They stand where their last batch left them; the log has gone on since.
+    let head = *app.log.watch().borrow();
+    statuses.iter_mut().for_each(|status| status.measure(head));
     statuses
 }
 

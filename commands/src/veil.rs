@@ -43,9 +43,10 @@ impl Veil {
         // In an address it stands in one of two other forms.
         let encoded: Vec<String> = texts.iter().flat_map(|text| encoded(text)).collect();
         texts.extend(encoded);
-        // A secret that holds another one goes first.
-        texts.sort_by(|a, b| (Reverse(a.len()), a).cmp(&(Reverse(b.len()), b)));
+        texts.sort_unstable();
         texts.dedup();
+        // A secret that holds another one goes first.
+        texts.sort_by_key(|text| Reverse(text.len()));
         Veil(texts)
     }
 

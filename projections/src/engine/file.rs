@@ -118,30 +118,30 @@ impl File {
         let mut standings = self.standings.clone();
         loop {
             let transaction = self.connection.unchecked_transaction()?;
-            match take_in(&transaction, &self.models, &standings, events) {
-                Ok(taken_in) => {
-                    let both = taken_in.iter().zip(&self.standings);
-                    for (standing, _) in both.filter(|(now, before)| now.stopped != before.stopped)
-                    {
-                        save(&transaction, self.models[standing.model].as_ref(), standing)?;
-                    }
-                    transaction
-                        .prepare_cached(
-                            "UPDATE checkpoint SET position = max(position, ?1) WHERE stopped IS NULL",
-                        )?
-                        .execute([last.position.0])?;
-                    transaction.commit()?;
-                    self.standings = taken_in;
-                    return Ok(());
-                }
+            let taken_in = match take_in(&transaction, &self.models, &standings, events) {
+                Ok(taken_in) => taken_in,
                 // All of it is taken back, and done once more up to what that model cannot take in.
                 Err(Unfilled::Poisoned(poisoned)) => {
                     for standing in standings.iter_mut().filter(|it| it.model == poisoned.model) {
                         standing.stopped = poisoned.stopped.clone();
                     }
+                    continue;
                 }
                 Err(Unfilled::Failed(error)) => return Err(error),
+            };
+            for (standing, before) in taken_in.iter().zip(&self.standings) {
+                if standing.stopped != before.stopped {
+                    save(&transaction, self.models[standing.model].as_ref(), standing)?;
+                }
             }
+            transaction
+                .prepare_cached(
+                    "UPDATE checkpoint SET position = max(position, ?1) WHERE stopped IS NULL",
+                )?
+                .execute([last.position.0])?;
+            transaction.commit()?;
+            self.standings = taken_in;
+            return Ok(());
         }
     }
 

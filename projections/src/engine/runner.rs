@@ -213,7 +213,7 @@ impl Runner {
         let mut statuses = self.shared.statuses.lock();
         for (status, standing) in statuses.iter_mut().zip(generation.standings()) {
             status.position = standing.position.0;
-            status.lag = head.0.saturating_sub(standing.position.0);
+            status.measure(head);
             status.stopped = standing.stopped.clone();
             status.state = match (&standing.stopped, rebuilding) {
                 (Some(_), _) => State::Stopped,

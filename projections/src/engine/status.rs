@@ -52,6 +52,11 @@ pub struct Status {
 }
 
 impl Status {
+    /// Counts how many positions it is behind a log that goes up to `head`.
+    pub fn measure(&mut self, head: Position) {
+        self.lag = head.0.saturating_sub(self.position);
+    }
+
     /// The status of a model that has taken everything in up to `position`.
     pub(crate) fn at(name: &str, version: u32, position: Position) -> Status {
         Status {

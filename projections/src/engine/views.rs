@@ -41,8 +41,6 @@ impl Shared {
 pub struct Views {
     shared: Arc<Shared>,
     models: Models,
-    /// How far the log goes.
-    head: watch::Receiver<Position>,
     messages: mpsc::UnboundedSender<Message>,
     thread: Arc<Mutex<Option<std::thread::JoinHandle<()>>>>,
 }
@@ -90,7 +88,6 @@ impl Views {
             failure: Mutex::new(None),
         });
         let (sender, receiver) = mpsc::unbounded_channel();
-        let head = log.watch();
         let runner = Runner {
             shared: shared.clone(),
             log,
@@ -103,7 +100,7 @@ impl Views {
         let thread =
             std::thread::Builder::new().name("views".into()).spawn(move || runner.run())?;
         let thread = Arc::new(Mutex::new(Some(thread)));
-        Ok(Views { shared, models, head, messages: sender, thread })
+        Ok(Views { shared, models, messages: sender, thread })
     }
 
     /// Runs a query on the caller's thread.
@@ -166,14 +163,9 @@ impl Views {
             && self.shared.pool.load().is_some()
     }
 
-    /// Where each read model stands, and how far the log is ahead of that now.
+    /// Where each read model stands, and how far it was behind when it got there: see [`Status::measure`].
     pub fn statuses(&self) -> Vec<Status> {
-        let mut statuses = self.shared.statuses.lock().clone();
-        let head = *self.head.borrow();
-        for status in &mut statuses {
-            status.lag = head.0.saturating_sub(status.position);
-        }
-        statuses
+        self.shared.statuses.lock().clone()
     }
 
     /// Why the read models cannot serve, if they cannot.
@@ -279,7 +271,7 @@ pub fn standings(folder: &Path, head: Position) -> Result<Vec<Status>, Error> {
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
         let mut status = Status::at(model.name(), model.version(), Position(position));
-        status.lag = head.0.saturating_sub(position);
+        status.measure(head);
         status.state = if stopped.is_some() { State::Stopped } else { State::Running };
         status.stopped =
             stopped.map(|error| super::Stopped { position, event_type: String::new(), error });
