@@ -2,6 +2,7 @@
 //!
 //! The one rule: nothing in here knows a route, an aggregate or the state of the application.
 
+pub mod around;
 pub mod client;
 pub mod etag;
 pub mod finish;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use eventlog::Position;
@@ -16,6 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::app::App;
 use crate::gate::{self, Gate, Unguarded};
 use crate::http::MinPosition;
+use crate::http::around::around;
 use crate::http::finish::{TimeLimit, within};
 use crate::http::layers::{self, Settings, body_limit};
 use crate::http::openapi::{self, Document};
@@ -120,39 +121,38 @@ pub fn build(app: App, dress: Dress) -> Result<Router, Unbuildable> {
     let gate = Gate::new(&document)?;
     let gated = |router: OpenApiRouter<App>| {
         let (router, _) = router.split_for_parts();
-        router.layer(from_fn_with_state((app.clone(), gate.clone()), gate::pass))
+        router.layer(around((app.clone(), gate.clone()), gate::pass))
     };
     let left_alone = dress.settings.left_alone.clone();
     let time_limit = TimeLimit { limit: dress.timeout, left_alone };
     let quick = |router: Router<App>| {
         router
-            .layer(from_fn_with_state(time_limit.clone(), within))
+            .layer(around(time_limit.clone(), within))
             .layer(body_limit(dress.body_limit, dress.timeout))
     };
     let limited = |router: Router<App>, limit: &Option<RateLimit>| match limit {
-        Some(limit) => router.layer(from_fn_with_state(limit.clone(), rate_limit::enforce)),
+        Some(limit) => router.layer(around(limit.clone(), rate_limit::enforce)),
         None => router,
     };
-    let ready = |router: OpenApiRouter<App>| {
-        gated(router).layer(from_fn_with_state(app.clone(), wait_for_position))
-    };
+    let ready =
+        |router: OpenApiRouter<App>| gated(router).layer(around(app.clone(), wait_for_position));
     let webhooks = ready(webhook::router())
-        .layer(from_fn_with_state(time_limit.clone(), within))
+        .layer(around(time_limit.clone(), within))
         .layer(body_limit(commands::MAX_DELIVERY_BYTES, dress.timeout));
     let communicators = ready(communicator::router())
-        .layer(from_fn_with_state(time_limit.clone(), within))
+        .layer(around(time_limit.clone(), within))
         .layer(body_limit(commands::MAX_MESSAGE_BYTES, dress.timeout));
     let long = ready(long(app.upload_limit)).layer(body_limit(dress.body_limit, dress.timeout));
     let openai = ready(openai::router()).layer(body_limit(dress.body_limit, dress.timeout));
     // Around all that may refuse: a failure there has another form.
-    let openai = limited(openai, &dress.limit).layer(from_fn(openai::in_their_words));
+    let openai = limited(openai, &dress.limit).layer(around((), openai::in_their_words));
     let api = limited(quick(ready(ordinary())).merge(long), &dress.limit)
         .merge(openai)
         // Limited where it is known whom they are for.
         .merge(webhooks)
         .merge(communicators)
         .merge(limited(quick(ready(session::sign_in_router())), &dress.sign_in_limit))
-        .layer(from_fn_with_state(app.clone(), remember));
+        .layer(around(app.clone(), remember));
     let metrics = dress.metrics.clone();
     let render = get(move || async move { metrics.render() });
     let whole = api

@@ -13,12 +13,13 @@ use axum::http::header::{
     X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, HeaderValue, Method};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::Next;
 use axum::response::Response;
 use axum::{Extension, Router};
 use tower::ServiceBuilder;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::around::around;
 use super::client::{self, TrustedProxies};
 use super::finish::{self, LeftAlone};
 use super::header::{
@@ -45,15 +46,15 @@ pub struct Settings {
 /// plain text into problems, panics, what is left of unread bodies, the client's address.
 pub fn dress(router: Router, settings: Settings) -> Router {
     let layers = ServiceBuilder::new()
-        .layer(from_fn_with_state(settings.left_alone, finish::to_the_end))
-        .layer(from_fn(request_id::establish))
-        .layer(from_fn(metrics::measure))
-        .layer(from_fn(default_headers))
+        .layer(around(settings.left_alone, finish::to_the_end))
+        .layer(around((), request_id::establish))
+        .layer(around((), metrics::measure))
+        .layer(around((), default_headers))
         .option_layer(cors(settings.cors_origins))
-        .layer(from_fn(problem::only_problems))
+        .layer(around((), problem::only_problems))
         .layer(problem::catch_panics())
-        .layer(from_fn(linger::read_to_the_end))
-        .layer(from_fn_with_state(settings.trusted_proxies, client::find_address));
+        .layer(around((), linger::read_to_the_end))
+        .layer(around(settings.trusted_proxies, client::find_address));
     router
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::method_not_allowed)

@@ -22,7 +22,7 @@ fn app(settings: Settings) -> Router {
     let slow = Router::new()
         .route("/slow", get(async || tokio::time::sleep(Duration::from_secs(60)).await))
         .route("/quick", get(async || "quick"))
-        .layer(from_fn_with_state(time_limit(), within));
+        .layer(around(time_limit(), within));
     let own = async || ([(CACHE_CONTROL, "no-store")], "secret");
     let all =
         small.merge(large).merge(slow).route("/own", get(own)).layer(body_limit(50, Duration::MAX));
