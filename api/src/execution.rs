@@ -172,6 +172,10 @@ pub struct ExecutionStep {
     /// How far its newest attempt is; `skipped` and `reused` without one.
     #[schema(value_type = StepStatus)]
     pub status: String,
+    /// What its newest attempt was told: its `with`, evaluated, secrets masked. None of a step that only
+    /// computes, and none of one that repeats: each of its items has its own.
+    #[schema(value_type = Value)]
+    pub input: Option<Value>,
     /// What came out.
     #[schema(value_type = Value)]
     pub output: Option<Value>,
@@ -350,6 +354,7 @@ pub(crate) async fn show_whole(app: &App, (row, attempts): Rows) -> Result<Execu
     let texts = Texts::open(app, &row).await?;
     let mut steps: Vec<ExecutionStep> = Vec::new();
     for attempt in attempts {
+        let input = open(app, &row, "input", attempt.input.as_ref()).await?;
         let output = open(app, &row, "output", attempt.output.as_ref()).await?;
         let error = match &attempt.error {
             Some(failure) => {
@@ -357,7 +362,9 @@ pub(crate) async fn show_whole(app: &App, (row, attempts): Rows) -> Result<Execu
             }
             None => None,
         };
-        add_attempt(&mut steps, attempt, output.as_deref().and_then(value), error);
+        let input = input.as_deref().and_then(value);
+        let output = output.as_deref().and_then(value);
+        add_attempt(&mut steps, attempt, AttemptTexts { input, output, error });
     }
     Ok(Execution { steps: Some(steps), ..show(row, texts) })
 }
@@ -372,17 +379,22 @@ pub(crate) fn etag(shown: &Execution) -> Result<ETag, Problem> {
     Ok(ETag::of_content(&hex::encode(&Sha256::digest(bytes)[..16])))
 }
 
-fn add_attempt(
-    steps: &mut Vec<ExecutionStep>,
-    attempt: Attempt,
+/// The texts of an attempt, opened.
+#[derive(Default)]
+struct AttemptTexts {
+    input: Option<Value>,
     output: Option<Value>,
     error: Option<ExecutionError>,
-) {
+}
+
+fn add_attempt(steps: &mut Vec<ExecutionStep>, attempt: Attempt, texts: AttemptTexts) {
+    let AttemptTexts { input, output, error } = texts;
     let Attempt { step_id, attempt, status, started_at, ended_at, .. } = attempt;
     let index = steps.iter().position(|step| step.step_id == step_id).unwrap_or_else(|| {
         steps.push(ExecutionStep {
             step_id,
             status: String::new(),
+            input: None,
             output: None,
             error: None,
             started_at: started_at.clone(),
@@ -395,6 +407,7 @@ fn add_attempt(
     step.status.clone_from(&status);
     step.ended_at.clone_from(&ended_at);
     step.error.clone_from(&error);
+    step.input = input;
     step.output = output;
     if attempt > 0 {
         step.attempts.push(StepAttempt { attempt, status, error, started_at, ended_at });

@@ -273,11 +273,17 @@ impl History {
         }];
         course.push(Did::Started { worker: workspace.version, fence: 1, lease_until: soon() });
         for step in ["search", "answer"] {
-            course.push(Did::StepStarted { fence: 1, step_id: step.into(), attempt: 1 });
+            let input = Some(short.clone());
+            course.push(Did::StepStarted { fence: 1, step_id: step.into(), attempt: 1, input });
             if fails {
-                let (step_id, code) = (step.to_owned(), "timed_out".to_owned());
-                let error = short.clone();
-                course.push(Did::StepFailed { fence: 1, step_id, attempt: 1, code, error });
+                course.push(Did::StepFailed {
+                    fence: 1,
+                    step_id: step.to_owned(),
+                    attempt: 1,
+                    code: "timed_out".to_owned(),
+                    transient: true,
+                    error: short.clone(),
+                });
                 break;
             }
             let output = long.clone();

@@ -5,6 +5,8 @@
 
 use std::cmp::Reverse;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD;
 use domain::integration::kind::Secrets;
 use domain::manifest::Manifest;
 use serde_json::{Map, Value};
@@ -40,7 +42,7 @@ impl Veil {
 
     fn over(mut texts: Vec<String>) -> Veil {
         texts.retain(|text| text.len() >= SHORTEST_SECRET);
-        // In an address it stands in one of two other forms.
+        // In an address it stands in one of two other forms, and in the text of a JSON document in a third.
         let encoded: Vec<String> = texts.iter().flat_map(|text| encoded(text)).collect();
         texts.extend(encoded);
         texts.sort_unstable();
@@ -52,12 +54,44 @@ impl Veil {
 
     pub(crate) fn text(&self, text: &str) -> String {
         let mut text = text.to_owned();
+        if self.0.is_empty() {
+            return text;
+        }
         for secret in &self.0 {
             if text.contains(secret) {
                 text = text.replace(secret, crate::MASK);
             }
         }
-        text
+        self.base64(text)
+    }
+
+    /// Takes out what base64 holds a secret, as the credentials of `Authorization: Basic` do (RFC 7617).
+    fn base64(&self, text: String) -> String {
+        let is_base64 = |letter: char| letter.is_ascii_alphanumeric() || "+/-_=".contains(letter);
+        let mut veiled = String::new();
+        let mut rest = text.as_str();
+        while let Some(start) = rest.find(is_base64) {
+            let (before, run) = rest.split_at(start);
+            let end = run.find(|letter| !is_base64(letter)).unwrap_or(run.len());
+            let (run, after) = run.split_at(end);
+            veiled.push_str(before);
+            veiled.push_str(if self.is_in(run) { crate::MASK } else { run });
+            rest = after;
+        }
+        veiled.push_str(rest);
+        veiled
+    }
+
+    /// Whether what this is the base64 of holds a secret.
+    fn is_in(&self, run: &str) -> bool {
+        let Some(shortest) = self.0.last() else { return false };
+        if run.len() * 3 / 4 < shortest.len() {
+            return false;
+        }
+        let run = run.trim_end_matches('=').replace('-', "+").replace('_', "/");
+        let Ok(bytes) = STANDARD_NO_PAD.decode(run) else { return false };
+        let held = String::from_utf8_lossy(&bytes);
+        self.0.iter().any(|secret| held.contains(secret))
     }
 
     pub(crate) fn value(&self, value: Value) -> Value {
@@ -66,6 +100,9 @@ impl Veil {
         }
         match value {
             Value::String(text) => Value::String(self.text(&text)),
+            Value::Number(number) if self.0.contains(&number.to_string()) => {
+                Value::String(crate::MASK.to_owned())
+            }
             Value::Array(items) => items.into_iter().map(|item| self.value(item)).collect(),
             Value::Object(object) => object
                 .into_iter()
@@ -76,20 +113,23 @@ impl Veil {
     }
 }
 
-/// A text as it stands in the query of an address, as forms write it (a blank is `+`) and as RFC 3986 does.
-fn encoded(text: &str) -> [String; 2] {
+/// A text as it stands in the query of an address, as forms write it (a blank is `+`) and as RFC 3986 does,
+/// and between the quotes of JSON.
+fn encoded(text: &str) -> [String; 3] {
     let form: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
     let percent = form.replace('+', "%20");
-    [form, percent]
+    let quoted = Value::from(text).to_string();
+    [form, percent, quoted[1..quoted.len() - 1].to_owned()]
 }
 
-/// Every text in a value.
+/// Every text and every number in a value.
 fn gather(value: &Value, texts: &mut Vec<String>) {
     match value {
         Value::String(text) => texts.push(text.clone()),
         Value::Array(items) => items.iter().for_each(|item| gather(item, texts)),
         Value::Object(object) => object.values().for_each(|item| gather(item, texts)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::Number(number) => texts.push(number.to_string()),
+        Value::Null | Value::Bool(_) => {}
     }
 }
 

@@ -51,7 +51,7 @@ pub enum ExecutionEvent {
         lease_until: Timestamp,
     },
     /// A step began.
-    #[serde(rename = "execution.step_started.v1")]
+    #[serde(rename = "execution.step_started.v2")]
     StepStarted {
         /// The number of the claim.
         fence: u64,
@@ -59,6 +59,10 @@ pub enum ExecutionEvent {
         step_id: String,
         /// From 1.
         attempt: u32,
+        /// What it was told: its `with`, evaluated. None where that was not kept, as of a step that only
+        /// computes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        input: Option<Payload>,
     },
     /// A step is done.
     #[serde(rename = "execution.step_succeeded.v1")]
@@ -73,7 +77,7 @@ pub enum ExecutionEvent {
         output: Payload,
     },
     /// An attempt at a step failed.
-    #[serde(rename = "execution.step_failed.v1")]
+    #[serde(rename = "execution.step_failed.v2")]
     StepFailed {
         /// The number of the claim.
         fence: u64,
@@ -83,6 +87,8 @@ pub enum ExecutionEvent {
         attempt: u32,
         /// A stable code.
         code: String,
+        /// Whether it may pass by itself.
+        transient: bool,
         /// What went wrong.
         error: Payload,
     },
@@ -194,6 +200,8 @@ pub enum ExecutionCommand {
         fence: u64,
         /// The step's id in the manifest.
         step_id: String,
+        /// What it is told, where that is kept.
+        input: Option<Payload>,
     },
     /// Say that a step is done.
     FinishStep {
@@ -216,6 +224,8 @@ pub enum ExecutionCommand {
         attempt: u32,
         /// A stable code.
         code: String,
+        /// Whether it may pass by itself.
+        transient: bool,
         /// What went wrong.
         error: Payload,
     },
@@ -440,6 +450,8 @@ impl Execution {
             }
             (Execution::Ended { .. }, _) => Err(ExecutionError::Ended),
             (_, Do::Cancel { reason }) => Ok(vec![Did::Cancelled { reason }]),
+            // A worker was faster.
+            (Execution::Running { .. }, Do::TimeOut { limit: TimeLimit::Queue }) => Ok(vec![]),
             (_, Do::TimeOut { limit }) => Ok(vec![Did::TimedOut { limit }]),
 
             (
@@ -509,20 +521,20 @@ fn report_on(
 ) -> Result<Vec<ExecutionEvent>, ExecutionError> {
     use {ExecutionCommand as Do, ExecutionEvent as Did};
     let event = match report {
-        Do::StartStep { fence, step_id } => {
+        Do::StartStep { fence, step_id, input } => {
             lease.check(fence)?;
             let attempt = next_attempt(steps.get(&step_id), fence)?;
-            Did::StepStarted { fence, step_id, attempt }
+            Did::StepStarted { fence, step_id, attempt, input }
         }
         Do::FinishStep { fence, step_id, attempt, output } => {
             lease.check(fence)?;
             runs(steps.get(&step_id), fence, attempt)?;
             Did::StepSucceeded { fence, step_id, attempt, output }
         }
-        Do::FailStep { fence, step_id, attempt, code, error } => {
+        Do::FailStep { fence, step_id, attempt, code, transient, error } => {
             lease.check(fence)?;
             runs(steps.get(&step_id), fence, attempt)?;
-            Did::StepFailed { fence, step_id, attempt, code, error }
+            Did::StepFailed { fence, step_id, attempt, code, transient, error }
         }
         Do::SkipStep { fence, step_id } => {
             lease.check(fence)?;

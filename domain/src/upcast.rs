@@ -15,5 +15,23 @@ pub struct Upcaster {
     pub lift: fn(Value) -> Value,
 }
 
-/// Every old shape there is. Empty as long as every event is at its first version.
-pub const UPCASTERS: &[Upcaster] = &[];
+/// Every old shape there is.
+pub const UPCASTERS: &[Upcaster] = &[
+    // What a step was told was not kept then.
+    Upcaster {
+        from: "execution.step_started.v1",
+        to: "execution.step_started.v2",
+        lift: |payload| payload,
+    },
+    // Whether a failure passes was not kept then: it is tried again, as it was then.
+    Upcaster {
+        from: "execution.step_failed.v1",
+        to: "execution.step_failed.v2",
+        lift: |mut payload| {
+            if let Some(fields) = payload.as_object_mut() {
+                fields.insert("transient".to_owned(), Value::Bool(true));
+            }
+            payload
+        },
+    },
+];

@@ -83,6 +83,8 @@ pub struct Attempt {
     pub attempt: u32,
     /// `running`, `succeeded` or `failed`; `skipped` or `reused` where the step was not begun at all.
     pub status: String,
+    /// What it was told: field `input` of the execution's stream; none where that was not kept.
+    pub input: Option<SealedPayload>,
     /// Field `output` of the execution's stream.
     pub output: Option<SealedPayload>,
     /// Why it failed.
@@ -117,7 +119,7 @@ impl ReadModel for Executions {
     }
 
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn schema(&self) -> &'static str {
@@ -170,7 +172,7 @@ impl ReadModel for Executions {
                 )?
                 .execute(params![execution, at])?;
             }
-            ExecutionEvent::StepStarted { step_id, attempt, .. } => {
+            ExecutionEvent::StepStarted { step_id, attempt, input, .. } => {
                 if attempt > 1 {
                     cut_off(db, execution, Some(&step_id), &at)?;
                 }
@@ -179,6 +181,9 @@ impl ReadModel for Executions {
                      SELECT position, ?2, ?3, ?4, 'running', ?5 FROM execution WHERE id = ?1",
                 )?
                 .execute(params![execution, position, step_id, attempt, at])?;
+                if let Some(input) = input {
+                    keep(db, event, input)?;
+                }
             }
             ExecutionEvent::StepSucceeded { step_id, attempt, output, .. } => {
                 db.prepare_cached(
@@ -372,7 +377,8 @@ pub fn latest(db: &Connection, agent: Uuid) -> Result<Option<Execution>, Error> 
 pub fn attempts(db: &Connection, execution: Uuid) -> Result<Vec<Attempt>, Error> {
     let mut statement = db.prepare_cached(
         "SELECT step_id, attempt, status, (SELECT text FROM execution_text WHERE position = output_at), error_code,
-         (SELECT text FROM execution_text WHERE position = error_at), started_at, ended_at
+         (SELECT text FROM execution_text WHERE position = error_at), started_at, ended_at,
+         (SELECT text FROM execution_text WHERE position = execution_attempt.position AND attempt > 0)
          FROM execution_attempt WHERE execution = (SELECT position FROM execution WHERE id = ?1) ORDER BY position",
     )?;
     let rows = statement.query_map([execution], |row| {
@@ -386,6 +392,7 @@ pub fn attempts(db: &Connection, execution: Uuid) -> Result<Vec<Attempt>, Error>
             error: code.map(|code| Failure { code, step: None, message }),
             started_at: row.get(6)?,
             ended_at: row.get(7)?,
+            input: optional_json(row, 8)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -170,6 +170,7 @@ async fn what_needs_the_web_asks_it_again_and_keeps_away_from_what_is_private() 
     let attempts = &first["steps"][0]["attempts"];
     assert_eq!(attempts[0]["error"]["code"], "http_status_503", "{first}");
     assert_eq!(attempts[1]["status"], "succeeded");
+    assert_eq!(first["steps"][0]["input"]["url"], format!("{site}/page"), "{first}");
     assert_eq!(output(&again(&app, &agent, input.clone()).await)["changed"], false);
     let third = again(&app, &agent, input).await;
     assert_eq!(output(&third)["changed"], true);

@@ -115,17 +115,22 @@ fn check(events: &[Value]) -> usize {
     assert_eq!(name(events.last().unwrap()), "execution.succeeded.v1");
 
     let mut attempts: HashMap<&str, u64> = HashMap::new();
+    let mut fences: HashMap<&str, u64> = HashMap::new();
     let mut done: Vec<&str> = Vec::new();
     let mut cut_off = 0;
     for event in events {
         let step = event["data"]["step_id"].as_str().unwrap_or_default();
         match name(event).as_str() {
-            "execution.step_started.v1" => {
+            "execution.step_started.v2" => {
                 assert!(!done.contains(&step), "{step} began again: {events:#?}");
                 let attempt = attempts.entry(step).or_default();
                 cut_off += usize::from(*attempt > 0);
                 *attempt += 1;
                 assert_eq!(event["data"]["attempt"], *attempt, "{events:#?}");
+                // Once more for each kill at most: whoever begins again has claimed it anew.
+                let fence = event["data"]["fence"].as_u64().unwrap();
+                let older = fences.insert(step, fence);
+                assert!(older.is_none_or(|older| older < fence), "{events:#?}");
             }
             "execution.step_succeeded.v1" => done.push(step),
             _ => {}

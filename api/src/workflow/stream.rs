@@ -54,7 +54,7 @@ struct ExecutionNews {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     attempt: Option<u32>,
-    /// What the execution works on; left out when it was erased.
+    /// What the execution works on, or what the step was told; left out when it was erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<Value>,
     /// What came out of the step, or of the whole; left out when it was erased.
@@ -212,9 +212,12 @@ impl Reader {
             ExecutionEvent::Started { .. }
             | ExecutionEvent::Paused {}
             | ExecutionEvent::Continued {} => {}
-            ExecutionEvent::StepStarted { step_id, attempt, .. } => {
+            ExecutionEvent::StepStarted { step_id, attempt, input, .. } => {
                 news.step_id = Some(step_id);
                 news.attempt = Some(attempt);
+                if let Some(input) = input {
+                    news.input = self.open_value(app, event, "input", &input).await?;
+                }
             }
             ExecutionEvent::StepSucceeded { step_id, attempt, output, .. } => {
                 news.step_id = Some(step_id);

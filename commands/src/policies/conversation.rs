@@ -310,7 +310,8 @@ impl Conversations {
         seen.insert("type".to_owned(), json!("message"));
         let scope = Scope { config, trigger: Value::Object(seen), ..Scope::default() };
         let MessageFilter { filter, input, .. } = filter;
-        let input = match wanted_input(filter, input, Value::Object(message), scope).await {
+        let message = Value::Object(message);
+        let input = match wanted_input(filter, input, message, scope, &manifest).await {
             Ok(Some(input)) => input,
             Ok(None) => return Ok(Ok(None)),
             Err(refused) => return Ok(Err(refused)),

@@ -203,7 +203,7 @@ async fn verdict(
     };
     let trigger = seen(receipt.trigger, &details, &content, body.clone());
     let scope = Scope { config, trigger, ..Scope::default() };
-    Ok(match wanted_input(webhook.filter, webhook.input, body, scope).await {
+    Ok(match wanted_input(webhook.filter, webhook.input, body, scope, &manifest).await {
         Ok(Some(input)) => Verdict::Start { version, input: Some(input) },
         Ok(None) => Verdict::Filter,
         Err(refused) => Verdict::Fail(refused),

@@ -4,8 +4,10 @@
 //! The rule of this file: what a person has to mend is told apart from what passes by itself.
 
 use domain::expression::{self, Cel, Scope};
+use domain::manifest::Manifest;
 use serde_json::Value;
 
+use crate::veil::Veil;
 use crate::{Error, evaluate};
 
 /// Why an execution cannot be asked for, whoever tries.
@@ -61,10 +63,16 @@ impl Refused {
     }
 }
 
-/// The input of a trigger with its expressions computed.
-pub(super) async fn computed_input(input: Value, scope: Scope) -> Result<Value, Refused> {
+/// The input of a trigger with its expressions computed, without the secrets of the agent's configuration:
+/// what an execution works on is seen by whoever may see the execution.
+pub(super) async fn computed_input(
+    input: Value,
+    scope: Scope,
+    manifest: &Manifest,
+) -> Result<Value, Refused> {
+    let veil = Veil::of_config(manifest, &scope.config);
     match evaluate::evaluated(move || expression::evaluate(&input, &scope)).await {
-        Ok(Ok(input)) => Ok(input),
+        Ok(Ok(input)) => Ok(veil.value(input)),
         Ok(Err(error)) => Err(Refused {
             code: "input_invalid".to_owned(),
             message: format!(
@@ -77,13 +85,15 @@ pub(super) async fn computed_input(input: Value, scope: Scope) -> Result<Value, 
 }
 
 /// The input of an execution for what came in from outside, where a trigger wants that: `otherwise`, if it
-/// does not say which.
+/// does not say which. As [`computed_input`], without secrets.
 pub(super) async fn wanted_input(
     filter: Option<Cel>,
     input: Option<Value>,
     otherwise: Value,
     scope: Scope,
+    manifest: &Manifest,
 ) -> Result<Option<Value>, Refused> {
+    let veil = input.is_some().then(|| Veil::of_config(manifest, &scope.config));
     let computed = evaluate::evaluated(move || {
         if let Some(filter) = &filter
             && !filter.truth(&scope).map_err(|error| ("match", error))?
@@ -98,7 +108,10 @@ pub(super) async fn wanted_input(
         }
     });
     match computed.await {
-        Ok(Ok(input)) => Ok(input),
+        Ok(Ok(input)) => Ok(match veil {
+            Some(veil) => input.map(|input| veil.value(input)),
+            None => input,
+        }),
         Ok(Err((field, error))) => Err(Refused {
             code: format!("{field}_invalid"),
             message: format!(

@@ -92,7 +92,7 @@ impl Queue {
         W: Fn() -> F + Send + Sync + 'static,
         F: Future<Output = Outcome> + Send,
     {
-        self.spawn(id, None, work);
+        self.spawn(id, None, std::future::pending, work);
     }
 
     /// As [`Queue::add`], for an owner: work of one owner leaves slots for that of others.
@@ -101,13 +101,32 @@ impl Queue {
         W: Fn() -> F + Send + Sync + 'static,
         F: Future<Output = Outcome> + Send,
     {
-        self.spawn(id, Some(owner), work);
+        self.spawn(id, Some(owner), std::future::pending, work);
     }
 
-    fn spawn<W, F>(self: &Arc<Self>, id: Uuid, owner: Option<Uuid>, work: W)
+    /// As [`Queue::add_for`], where waiting has an end: as long as there is no free slot, `meanwhile` goes
+    /// on, and what becomes of it counts for the work, should it end first. It is dropped otherwise.
+    pub(super) fn add_until<W, F, M, G>(
+        self: &Arc<Self>,
+        owner: Uuid,
+        id: Uuid,
+        meanwhile: M,
+        work: W,
+    ) where
+        W: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Outcome> + Send,
+        M: Fn() -> G + Send + Sync + 'static,
+        G: Future<Output = Outcome> + Send,
+    {
+        self.spawn(id, Some(owner), meanwhile, work);
+    }
+
+    fn spawn<W, F, M, G>(self: &Arc<Self>, id: Uuid, owner: Option<Uuid>, meanwhile: M, work: W)
     where
         W: Fn() -> F + Send + Sync + 'static,
         F: Future<Output = Outcome> + Send,
+        M: Fn() -> G + Send + Sync + 'static,
+        G: Future<Output = Outcome> + Send,
     {
         if self.is_stopping() {
             return;
@@ -122,7 +141,7 @@ impl Queue {
         let queue = self.clone();
         self.tasks.spawn(async move {
             loop {
-                queue.work_on(id, owner, &work).await;
+                queue.work_on(id, owner, &meanwhile, &work).await;
                 if !queue.goes_on(id) {
                     return;
                 }
@@ -142,16 +161,24 @@ impl Queue {
         again
     }
 
-    async fn work_on<W, F>(&self, id: Uuid, owner: Option<Uuid>, work: &W)
+    async fn work_on<W, F, M, G>(&self, id: Uuid, owner: Option<Uuid>, meanwhile: &M, work: &W)
     where
         W: Fn() -> F,
         F: Future<Output = Outcome>,
+        M: Fn() -> G,
+        G: Future<Output = Outcome>,
     {
         let mut pause = FIRST_PAUSE;
         loop {
-            let outcome = {
-                let Some(_slot) = self.slot(owner).await else { return };
-                AssertUnwindSafe(work()).catch_unwind().await
+            let turn = tokio::select! {
+                biased;
+                () = self.stopping() => return,
+                slot = self.slots.take(owner) => Ok(slot),
+                outcome = AssertUnwindSafe(meanwhile()).catch_unwind() => Err(outcome),
+            };
+            let outcome = match turn {
+                Ok(_slot) => AssertUnwindSafe(work()).catch_unwind().await,
+                Err(outcome) => outcome,
             };
             let why = match outcome {
                 Ok(Outcome::Finished) => return,
@@ -166,15 +193,6 @@ impl Queue {
                 () = self.stopping() => return,
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    /// Waits for a free slot. None when the server stops.
-    async fn slot(&self, owner: Option<Uuid>) -> Option<Slot<'_>> {
-        tokio::select! {
-            biased;
-            () = self.stopping() => None,
-            slot = self.slots.take(owner) => slot,
         }
     }
 

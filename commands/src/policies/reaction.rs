@@ -450,7 +450,7 @@ impl Reactions {
             event: Some((*seen).clone()),
             ..Scope::default()
         };
-        Ok(computed_input(input, scope).await.map(Some))
+        Ok(computed_input(input, scope, &manifest).await.map(Some))
     }
 
     async fn tell_failed(&self, found: &Match, ask: &Ask, refused: &Refused) -> Result<(), Error> {

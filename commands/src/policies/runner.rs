@@ -62,7 +62,8 @@ const LEASE: TimeDelta = TimeDelta::minutes(5);
 /// A timer looks at the clock at least this often: it may be set.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-const STEP_FAILED: &str = "execution.step_failed.v1";
+const STEP_STARTED: &str = "execution.step_started.v2";
+const STEP_FAILED: &str = "execution.step_failed.v2";
 const SUCCEEDED: &str = "execution.succeeded.v1";
 const FAILED: &str = "execution.failed.v1";
 const ERROR: &str = "error";
@@ -157,11 +158,49 @@ impl Runner {
 
     /// Runs an execution of a product. Those of unknown ones count as one product's.
     pub(super) fn add(self: &Arc<Self>, product: Option<Uuid>, execution: Uuid) {
-        let runner = self.clone();
-        self.queue.add_for(product.unwrap_or_default(), execution, move || {
+        let (waiting, runner) = (self.clone(), self.clone());
+        let give_up = move || {
+            let runner = waiting.clone();
+            async move { runner.give_up(execution).await }
+        };
+        self.queue.add_until(product.unwrap_or_default(), execution, give_up, move || {
             let runner = runner.clone();
             async move { runner.run(product, execution).await }
         });
+    }
+
+    /// Waits until an execution has reached its limit, and ends it: for as long as no worker has time for it.
+    async fn give_up(&self, execution: Uuid) -> Outcome {
+        loop {
+            let (limit, at) = match self.next_limit(execution).await {
+                Ok(Some(next)) => next,
+                Ok(None) => return Outcome::Finished,
+                // It is said when it is its turn.
+                Err(_) => return std::future::pending().await,
+            };
+            reaches(at).await;
+            let end = ExecutionCommand::TimeOut { limit };
+            if let Err(Interruption::Passing(why)) = self.end(execution, "timed_out", end).await {
+                return Outcome::TryAgain(why);
+            }
+        }
+    }
+
+    /// Which limit an execution reaches next, and when; none where it has ended.
+    async fn next_limit(
+        &self,
+        execution: Uuid,
+    ) -> Result<Option<(TimeLimit, DateTime<Utc>)>, Interruption> {
+        let events = self.commands.whole_stream(&StreamId::new("execution", execution)).await?;
+        let (state, started) = course::so_far(&events)?;
+        let (Some(requested), Some(request)) = (events.first(), state.request()) else {
+            return Ok(None);
+        };
+        if matches!(state, Execution::Ended { .. }) {
+            return Ok(None);
+        }
+        let manifest = self.manifest(request).await?;
+        Ok(Some(limit_of(&manifest.limits, requested.time, started)))
     }
 
     /// Lets others have the place of an execution that has ended.
@@ -275,25 +314,21 @@ impl Runner {
         if limits.concurrency.is_some() {
             self.lanes.note(id, request.agent);
         }
+        let now = Utc::now();
+        let (limit, limit_at) = limit_of(&limits, requested.time, started);
+        if limit_at <= now {
+            return Err(Interruption::TooLong(limit));
+        }
         // Whoever lets it go on lets it be taken up, too.
         if is_paused {
             if limits.concurrency.is_some() && started.is_none() {
                 self.stand_aside(&requested, id, request.agent).await?;
             }
-            return Err(Interruption::NotOurs);
+            return Err(Interruption::NotBefore(limit_at));
         }
         let product = requested.product.ok_or(Interruption::NotOurs)?;
         self.check_wanted(product, request.agent).await?;
-
-        let now = Utc::now();
-        let start_by = requested.time + limits.queue_timeout;
-        if started.is_none() && start_by < now {
-            return Err(Interruption::TooLong(TimeLimit::Queue));
-        }
         let deadline = started.unwrap_or(now) + limits.timeout;
-        if deadline <= now {
-            return Err(Interruption::TooLong(TimeLimit::Execution));
-        }
         if let Some(until) = wait.map(DateTime::from).filter(|until| *until > now) {
             return Err(Interruption::NotBefore(until.min(deadline)));
         }
@@ -315,7 +350,7 @@ impl Runner {
         };
         if let (None, Some(manifest), Some(concurrency)) = (started, &manifest, &limits.concurrency)
         {
-            match self.take_place(&run, manifest, concurrency, start_by).await {
+            match self.take_place(&run, manifest, concurrency, limit_at).await {
                 Err(Interruption::Failed { error, .. }) => run.unplaced = Some(error),
                 placed => placed?,
             }
@@ -546,6 +581,18 @@ impl Runner {
             .open_payload(organization, product, &run.stream, event_type, field, payload)
             .await?;
         opened.ok_or(Interruption::Unwanted(CancelReason::ProductDeleted))
+    }
+}
+
+/// Which limit an execution reaches next, and when.
+fn limit_of(
+    limits: &Limits,
+    requested: DateTime<Utc>,
+    started: Option<DateTime<Utc>>,
+) -> (TimeLimit, DateTime<Utc>) {
+    match started {
+        None => (TimeLimit::Queue, requested + limits.queue_timeout),
+        Some(started) => (TimeLimit::Execution, started + limits.timeout),
     }
 }
 

@@ -429,7 +429,10 @@ impl Schedules {
         instant: Timestamp,
     ) -> Result<Result<Option<Value>, Refused>, Failure> {
         let Some(input) = facts.input.clone() else { return Ok(Ok(None)) };
-        let config = match self.config(facts).await {
+        let manifest = self.commands.manifest_of(facts.agent, facts.runs).await?;
+        let config = self.commands.config_for(facts.organization, facts.agent, &manifest).await;
+        // As the version sees it that is started.
+        let config = match config {
             Ok(config) => config,
             Err(error) => return Ok(Err(Refused::by_configuration(error)?)),
         };
@@ -440,13 +443,7 @@ impl Schedules {
             }),
             ..Scope::default()
         };
-        Ok(computed_input(input, scope).await.map(Some))
-    }
-
-    /// The configuration of the agent as the version sees it that is started.
-    async fn config(&self, facts: &Facts) -> Result<Value, Error> {
-        let manifest = self.commands.manifest_of(facts.agent, facts.runs).await?;
-        self.commands.config_for(facts.organization, facts.agent, &manifest).await
+        Ok(computed_input(input, scope, &manifest).await.map(Some))
     }
 
     /// Cancels an execution because a newer firing takes its place.

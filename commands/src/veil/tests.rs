@@ -21,6 +21,13 @@ fn a_secret_is_in_nothing_that_comes_back() {
     {
         assert_eq!(veil.text(said), "?key=••••&page=1", "{said}");
     }
+    // As the credentials of a header and in the text of a document.
+    let veil = Veil::of(&secrets(&["pass\"word"]));
+    for said in ["YWRhOnBhc3Mid29yZA==", "YWRhOnBhc3Mid29yZA", "pass\"word", "pass\\\"word"] {
+        assert_eq!(veil.text(&format!("Basic {said} and more")), "Basic •••• and more", "{said}");
+    }
+    let unsaid = "Basic YWRhOm90aGVyLXdvcmQ= and more";
+    assert_eq!(veil.text(unsaid), unsaid);
     let key = json!({ "client_email": "a@example.com", "private_key": "line one\nline two" });
     let veil = Veil::of(&secrets(&[&key.to_string()]));
     assert_eq!(veil.text("<line one\nline two> a@example.com"), "<••••> a@example.com");
@@ -33,16 +40,17 @@ fn the_secrets_of_a_configuration_are_those_that_its_schema_marks() {
         "config": { "type": "object", "properties": {
             "token": { "type": "string", "secret": true },
             "login": { "type": "object", "secret": true },
+            "number": { "type": "integer", "secret": true },
             "city": { "type": "string" }
         } },
         "steps": [{ "id": "one", "type": "transform", "with": { "value": 1 } }]
     }))
     .expect("a manifest");
-    let config = json!({ "token": "tok-12345", "login": { "pin": ["9876"] }, "city": "Lisbon" });
+    let config = json!({ "token": "tok-12345", "login": { "pin": ["9876"] }, "number": 55_501, "city": "Lisbon" });
     let veil = Veil::of_config(&manifest, &config);
     assert_eq!(
-        veil.value(json!({ "said": "tok-12345 of Lisbon", "pin": "9876" })),
-        json!({ "said": "•••• of Lisbon", "pin": "••••" })
+        veil.value(json!({ "said": "tok-12345 of Lisbon", "pin": "9876", "n": [55_501, 55_502] })),
+        json!({ "said": "•••• of Lisbon", "pin": "••••", "n": ["••••", 55_502] })
     );
     assert_eq!(Veil::of_config(&manifest, &json!({})).text("tok-12345"), "tok-12345");
 }

@@ -34,6 +34,8 @@ pub enum StepProgress {
     Failed {
         /// A stable code.
         code: String,
+        /// Whether it may pass by itself.
+        transient: bool,
     },
     /// Not to be done.
     Skipped,
@@ -44,14 +46,15 @@ impl Step {
     pub(super) fn after(event: ExecutionEvent) -> Option<(String, Step)> {
         use ExecutionEvent as Did;
         Some(match event {
-            Did::StepStarted { fence, step_id, attempt } => {
+            Did::StepStarted { fence, step_id, attempt, .. } => {
                 (step_id, Step { attempt, fence, progress: StepProgress::Running })
             }
             Did::StepSucceeded { fence, step_id, attempt, output } => {
                 (step_id, Step { attempt, fence, progress: StepProgress::Succeeded { output } })
             }
-            Did::StepFailed { fence, step_id, attempt, code, .. } => {
-                (step_id, Step { attempt, fence, progress: StepProgress::Failed { code } })
+            Did::StepFailed { fence, step_id, attempt, code, transient, .. } => {
+                let progress = StepProgress::Failed { code, transient };
+                (step_id, Step { attempt, fence, progress })
             }
             Did::StepSkipped { fence, step_id } => {
                 (step_id, Step { attempt: 0, fence, progress: StepProgress::Skipped })

@@ -246,6 +246,11 @@ fn what_takes_too_long_is_over() {
             .then_expect_events(vec![]);
         given::<Execution>(past).when(cancel()).then_expect_error(ExecutionError::Ended);
     }
+    // Whoever waited for a worker in vain, and says so too late.
+    let limit = TimeLimit::Queue;
+    given::<Execution>(running())
+        .when(ExecutionCommand::TimeOut { limit })
+        .then_expect_events(vec![]);
 }
 
 #[test]
@@ -407,11 +412,11 @@ fn step() -> String {
 }
 
 fn start_step(fence: u64) -> ExecutionCommand {
-    ExecutionCommand::StartStep { fence, step_id: step() }
+    ExecutionCommand::StartStep { fence, step_id: step(), input: Some(payload("input")) }
 }
 
 fn step_started(fence: u64, attempt: u32) -> ExecutionEvent {
-    ExecutionEvent::StepStarted { fence, step_id: step(), attempt }
+    ExecutionEvent::StepStarted { fence, step_id: step(), attempt, input: Some(payload("input")) }
 }
 
 fn skip_step(fence: u64) -> ExecutionCommand {
@@ -440,6 +445,7 @@ fn fail_step(fence: u64, attempt: u32) -> ExecutionCommand {
         step_id: step(),
         attempt,
         code: "cel_failed".to_owned(),
+        transient: true,
         error: payload("why"),
     }
 }
@@ -450,6 +456,7 @@ fn step_failed(fence: u64, attempt: u32) -> ExecutionEvent {
         step_id: step(),
         attempt,
         code: "cel_failed".to_owned(),
+        transient: true,
         error: payload("why"),
     }
 }

@@ -141,6 +141,11 @@ impl Retry {
     pub fn follows(&self, attempt: u32, failure: Failure<'_>) -> bool {
         attempt < self.attempts && self.on.iter().any(|on| on.means(failure))
     }
+
+    /// How long the waits between all attempts are together at most, where nobody asks for longer ones.
+    pub fn longest_waits(&self) -> Duration {
+        (1..self.attempts).map(|attempt| self.backoff.whole_wait(attempt)).sum()
+    }
 }
 
 impl RetryOn {
@@ -159,9 +164,7 @@ impl Backoff {
     /// its execution and itself: the same seed waits equally long, so that a run that was cut off
     /// goes on as it would have.
     pub fn wait_after(&self, attempt: u32, seed: &[u8]) -> Duration {
-        let times = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
-        let most = self.max.as_secs_f64();
-        let whole = (self.initial.as_secs_f64() * self.factor.powi(times)).min(most);
+        let whole = self.whole_wait(attempt).as_secs_f64();
         let mut hash = Sha256::new();
         hash.update(attempt.to_be_bytes());
         hash.update(seed);
@@ -169,6 +172,13 @@ impl Backoff {
         let chance = f64::from(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]));
         let left = self.jitter * whole * chance / f64::from(u32::MAX);
         Duration::try_from_secs_f64(whole - left).unwrap_or(self.max)
+    }
+
+    /// The wait after an attempt, counted from 1, before chance shortens it.
+    fn whole_wait(&self, attempt: u32) -> Duration {
+        let times = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
+        let whole = self.initial.as_secs_f64() * self.factor.powi(times);
+        Duration::try_from_secs_f64(whole).map_or(self.max, |whole| whole.min(self.max))
     }
 }
 

@@ -235,12 +235,19 @@ fn execution() -> Vec<(&'static str, ExecutionEvent)> {
         code: "step_failed".to_owned(),
         error: payload("why"),
     };
+    let step_started = |input| ExecutionEvent::StepStarted {
+        fence: 1,
+        step_id: "one".to_owned(),
+        attempt: 1,
+        input,
+    };
     let cancelled = |reason| ExecutionEvent::Cancelled { reason };
     vec![
         ("", requested(Some(id(3)), payload("input"))),
         ("blob", requested(None, blob())),
         ("", ExecutionEvent::Started { worker: id(9), fence: 1, lease_until: at(60) }),
-        ("", ExecutionEvent::StepStarted { fence: 1, step_id: "one".to_owned(), attempt: 1 }),
+        ("", step_started(Some(payload("input")))),
+        ("bare", step_started(None)),
         (
             "",
             ExecutionEvent::StepSucceeded {
@@ -257,6 +264,7 @@ fn execution() -> Vec<(&'static str, ExecutionEvent)> {
                 step_id: "one".to_owned(),
                 attempt: 1,
                 code: "cel_failed".to_owned(),
+                transient: false,
                 error: payload("why"),
             },
         ),

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use cqrs_es::Aggregate;
-use domain::Timestamp;
 use domain::execution::{Execution, ExecutionCommand, ExecutionEvent, Step};
 use domain::lease::LeaseClaim;
+use domain::{Payload, Timestamp};
 use eventlog::RecordedEvent;
 use uuid::Uuid;
 
@@ -116,10 +116,14 @@ impl Course {
         Ok(events)
     }
 
-    /// Takes down that a step begins; answers which attempt it is.
-    pub(super) fn begin(&mut self, step_id: &str) -> Result<u32, Interruption> {
+    /// Takes down that a step begins, and what it is told; answers which attempt it is.
+    pub(super) fn begin(
+        &mut self,
+        step_id: &str,
+        input: Option<Payload>,
+    ) -> Result<u32, Interruption> {
         let (fence, step_id) = (self.claim.fence, step_id.to_owned());
-        match self.note(ExecutionCommand::StartStep { fence, step_id })?.first() {
+        match self.note(ExecutionCommand::StartStep { fence, step_id, input })?.first() {
             Some(ExecutionEvent::StepStarted { attempt, .. }) => Ok(*attempt),
             _ => Err(Interruption::NotOurs),
         }

@@ -89,11 +89,6 @@ impl Lanes {
         self.agents.lock().insert(execution, agent);
     }
 
-    /// Whether an execution is known to be one of those that need a place.
-    pub(super) fn knows(&self, execution: Uuid) -> bool {
-        self.agents.lock().contains_key(&execution)
-    }
-
     /// Gives up the place of an execution that has ended, if it needed one.
     pub(super) fn ended(self: &Arc<Self>, execution: Uuid) {
         let Some(agent) = self.agents.lock().remove(&execution) else { return };
@@ -394,11 +389,9 @@ impl Runner {
         Ok(())
     }
 
-    /// Lets those behind an execution pass that stands still, if it needs a place.
+    /// Lets those behind an execution pass that stands still, if it needs a place; and watches its limit.
     pub(in super::super) fn paused(self: &Arc<Self>, product: Option<Uuid>, execution: Uuid) {
-        if self.lanes.knows(execution) {
-            self.add(product, execution);
-        }
+        self.add(product, execution);
     }
 
     /// Takes up who comes next in a lane where somebody came in or left.

@@ -7,19 +7,20 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use domain::Timestamp;
 use domain::execution::{ExecutionCommand, ExecutionEvent, Step, StepProgress};
 use domain::expression::Item;
 use domain::manifest::{Failure, Foreach, OnError, StepSpec};
 use domain::step::{StepCall, StepKind, Wait};
+use domain::{Payload, Timestamp};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
 use super::course::Course;
 use super::interruption::{Interruption, failed};
-use super::{ERROR, LEASE, Run, Runner, STEP_FAILED, Work, reaches, tools};
+use super::tools::Told;
+use super::{ERROR, LEASE, Run, Runner, STEP_FAILED, STEP_STARTED, Work, reaches, tools};
 use crate::execute::decode_event;
-use crate::execution::{OUTPUT, STEP_REUSED, STEP_SUCCEEDED};
+use crate::execution::{INPUT, OUTPUT, STEP_REUSED, STEP_SUCCEEDED};
 use crate::policies::ToolError;
 
 /// How long one attempt at a step may take, where its manifest does not say.
@@ -58,7 +59,7 @@ impl Runner {
             (course.step(&step.id).cloned(), course.wait(&step.id))
         };
         match &known {
-            Some(Step { progress: StepProgress::Failed { code }, .. }) if wait.is_none() => {
+            Some(Step { progress: StepProgress::Failed { code, .. }, .. }) if wait.is_none() => {
                 // The run was cut off between this and what follows from it.
                 let message = self.why_failed(run, &step.id).await?;
                 return after_failure(step, ToolError::lasting(code.clone(), message));
@@ -92,12 +93,17 @@ impl Runner {
         match &step.control.foreach {
             Some(foreach) => self.repeat(run, work, step, foreach).await,
             None if step.kind.computes() => {
-                let result = self.call(run, work, step, None).await;
+                let result = tools::computed(work, step, None).await;
                 self.done(run, step, result).await
             }
             None => {
-                let attempt = self.begin_outside(run, step, limit(step)).await?;
-                let result = self.attempt(run, work, step, None).await?;
+                let told = match tools::read(work, step, None).await {
+                    Ok(told) => told,
+                    Err(error) => return self.done(run, step, Err(error)).await,
+                };
+                let input = self.input_of_step(run, &told).await?;
+                let attempt = self.begin_outside(run, step, Some(input), limit(step)).await?;
+                let result = self.attempt(run, work, step, &step.id, &told.call).await?;
                 self.ended(run, step, attempt, result).await
             }
         }
@@ -127,7 +133,7 @@ impl Runner {
         for event in self.commands.whole_stream(&run.stream).await?.iter().rev() {
             match decode_event(event)? {
                 ExecutionEvent::StepFailed { step_id: failed, error, .. } if failed == step_id => {
-                    let message = self.open(run, STEP_FAILED, ERROR, &error).await?;
+                    let message = self.open(run, &event.event_type, ERROR, &error).await?;
                     return Ok(String::from_utf8_lossy(&message).into_owned());
                 }
                 _ => {}
@@ -146,7 +152,7 @@ impl Runner {
     ) -> Result<Value, Interruption> {
         let until = match begun {
             Some(until) => until,
-            None => match tools::read(work, step, None).await {
+            None => match tools::read(work, step, None).await.map(|told| told.call) {
                 Ok(StepCall::Wait(Wait::For(time))) => Timestamp::from(Utc::now() + time),
                 Ok(StepCall::Wait(Wait::Until(until))) => until,
                 Ok(_) => return Err(Interruption::NotOurs),
@@ -181,7 +187,7 @@ impl Runner {
         step: &StepSpec,
         result: Result<Value, ToolError>,
     ) -> Result<Value, Interruption> {
-        let attempt = run.course.lock().await.begin(&step.id)?;
+        let attempt = run.course.lock().await.begin(&step.id, None)?;
         self.ended(run, step, attempt, result).await
     }
 
@@ -191,6 +197,7 @@ impl Runner {
         &self,
         run: &Run,
         step: &StepSpec,
+        input: Option<Payload>,
         takes: Duration,
     ) -> Result<u32, Interruption> {
         self.check_wanted(run.product, run.request.agent).await?;
@@ -202,9 +209,15 @@ impl Runner {
             let claim = self.claim(run.id, &run.requested, lease).await?;
             course.claimed(claim)?;
         }
-        let attempt = course.begin(&step.id)?;
+        let attempt = course.begin(&step.id, input)?;
         self.send(run, &mut course).await?;
         Ok(attempt)
+    }
+
+    /// What a step is told, as the log keeps it.
+    async fn input_of_step(&self, run: &Run, told: &Told) -> Result<Payload, Interruption> {
+        let text = run.veiled(told.with.clone()).to_string();
+        Ok(self.seal(run, STEP_STARTED, INPUT, &text).await?)
     }
 
     /// Takes down what came of an attempt. A failure that is to be tried again is put off.
@@ -220,7 +233,7 @@ impl Runner {
             Ok(output) => return Ok(output),
             Err(error) => error,
         };
-        if step.control.retry.follows(attempt, failure(&error)) {
+        if step.control.retry.follows(attempt, failure_of(&error)) {
             let wait = wait_after(run, step, &step.id, attempt, &error);
             let until = Timestamp::from(Utc::now() + wait);
             self.put_off(run, &mut *run.course.lock().await, &step.id, until).await?;
@@ -257,8 +270,15 @@ impl Runner {
         course.note(match &result {
             Ok(_) => ExecutionCommand::FinishStep { fence, step_id, attempt, output: sealed },
             Err(error) => {
-                let code = error.code.clone();
-                ExecutionCommand::FailStep { fence, step_id, attempt, code, error: sealed }
+                let (code, transient) = (error.code.clone(), error.is_passing);
+                ExecutionCommand::FailStep {
+                    fence,
+                    step_id,
+                    attempt,
+                    code,
+                    transient,
+                    error: sealed,
+                }
             }
         })?;
         if course.is_full() {
@@ -303,7 +323,7 @@ impl Runner {
         if step.kind.computes() {
             let mut outputs = Vec::with_capacity(items.len());
             for item in &items {
-                match (self.call(run, work, step, Some(item)).await, step.control.on_error) {
+                match (tools::computed(work, step, Some(item)).await, step.control.on_error) {
                     (Ok(output), _) => outputs.push(output),
                     (Err(error), OnError::Continue) => outputs.push(as_output(&error)),
                     (Err(error), OnError::Fail) => return self.done(run, step, Err(error)).await,
@@ -313,8 +333,9 @@ impl Runner {
         }
 
         let rounds = items.len().div_ceil(foreach.max_parallel as usize).max(1);
-        let takes = limit(step) * step.control.retry.attempts * u32::try_from(rounds).unwrap_or(1);
-        let attempt = self.begin_outside(run, step, takes).await?;
+        let of_one = limit(step) * step.control.retry.attempts + step.control.retry.longest_waits();
+        let takes = of_one.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
+        let attempt = self.begin_outside(run, step, None, takes).await?;
         let each: Vec<_> =
             items.iter().map(|item| self.item(run, work, step, item).boxed()).collect();
         let worked = stream::iter(each).buffered(foreach.max_parallel as usize);
@@ -345,33 +366,44 @@ impl Runner {
             if let Some(output) = self.output_of(run, &known).await? {
                 return Ok(output);
             }
-            if let StepProgress::Failed { code } = &known.progress
-                && known.attempt >= step.control.retry.attempts
+            if let StepProgress::Failed { code, transient } = &known.progress
+                && !step.control.retry.follows(known.attempt, failure(code, *transient))
             {
                 let message = self.why_failed(run, &id).await?;
                 return after_failure(step, ToolError::lasting(code.clone(), message));
             }
             give_up_what_is_always_cut_off(&id, &known)?;
         }
+        let told = tools::read(work, step, Some(item)).await;
+        let input = match &told {
+            Ok(told) => Some(self.input_of_step(run, told).await?),
+            Err(_) => None,
+        };
         loop {
-            let attempt = {
+            let (attempt, claimed_until) = {
                 let mut course = run.course.lock().await;
-                let attempt = course.begin(&id)?;
+                let attempt = course.begin(&id, input.clone())?;
                 self.send(run, &mut course).await?;
-                attempt
+                (attempt, course.claim.until)
             };
-            let result = self.attempt(run, work, step, Some(item)).await?;
+            let result = match &told {
+                Ok(told) => self.attempt(run, work, step, &id, &told.call).await?,
+                Err(error) => Err(error.clone()),
+            };
             let result = self.note_end(run, &id, attempt, result).await?;
             self.send(run, &mut *run.course.lock().await).await?;
             let error = match result {
                 Ok(output) => return Ok(output),
                 Err(error) => error,
             };
-            if !step.control.retry.follows(attempt, failure(&error)) {
+            let wait = wait_after(run, step, &id, attempt, &error);
+            // Whoever asks to be left alone for longer than the claim is good is not asked again.
+            let is_ours_then = Utc::now() + wait + limit(step) < claimed_until;
+            if !is_ours_then || !step.control.retry.follows(attempt, failure_of(&error)) {
                 return after_failure(step, error);
             }
             tokio::select! {
-                () = tokio::time::sleep(wait_after(run, step, &id, attempt, &error)) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.queue.stopping() => return Err(Interruption::Stopping),
                 () = run.stop.cancelled() => return Err(Interruption::NotOurs),
                 () = reaches(run.deadline) => return Err(too_long()),
@@ -385,14 +417,15 @@ impl Runner {
         run: &Run,
         work: &Work,
         step: &StepSpec,
-        item: Option<&Item>,
+        place: &str,
+        call: &StepCall,
     ) -> Result<Result<Value, ToolError>, Interruption> {
         let limit = limit(step);
         // Of one attempt, however often it asks this server meanwhile.
         let end = tokio::time::Instant::now() + limit;
         let give_up = end.min(tokio::time::Instant::now() + PATIENCE);
         loop {
-            let call = AssertUnwindSafe(self.call(run, work, step, item)).catch_unwind();
+            let call = AssertUnwindSafe(self.call(run, work, place, call.clone())).catch_unwind();
             let called = tokio::select! {
                 called = tokio::time::timeout_at(end, call) => called,
                 () = run.stop.cancelled() => return Err(Interruption::NotOurs),
@@ -430,9 +463,12 @@ fn limit(step: &StepSpec) -> Duration {
     step.control.timeout.unwrap_or(STEP_LIMIT)
 }
 
-fn failure(error: &ToolError) -> Failure<'_> {
-    let is_timeout = error.code == TIMED_OUT;
-    Failure { code: &error.code, is_transient: error.is_passing, is_timeout }
+fn failure_of(error: &ToolError) -> Failure<'_> {
+    failure(&error.code, error.is_passing)
+}
+
+fn failure(code: &str, is_transient: bool) -> Failure<'_> {
+    Failure { code, is_transient, is_timeout: code == TIMED_OUT }
 }
 
 /// How long to wait before a step, or one of its items, is tried again: the same after a crash, and not

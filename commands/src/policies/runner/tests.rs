@@ -3,6 +3,8 @@
 mod at_once;
 mod control;
 mod lanes;
+mod limits;
+mod told;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -131,6 +133,11 @@ impl World {
 
     /// A product with one agent of this manifest.
     async fn with(manifest: Value) -> World {
+        World::configured(manifest, None).await
+    }
+
+    /// A product with one agent of this manifest, configured so.
+    async fn configured(manifest: Value, config: Option<Value>) -> World {
         let folder = tempfile::tempdir().expect("a folder");
         let log = open_log(folder.path());
         let commands = open_commands(folder.path(), log.clone()).await;
@@ -140,7 +147,7 @@ impl World {
         let state = commands.load::<Product>(&done.stream).await.expect("loaded").0;
         let Product::Active { knowledge_base: base, .. } = state else { panic!("not active") };
         let manifest = Manifest::accept(&manifest).expect("a manifest");
-        let new = NewAgent { manifest, title: None, config: None, bindings: BTreeMap::new() };
+        let new = NewAgent { manifest, title: None, config, bindings: BTreeMap::new() };
         let done = commands.install_agent(new, &ask().in_product(product)).await.expect("an agent");
         let agent = done.stream_id().expect("an id");
         World { folder, log, commands, product, base, agent }
@@ -178,11 +185,21 @@ impl World {
         knowledge: Arc<Passages>,
         pending: &[Uuid],
     ) -> Policies {
+        let workers = Workers { all: 16, per_product: 8 };
+        self.start_with(workers, commands, knowledge, pending).await
+    }
+
+    async fn start_with(
+        &self,
+        workers: Workers,
+        commands: Commands,
+        knowledge: Arc<Passages>,
+        pending: &[Uuid],
+    ) -> Policies {
         let position = self.log.head().await.expect("a head");
         let pending = Pending { position, executions: pending.to_vec(), ..Pending::default() };
         let (_, embedder) = watch::channel(None);
         let tools = Arc::new(Tools::new(ToolSettings::default(), embedder.clone()).expect("tools"));
-        let workers = Workers { all: 16, per_product: 8 };
         // No file is read here.
         let extractor = embeddings::Extractor::new("/nowhere", Default::default());
         let untouched = Arc::new(Untouched);
@@ -412,7 +429,7 @@ async fn a_step_that_is_always_cut_off_is_given_up() {
         else {
             panic!("not a claim")
         };
-        let start = ExecutionCommand::StartStep { fence, step_id: "one".into() };
+        let start = ExecutionCommand::StartStep { fence, step_id: "one".into(), input: None };
         world.commands.execute::<Execution>(id, start, &world.ask()).await.expect("begun");
     }
     let policies = world.start(world.commands.clone(), world.passages(), &[id]).await;

@@ -24,17 +24,15 @@ use crate::policies::{KnowledgeQuery, ToolError};
 use crate::{Ask, Error, OpenIntegration, evaluate};
 
 impl Runner {
-    /// What a step does.
+    /// Does what a step is told that reaches outside. `place` is what it is called in the log.
     pub(super) async fn call(
         &self,
         run: &Run,
         work: &Work,
-        step: &StepSpec,
-        item: Option<&Item>,
+        place: &str,
+        call: StepCall,
     ) -> Result<Value, ToolError> {
-        match read(work, step, item).await? {
-            StepCall::Transform { output } => Ok(Value::Object(output)),
-            StepCall::Condition { value } => Ok(json!({ "value": value })),
+        match call {
             StepCall::KnowledgeSearch { query, knowledge, limit, min_score, mode, filters } => {
                 let knowledge_base = self.base(run, work, knowledge.as_deref()).await?;
                 let query = KnowledgeQuery {
@@ -50,12 +48,11 @@ impl Runner {
             }
             StepCall::KnowledgeIngest { title, text, knowledge, tags } => {
                 let base = self.base(run, work, knowledge.as_deref()).await?;
-                self.ingest(run, &place(step, item), base, &title, text, tags).await
+                self.ingest(run, place, base, &title, text, tags).await
             }
-            StepCall::Answer(call) => self.answer(run, work, &place(step, item), &call).await,
+            StepCall::Answer(call) => self.answer(run, work, place, &call).await,
             StepCall::HttpRequest(call) => {
                 // The same for every attempt: a server that keeps it does the work once.
-                let place = place(step, item);
                 let key = derived_id(&[b"http.request", run.id.as_bytes(), place.as_bytes()]);
                 self.tools.http.call(&call, &key.to_string()).await
             }
@@ -63,12 +60,11 @@ impl Runner {
                 let integration = self.integration(run, work, &call.target).await?;
                 let operation = call.operation;
                 check_operation(&integration, operation)?;
-                let place = place(step, item);
                 self.commands
                     .record_integration_call(
                         &integration,
                         run.id,
-                        &place,
+                        place,
                         operation.name,
                         &run.requested,
                     )
@@ -89,13 +85,15 @@ impl Runner {
                 let notice = Notice {
                     integration: integration.id,
                     execution: run.id,
-                    place: place(step, item),
+                    place: place.to_owned(),
                     saying,
                 };
                 self.outbox.deliver(notice, &run.requested).await
             }
-            // The clock is asked elsewhere, before a step of this kind begins.
-            StepCall::Wait(_) => Err(crashed()),
+            // These reach nothing: they are computed, and the clock is asked, before a step begins.
+            StepCall::Transform { .. } | StepCall::Condition { .. } | StepCall::Wait(_) => {
+                Err(crashed())
+            }
         }
     }
 
@@ -282,24 +280,47 @@ pub(super) fn seen_by(work: &Work, step: &StepSpec, item: Option<&Item>) -> Scop
     }
 }
 
+/// What a step is told.
+pub(super) struct Told {
+    /// Its `with`, evaluated; nothing where the step only computes.
+    pub(super) with: Value,
+    /// The same, understood.
+    pub(super) call: StepCall,
+}
+
+/// What a step puts out that only computes.
+pub(super) async fn computed(
+    work: &Work,
+    step: &StepSpec,
+    item: Option<&Item>,
+) -> Result<Value, ToolError> {
+    match read(work, step, item).await?.call {
+        StepCall::Transform { output } => Ok(Value::Object(output)),
+        StepCall::Condition { value } => Ok(json!({ "value": value })),
+        _ => Err(crashed()),
+    }
+}
+
 /// Reads a step with every expression in it evaluated, on what the step may see.
 pub(super) async fn read(
     work: &Work,
     step: &StepSpec,
     item: Option<&Item>,
-) -> Result<StepCall, ToolError> {
+) -> Result<Told, ToolError> {
     let scope = seen_by(work, step, item);
     let (kind, with) = (step.kind, Value::Object(step.with.clone()));
     let at = |pointer: &str, message: &str| format!("with{pointer}: {message}");
     evaluated(move || {
         let with = expression::evaluate(&with, &scope)
             .map_err(|error| ToolError::lasting(error.code, at(&error.pointer, &error.message)))?;
+        let told = if kind.computes() { Value::Null } else { with.clone() };
         let with = with.as_object().cloned().unwrap_or_default();
-        StepCall::parse(kind, with).map_err(|faults| {
+        let call = StepCall::parse(kind, with).map_err(|faults| {
             let faults: Vec<_> =
                 faults.iter().map(|fault| at(&fault.pointer, &fault.message)).collect();
             ToolError::lasting("with_invalid", faults.join("; "))
-        })
+        })?;
+        Ok(Told { with: told, call })
     })
     .await
 }

@@ -48,10 +48,10 @@ async fn what_only_computes_is_stored_with_its_end() {
         [
             "execution.requested.v1",
             "execution.started.v1",
-            "execution.step_started.v1",
+            "execution.step_started.v2",
             "execution.step_succeeded.v1",
             "execution.step_skipped.v1",
-            "execution.step_started.v1",
+            "execution.step_started.v2",
             "execution.step_succeeded.v1",
             "execution.succeeded.v1"
         ]
@@ -85,7 +85,7 @@ async fn a_failure_is_an_end_too() {
     let done = world.at_once(&policies, 0, &world.ask()).await;
     assert_eq!(
         types(&world.stored(&done).await)[2..],
-        ["execution.step_started.v1", "execution.step_failed.v1", "execution.failed.v1"]
+        ["execution.step_started.v2", "execution.step_failed.v2", "execution.failed.v1"]
     );
     policies.stop().await;
 }

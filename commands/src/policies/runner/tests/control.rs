@@ -3,38 +3,37 @@
 use super::*;
 use crate::{NewVersion, RetryFrom};
 use domain::agent::AgentEvent;
-use domain::execution::TimeLimit;
 
 /// An agent with these steps.
-fn agent(steps: Value) -> Value {
+pub(super) fn agent(steps: Value) -> Value {
     json!({
         "manifest": "prodgy.agent/1", "name": "test.control", "version": "1.0.0", "title": "Control",
         "steps": steps,
     })
 }
 
-fn with_limits(mut manifest: Value, limits: Value) -> Value {
+pub(super) fn with_limits(mut manifest: Value, limits: Value) -> Value {
     manifest["limits"] = limits;
     manifest
 }
 
-fn names(events: &[ExecutionEvent]) -> Vec<String> {
+pub(super) fn names(events: &[ExecutionEvent]) -> Vec<String> {
     let name = |event: &ExecutionEvent| domain::event::encode(event).0;
-    let short = |name: String| name.replace("execution.", "").replace(".v1", "");
+    let short = |name: String| name.replace("execution.", "").replace(".v1", "").replace(".v2", "");
     events.iter().map(name).map(short).collect()
 }
 
-fn count(events: &[ExecutionEvent], name: &str) -> usize {
+pub(super) fn count(events: &[ExecutionEvent], name: &str) -> usize {
     names(events).iter().filter(|known| *known == name).count()
 }
 
 impl World {
-    async fn policies(&self, knowledge: &Arc<Passages>) -> Policies {
+    pub(super) async fn policies(&self, knowledge: &Arc<Passages>) -> Policies {
         self.start(self.commands.clone(), knowledge.clone(), &[]).await
     }
 
     /// What an execution that succeeded put out.
-    async fn output(&self, id: Uuid) -> Value {
+    pub(super) async fn output(&self, id: Uuid) -> Value {
         let events = self.ended(id).await;
         match events.last() {
             Some(ExecutionEvent::Succeeded { output, .. }) => {
@@ -45,7 +44,7 @@ impl World {
         }
     }
 
-    async fn until(&self, id: Uuid, name: &str) {
+    pub(super) async fn until(&self, id: Uuid, name: &str) {
         let mut head = self.log.watch();
         let found = async {
             loop {
@@ -348,45 +347,6 @@ async fn an_execution_is_stopped_in_the_middle_of_a_step() {
 
 /// How often a step looks whether what it needs is there by now.
 const PAUSE_OF_A_STEP: Duration = Duration::from_millis(250);
-
-#[tokio::test]
-async fn a_step_an_execution_and_a_place_in_the_queue_end_when_their_time_is_over() {
-    let search =
-        json!([{ "id": "one", "type": "kb.search", "timeout": "1s", "with": { "query": "x" } }]);
-    let world = World::with(agent(search.clone())).await;
-    let knowledge = world.passages();
-    knowledge.stalls.store(true, Ordering::SeqCst);
-    let policies = world.policies(&knowledge).await;
-    let id = world.request(1).await;
-    let events = world.ended(id).await;
-    policies.stop().await;
-    assert!(
-        matches!(events.last(), Some(ExecutionEvent::Failed { code, .. }) if code == "step_timed_out"),
-        "{events:?}"
-    );
-
-    let waits = json!([{ "id": "one", "type": "wait", "with": { "for": { "cel": "'1h'" } } }]);
-    for steps in [waits, json!([{ "id": "one", "type": "kb.search", "with": { "query": "x" } }])] {
-        let limited = with_limits(agent(steps), json!({ "timeout": "1s" }));
-        let world = World::with(limited).await;
-        let knowledge = world.passages();
-        knowledge.stalls.store(true, Ordering::SeqCst);
-        let policies = world.policies(&knowledge).await;
-        let id = world.request(1).await;
-        let events = world.ended(id).await;
-        policies.stop().await;
-        let limit = TimeLimit::Execution;
-        assert_eq!(events.last(), Some(&ExecutionEvent::TimedOut { limit }), "{events:?}");
-    }
-
-    let world = World::with(with_limits(agent(search), json!({ "queue_timeout": "1s" }))).await;
-    let id = world.request(1).await;
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
-    let policies = world.start(world.commands.clone(), world.passages(), &[id]).await;
-    let events = world.ended(id).await;
-    policies.stop().await;
-    assert_eq!(events[1..], [ExecutionEvent::TimedOut { limit: TimeLimit::Queue }]);
-}
 
 #[tokio::test]
 async fn an_execution_is_repeated_from_its_start_from_where_it_failed_or_from_any_step() {
