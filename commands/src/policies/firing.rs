@@ -122,3 +122,33 @@ pub(super) async fn wanted_input(
         Err(_) => Err(Refused::by_crash()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_an_execution_works_on_holds_no_secret_of_the_configuration() {
+        let manifest = Manifest::read(&json!({
+            "manifest": "prodgy.agent/1", "name": "test.secrets", "version": "1.0.0", "title": "Secrets",
+            "config": { "type": "object", "properties": {
+                "token": { "type": "string", "secret": true }, "city": { "type": "string" }
+            } },
+            "steps": [{ "id": "one", "type": "transform", "with": {} }]
+        }))
+        .expect("a manifest");
+        let scope = || Scope {
+            config: json!({ "token": "tok-12345", "city": "Lisbon" }),
+            ..Scope::default()
+        };
+        let input =
+            json!({ "all": { "cel": "config" }, "as": { "template": "{{ config.token }}!" } });
+        let masked = json!({ "all": { "token": "••••", "city": "Lisbon" }, "as": "••••!" });
+        let computed = computed_input(input.clone(), scope(), &manifest).await;
+        assert_eq!(computed.ok(), Some(masked.clone()));
+        let wanted = wanted_input(None, Some(input), json!({}), scope(), &manifest).await;
+        assert_eq!(wanted.ok(), Some(Some(masked)));
+    }
+}

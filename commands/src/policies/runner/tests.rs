@@ -4,9 +4,10 @@ mod at_once;
 mod control;
 mod lanes;
 mod limits;
+mod together;
 mod told;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use domain::Name;
@@ -34,12 +35,17 @@ struct Passages {
     stalls: AtomicBool,
     /// Which search fails for good, from 1.
     fails_at: AtomicUsize,
+    /// How long whoever is not ready wants to be left alone, in milliseconds.
+    retry_after: AtomicU64,
+    /// Every question, as often as it was asked.
+    asked: Mutex<Vec<String>>,
 }
 
 #[async_trait]
 impl Knowledge for Passages {
     async fn search(&self, query: KnowledgeQuery) -> Result<Vec<Value>, ToolError> {
         let number = self.searches.fetch_add(1, Ordering::SeqCst) + 1;
+        self.asked.lock().push(query.query.clone());
         if self.stalls.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
@@ -49,7 +55,9 @@ impl Knowledge for Passages {
         assert!(!self.crashes.load(Ordering::SeqCst), "a fault in the search");
         let one_less = |left: usize| left.checked_sub(1);
         if self.not_ready.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
-            return Err(ToolError::passing("search_not_ready", "the index is being loaded"));
+            let wait = Duration::from_millis(self.retry_after.load(Ordering::SeqCst));
+            let error = ToolError::passing("search_not_ready", "the index is being loaded");
+            return Err(error.after((!wait.is_zero()).then_some(wait)));
         }
         Ok(vec![json!({ "text": format!("about {}", query.query), "score": 0.5 })])
     }

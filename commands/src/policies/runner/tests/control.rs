@@ -272,6 +272,51 @@ async fn a_wait_until_a_time_that_is_past_is_none() {
 }
 
 #[tokio::test]
+async fn a_wait_until_a_time_to_come_ends_then_and_not_before() {
+    let world = World::with(agent(json!([
+        { "id": "wait", "type": "wait", "with": { "until": { "cel": "input.until" } } },
+        { "id": "two", "type": "kb.search", "needs": ["wait"], "with": { "query": "y" } },
+    ])))
+    .await;
+    let policies = world.policies(&world.passages()).await;
+    let until = Utc::now() + TimeDelta::seconds(1);
+    let id = world.request_on(json!({ "until": until.to_rfc3339() })).await;
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert!(Utc::now() >= until);
+    assert_eq!(successes(&events), ["wait", "two"]);
+    let waits = events.iter().filter_map(|event| match event {
+        ExecutionEvent::Waiting { until, .. } => Some(DateTime::<Utc>::from(*until)),
+        _ => None,
+    });
+    let waits: Vec<_> = waits.map(|until| until.timestamp_micros()).collect();
+    assert_eq!(waits, [until.timestamp_micros()]);
+}
+
+#[tokio::test]
+async fn who_asks_to_be_left_alone_is_left_alone_for_so_long() {
+    let retry = json!({ "attempts": 2, "backoff": { "initial": "100ms", "jitter": 0 } });
+    let step =
+        json!({ "id": "one", "type": "kb.search", "with": { "query": "x" }, "retry": retry });
+    let mut each = step.clone();
+    each["foreach"] = json!("[1]");
+    for step in [step, each] {
+        let world = World::with(agent(json!([step]))).await;
+        let knowledge = world.passages();
+        knowledge.not_ready.store(1, Ordering::SeqCst);
+        knowledge.retry_after.store(700, Ordering::SeqCst);
+        let policies = world.policies(&knowledge).await;
+        let begun = std::time::Instant::now();
+        let id = world.request(1).await;
+        let events = world.ended(id).await;
+        policies.stop().await;
+        assert!(matches!(events.last(), Some(ExecutionEvent::Succeeded { .. })), "{events:?}");
+        assert_eq!(knowledge.searches.load(Ordering::SeqCst), 2);
+        assert!(begun.elapsed() >= Duration::from_millis(700), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
 async fn a_paused_execution_stands_still_until_it_is_continued() {
     let world = World::with(agent(json!([
         { "id": "wait", "type": "wait", "with": { "for": "200ms" } },
