@@ -11,6 +11,7 @@ use eventlog::{Position, RecordedEvent};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::checkpointer::Checkpointer;
 use super::model::ReadModel;
 use super::status::Stopped;
 use crate::Error;
@@ -24,6 +25,8 @@ pub(crate) struct File {
     models: Models,
     /// Those of `models` that are in this file, and where each stands.
     pub(crate) standings: Vec<Standing>,
+    /// There where others read the file.
+    checkpointer: Option<Checkpointer>,
 }
 
 /// Where one model stands.
@@ -53,15 +56,19 @@ impl File {
         let connection = Connection::open(path)?;
         connection.execute_batch(match mode {
             // A commit may look at every page that is cached (where two changed places), and the operating system
-            // keeps them too: so few are.
+            // keeps them too: so few are. The log is copied long before it has so many pages.
             Mode::Serving => {
-                "PRAGMA journal_mode = wal; PRAGMA synchronous = normal; PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -8192;"
+                "PRAGMA journal_mode = wal; PRAGMA synchronous = normal; PRAGMA wal_autocheckpoint = 16000; PRAGMA cache_size = -8192;"
             }
             Mode::Filling => {
                 "PRAGMA page_size = 8192; PRAGMA journal_mode = off; PRAGMA synchronous = off; PRAGMA locking_mode = exclusive; PRAGMA cache_size = -65536;"
             }
         })?;
-        File::prepare(connection, models, own)
+        let mut file = File::prepare(connection, models, own)?;
+        if mode == Mode::Serving {
+            file.checkpointer = Some(Checkpointer::start(path)?);
+        }
+        Ok(file)
     }
 
     /// A file in memory that holds all models.
@@ -99,7 +106,7 @@ impl File {
         transaction
             .execute("UPDATE checkpoint SET stopped = NULL WHERE stopped IS NOT NULL", [])?;
         transaction.commit()?;
-        Ok(File { connection, models: models.clone(), standings })
+        Ok(File { connection, models: models.clone(), standings, checkpointer: None })
     }
 
     /// The position that every model which is not stopped has taken in.
@@ -141,6 +148,9 @@ impl File {
                 .execute([last.position.0])?;
             transaction.commit()?;
             self.standings = taken_in;
+            if let Some(checkpointer) = &mut self.checkpointer {
+                checkpointer.count(events.len());
+            }
             return Ok(());
         }
     }
