@@ -22,6 +22,8 @@ use crate::agent::{MASK, masked};
 use crate::execute::decode_event;
 use crate::{Ask, Commands, Done, Error};
 
+mod receiver;
+
 const CREATED: &str = "integration.created.v1";
 const CONFIGURED: &str = "integration.configured.v1";
 const SECRETS_CHANGED: &str = "integration.secrets_changed.v1";
@@ -226,10 +228,13 @@ impl Commands {
         let stream = StreamId::new("integration", present.id);
         let mut secrets = present.told.secrets.clone();
         secrets.0.retain(|name, _| !change.removed.contains(name));
+        // Those that whoever asks knows.
+        let mut given = BTreeSet::new();
         for (name, text) in &change.secrets.0 {
             let shown = present.told.secrets.0.get(name).map(|known| masked(known));
             if shown.as_ref() != Some(text) {
                 secrets.0.insert(name.clone(), text.clone());
+                given.insert(name.as_str());
             }
         }
         let untouched =
@@ -240,6 +245,7 @@ impl Commands {
         refuse_masks(&new)?;
         let config = change.config.clone().unwrap_or_else(|| present.told.config.clone());
         let told = present.kind.check(config, secrets).map_err(|it| Error::refused(&it))?;
+        receiver::check(present.kind, &present.told, &told, &given)?;
         if told.config.get(INGEST_FILES) != present.told.config.get(INGEST_FILES) {
             self.check_ingests_into(&told.config, present.product).await?;
         }
