@@ -381,7 +381,8 @@ impl Commands {
         });
     }
 
-    fn forget(&self, stream: &StreamId) {
+    /// Forgets a state that may not be the newest.
+    pub(crate) fn forget(&self, stream: &StreamId) {
         if let Some(cache) = &self.hot {
             cache.invalidate(stream);
         }

@@ -277,7 +277,7 @@ impl Commands {
         Ok(self.inherited_secret(trigger, &details).await?.is_some())
     }
 
-    async fn inherited_secret(
+    pub(crate) async fn inherited_secret(
         &self,
         trigger: Uuid,
         details: &TriggerDetails,

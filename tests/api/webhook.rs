@@ -553,6 +553,17 @@ async fn a_webhook_of_a_manifest_waits_for_its_secret_and_hands_it_on() {
     push(&app, "acme/push", "2", b"{}").await.expect_status(200);
     // A delivery that came to the first version is known to the second one.
     push(&app, "acme/push", "1", b"{}").await.expect_status(200);
+    // A secret that was inherited is exchanged as one of its own is.
+    let second = path(&published.data()["triggers"][1]);
+    let other = json!({ "secret": "another secret", "grace_seconds": 3600 });
+    app.post(&format!("{second}/rotate-secret"), other).await.expect_status(200);
+    let shown = app.get(&second).await.expect_status(200);
+    assert!(shown.data()["webhook"]["previous_secret_until"].is_string(), "{shown:?}");
+    push(&app, "acme/push", "1", b"{}").await.expect_status(200);
+    let signed = [("x-hub-signature-256", github("another secret", b"{}"))];
+    let signed = signed.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>();
+    let signed = [&signed[..], &[("x-github-delivery", "1")]].concat();
+    deliver(&app, "acme/push", &signed, b"{}").await.expect_status(200);
     let ran = eventually("two executions have not ended", async || {
         let ran = executions(&app, id).await;
         (ran.len() == 2 && ran.iter().all(|it| !it["ended_at"].is_null())).then_some(ran)
