@@ -135,7 +135,8 @@ impl Commands {
             };
             let setting =
                 self.check_setting(known.agent, version, new.kind, &new.configuration).await?;
-            check_secret_of(&setting, new.secret.as_ref(), known.secret.is_some())?;
+            let has_one = known.secret.is_some() && !is_of_another_scheme(&known, &setting);
+            check_secret_of(&setting, new.secret.as_ref(), has_one)?;
             if let Setting::Webhook(webhook) = &setting
                 && let Some(path) = &webhook.path
             {
@@ -342,6 +343,15 @@ impl Commands {
     }
 }
 
+/// Whether what a webhook's deliveries were verified by is no secret of the scheme that it has now.
+fn is_of_another_scheme(known: &TriggerDetails, setting: &Setting) -> bool {
+    let before = webhook_of(known).map(|webhook| webhook.verify.as_str());
+    match setting {
+        Setting::Webhook(now) => before != Some(now.verify.as_str()),
+        _ => false,
+    }
+}
+
 /// Whether a secret fits what a trigger listens to.
 fn check_secret_of(
     setting: &Setting,
@@ -355,7 +365,8 @@ fn check_secret_of(
         }
         (Setting::Webhook(webhook), None) if webhook.verify.needs_secret() && !has_one => fault(
             "secret_missing",
-            "`secret` is missing: deliveries are verified by it; `verify: none` accepts them from anybody",
+            "`secret` is missing: deliveries are verified by it, and one of another `verify` does not stay; `verify: none` \
+             accepts them from anybody",
         ),
         (Setting::Webhook(_), None) | (_, None) => Ok(()),
         (_, Some(_)) => fault("field_unknown", "only a webhook has a `secret`: leave it out"),

@@ -515,6 +515,17 @@ async fn a_secret_is_set_kept_replaced_and_never_shown() {
         assert!(!text.contains("canary") && !text.contains(SECRET), "{path}");
     }
     assert!(!it.app.stderr().contains("canary"));
+    // One of another scheme does not stay, and what everybody may know is none.
+    for (change, code) in [
+        (json!({ "verify": "standard-webhooks" }), "secret_missing"),
+        (json!({ "verify": "token", "header": "X-Token" }), "secret_missing"),
+        (json!({ "verify": "github", "secret": "whpk_AAAA" }), "secret_invalid"),
+    ] {
+        let mut change = change;
+        change["type"] = json!("webhook");
+        let refused = it.app.put(&trigger, change).await.expect_problem(422, "trigger_invalid");
+        assert_eq!(refused.body["errors"][0]["code"], code, "{refused:?}");
+    }
     // Switched off, it does not listen.
     let off = json!({ "type": "webhook", "path": "q", "verify": "github", "enabled": false });
     it.app.put(&trigger, off).await.expect_status(200);

@@ -210,6 +210,10 @@ pub(crate) fn check_secret(how: &Verify, secret: &str) -> Result<(), Fault> {
             "a secret of Standard Webhooks is base64, as whsec_… (or whpk_… for a public key)";
         return fault("secret_invalid", message);
     }
+    if *how != Verify::StandardWebhooks && secret.starts_with(PUBLIC) {
+        let message = "this is a public key, which everybody may know: only `verify: standard-webhooks` verifies by one";
+        return fault("secret_invalid", message);
+    }
     if *how == Verify::Basic && !secret.contains(':') {
         return fault("secret_invalid", "write user name and password as name:password");
     }
