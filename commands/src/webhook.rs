@@ -530,7 +530,7 @@ fn read_delivery(
     let value: Value = serde_json::from_str(text).map_err(|error| malformed(&error))?;
     let id = delivery_id(webhook, headers, &value).filter(|id| !id.is_empty());
     let secret_header = match &webhook.verify {
-        Verify::HmacSha256 { header } | Verify::Token { header } => Some(header.as_str()),
+        Verify::Hmac { header, .. } | Verify::Token { header } => Some(header.as_str()),
         _ => None,
     };
     let kept = headers
@@ -549,23 +549,31 @@ fn delivery_id(webhook: &Webhook, headers: &HeaderMap, body: &Value) -> Option<S
         let value = headers.get(name)?.to_str().ok()?.trim();
         Some(shortened(value))
     };
-    match &webhook.delivery_id {
-        Some(DeliveryIdPlace::Header(name)) => return header(name),
-        Some(DeliveryIdPlace::Pointer(pointer)) => {
-            return match body.pointer(pointer)? {
-                Value::String(text) => Some(shortened(text)),
-                number @ Value::Number(_) => Some(number.to_string()),
-                _ => None,
-            };
+    let at = |place: &DeliveryIdPlace| match place {
+        DeliveryIdPlace::Header(name) => header(name),
+        DeliveryIdPlace::Pointer(pointer) => match body.pointer(pointer)? {
+            Value::String(text) => Some(shortened(text)),
+            number @ Value::Number(_) => Some(number.to_string()),
+            _ => None,
+        },
+    };
+    match webhook.delivery_id.as_slice() {
+        [] => {}
+        [place] => return at(place),
+        places => {
+            // As a list it cannot be taken for one that is put together of other parts.
+            let parts = places.iter().map(at);
+            let parts = parts.map(|part| part.filter(|part| !part.is_empty()));
+            let parts: Value = parts.collect::<Option<Vec<_>>>()?.into();
+            return Some(shortened(&parts.to_string()));
         }
-        None => {}
     }
     let names: &[&str] = match &webhook.verify {
         Verify::Github => &["x-github-delivery"],
         Verify::Gitlab => &["webhook-id", "idempotency-key", "x-gitlab-event-uuid"],
         Verify::Bitbucket => &["x-request-uuid", "x-request-id"],
         Verify::StandardWebhooks => &["webhook-id"],
-        Verify::None | Verify::HmacSha256 { .. } | Verify::Basic | Verify::Token { .. } => {
+        Verify::None | Verify::Hmac { .. } | Verify::Basic | Verify::Token { .. } => {
             &["idempotency-key", "webhook-id"]
         }
     };
@@ -585,3 +593,6 @@ fn is_kept(name: &str) -> bool {
         ["-event", "-topic", "-type", "-delivery", "-id", "-uuid", "-instance", "-number"];
     KEPT.contains(&name) || (name.starts_with("x-") && ENDS.iter().any(|end| name.ends_with(end)))
 }
+
+#[cfg(test)]
+mod tests;
