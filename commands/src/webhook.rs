@@ -4,6 +4,8 @@
 //! before. What it starts is decided afterwards, by the process manager; that it starts nothing is stored
 //! with it, where that is plain to see.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use domain::agent::{Agent, Installation, trigger_id};
 use domain::claim::{Claim, ClaimCommand, ClaimKind};
@@ -14,11 +16,12 @@ use domain::trigger::webhook::{DeliveryIdPlace, Verify};
 use domain::trigger::{Setting, Trigger, TriggerDetails, TriggerKind, TriggerSecret, Webhook};
 use domain::{Sealed, Timestamp, derived_id};
 use eventlog::StreamId;
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
+use url::form_urlencoded;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -85,7 +88,7 @@ pub(crate) struct Content {
     pub(crate) id: Option<String>,
     /// The headers that matter.
     pub(crate) headers: Map<String, Value>,
-    /// The body, as it came.
+    /// The body, as it came; of a form, the JSON in it.
     pub(crate) body: String,
 }
 
@@ -527,7 +530,12 @@ fn read_delivery(
 ) -> Result<GoodDelivery, BadDelivery> {
     let malformed = |error: &dyn std::fmt::Display| BadDelivery::Malformed(error.to_string());
     let text = std::str::from_utf8(body).map_err(|error| malformed(&error))?;
-    let value: Value = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+    let text = match webhook.verify {
+        Verify::Github if is_form(headers) => payload_of_form(text)
+            .ok_or_else(|| malformed(&"a form of GitHub holds it in the field `payload`"))?,
+        _ => Cow::Borrowed(text),
+    };
+    let value: Value = serde_json::from_str(&text).map_err(|error| malformed(&error))?;
     let id = delivery_id(webhook, headers, &value).filter(|id| !id.is_empty());
     let secret_header = match &webhook.verify {
         Verify::Hmac { header, .. } | Verify::Token { header } => Some(header.as_str()),
@@ -539,8 +547,19 @@ fn read_delivery(
         .filter(|(_, value)| value.len() <= MAX_KEPT)
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), json!(value.to_str().ok()?))))
         .collect();
-    let content = Content { id, headers: kept, body: text.to_owned() };
+    let content = Content { id, headers: kept, body: text.into_owned() };
     Ok(GoodDelivery { content, body: value })
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// The JSON in what GitHub sends where a hook says so, or says nothing.
+fn payload_of_form(text: &str) -> Option<Cow<'_, str>> {
+    form_urlencoded::parse(text.as_bytes()).find(|(name, _)| name == "payload").map(|it| it.1)
 }
 
 /// The id that the sender gave a delivery. Where the sender has several customs, the first one counts.

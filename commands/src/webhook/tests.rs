@@ -43,3 +43,26 @@ fn an_id_is_put_together_of_its_parts_and_of_no_others() {
     let hashed = id(json!({ "subscriptionId": long, "notificationId": 1 }), "p").expect("an id");
     assert_eq!(hashed.len(), 64);
 }
+
+#[test]
+fn github_may_send_its_json_in_a_form_and_nobody_else() {
+    let form = "payload=%7B%22ref%22%3A+%22refs%2Fheads%2Fmain%22%7D&other=1";
+    let github = webhook(json!({ "verify": "github" }));
+    let sent = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
+    let read = read(&github, &sent, form);
+    assert_eq!(read.body, json!({ "ref": "refs/heads/main" }));
+    assert_eq!(read.content.body, r#"{"ref": "refs/heads/main"}"#);
+    let none = webhook(json!({ "verify": "none" }));
+    for (webhook, sent, body) in [
+        (&none, sent, form),
+        (&github, sent, "other=1"),
+        (&github, sent, "payload=%7B"),
+        (&github, [("content-type", "application/json")], form),
+    ] {
+        let headers = sent.iter().map(|(name, value)| {
+            (name.parse().expect("a header"), value.parse().expect("a value"))
+        });
+        let read = read_delivery(webhook, &HeaderMap::from_iter(headers), body.as_bytes());
+        assert!(matches!(read, Err(BadDelivery::Malformed(_))), "{body}");
+    }
+}
