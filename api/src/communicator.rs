@@ -23,7 +23,7 @@ use crate::access::Access;
 use crate::app::App;
 use crate::caller::Circumstances;
 use crate::http::openapi::{ActivityFailures, WebhookFailures};
-use crate::http::{ClientAddress, Path, Problem, json};
+use crate::http::{ClientAddress, Path, Problem};
 use crate::record::Aim;
 
 /// The routes of communicators.
@@ -105,16 +105,13 @@ async fn hear_at(
 ) -> Response {
     let integration = match app.commands.communicator(id).await {
         Ok(Some(integration)) if is_here(integration.kind) => integration,
-        Ok(_) => {
-            let answer = app.doors.knock(address).err().unwrap_or_else(no_such_communicator);
-            return answer.into_response();
-        }
+        Ok(_) => return app.doors.turn_away(address, no_such_communicator()),
         Err(error) => return Problem::from(error).into_response(),
     };
     let product = integration.product.unwrap_or_default();
     let aim = Aim { product, resource: ("integration", id) };
-    let answer = hear_from(app, &integration, circumstances, headers, request);
-    app.doors.let_in(aim, address, answer).await
+    let answer = |body| hear_from(app, &integration, circumstances, headers, body);
+    app.doors.let_in(aim, address, request, commands::MAX_MESSAGE_BYTES, answer).await
 }
 
 async fn hear_from(
@@ -122,9 +119,8 @@ async fn hear_from(
     integration: &OpenIntegration,
     circumstances: &Circumstances,
     headers: &HeaderMap,
-    request: Request,
+    body: Vec<u8>,
 ) -> Result<Response, Problem> {
-    let body = json::take(request, app).await?;
     let heard = app.tools.connectors.hear(integration, headers, &body).await.map_err(refused)?;
     Ok(match heard {
         Incoming::Challenge(challenge) => Json(Challenged { challenge }).into_response(),

@@ -34,8 +34,9 @@ mod signature;
 
 pub(crate) use signature::{check_secret, verify_slack};
 
-/// The longest delivery, in bytes.
-pub const MAX_DELIVERY_BYTES: usize = 1024 * 1024;
+/// The longest delivery, in bytes, and the longest of GitHub, which sends more.
+const MAX_DELIVERY_BYTES: usize = 1024 * 1024;
+const MAX_GITHUB_BYTES: usize = 25 * 1024 * 1024;
 
 /// The longest id of a delivery and value of a header that are kept.
 const MAX_KEPT: usize = 512;
@@ -56,6 +57,16 @@ pub struct Hook {
     pub product: Uuid,
     pub(crate) details: TriggerDetails,
     pub(crate) webhook: Webhook,
+}
+
+impl Hook {
+    /// The longest delivery that it takes, in bytes.
+    pub fn max_bytes(&self) -> usize {
+        match self.webhook.verify {
+            Verify::Github => MAX_GITHUB_BYTES,
+            _ => MAX_DELIVERY_BYTES,
+        }
+    }
 }
 
 /// A delivery that was found to be genuine and well formed.

@@ -66,3 +66,24 @@ fn github_may_send_its_json_in_a_form_and_nobody_else() {
         assert!(matches!(read, Err(BadDelivery::Malformed(_))), "{body}");
     }
 }
+
+#[test]
+fn github_sends_more_than_others() {
+    let hook = |verify: &str| Hook {
+        trigger: Uuid::nil(),
+        organization: Uuid::nil(),
+        product: Uuid::nil(),
+        details: TriggerDetails {
+            agent: Uuid::nil(),
+            version_id: Uuid::nil(),
+            key: "push".to_owned(),
+            kind: TriggerKind::Webhook,
+            enabled: true,
+            configuration: Map::new(),
+            secret: None,
+        },
+        webhook: webhook(json!({ "verify": verify })),
+    };
+    assert_eq!(hook("github").max_bytes(), 25 * 1024 * 1024);
+    assert_eq!(hook("gitlab").max_bytes(), 1024 * 1024);
+}
