@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use commands::jwt::TokenError;
 use commands::{Actor, Incoming, NotHeard, OpenIntegration};
 use domain::integration::IntegrationKind;
+use eventlog::Position;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use crate::access::Access;
 use crate::app::App;
 use crate::caller::Circumstances;
+use crate::http::header::X_EVENT_POSITION;
 use crate::http::openapi::{ActivityFailures, WebhookFailures};
 use crate::http::{ClientAddress, Path, Problem};
 use crate::record::Aim;
@@ -135,17 +137,28 @@ async fn hear_from(
             let (organization, product) = (integration.organization, integration.product);
             let ask =
                 circumstances.ask_as(app, Actor::Anonymous, organization, product, &[]).await?;
-            app.commands.revise_message(integration, *revision, &ask).await?;
-            nothing(integration.kind)
+            let done = app.commands.revise_message(integration, *revision, &ask).await?;
+            let answer = nothing(integration.kind);
+            match done {
+                Some(done) => at(done.position(), answer),
+                // It was of a message that nobody heard.
+                None => answer,
+            }
         }
         Incoming::Message(message) => {
             let (organization, product) = (integration.organization, integration.product);
             let ask =
                 circumstances.ask_as(app, Actor::Anonymous, organization, product, &[]).await?;
-            app.commands.receive_message(integration, *message, &ask).await?;
-            nothing(integration.kind)
+            let done = app.commands.receive_message(integration, *message, &ask).await?;
+            at(done.position(), nothing(integration.kind))
         }
     })
+}
+
+/// An answer that says how far in the log what was heard is.
+fn at(position: Position, mut answer: Response) -> Response {
+    answer.headers_mut().insert(X_EVENT_POSITION, HeaderValue::from(position.0));
+    answer
 }
 
 /// What is heard back where nothing is said at once.

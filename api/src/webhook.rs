@@ -85,9 +85,9 @@ async fn deliver_to(
     let good = app.commands.verify_delivery(hook, headers, &body).await?.map_err(refused)?;
     let (organization, product) = (hook.organization, Some(hook.product));
     let ask = circumstances.ask_as(app, Actor::Anonymous, organization, product, &[]).await?;
-    app.commands.receive_delivery(hook, good, &ask).await?;
+    let done = app.commands.receive_delivery(hook, good, &ask).await?;
     let delivered = Delivered { execution_ids: Vec::new() };
-    Ok(Reply::ok("Webhook processed successfully", delivered))
+    Ok(Reply::ok("Webhook processed successfully", delivered).position(done.position().0))
 }
 
 fn refused(bad: BadDelivery) -> Problem {
