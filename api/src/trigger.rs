@@ -69,8 +69,9 @@ struct TriggerDetails {
     id: Uuid,
     /// Its id in the manifest, or one like it where it was made later.
     key: String,
-    /// What it listens to: `manual`, `schedule`, `event` or `webhook`.
+    /// What it listens to.
     #[serde(rename = "type")]
+    #[schema(value_type = TriggerType, inline)]
     kind: String,
     /// It may fire.
     enabled: bool,
@@ -213,7 +214,7 @@ struct TriggerSettings {
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "only documents what a configuration may hold")]
-enum TriggerType {
+pub(crate) enum TriggerType {
     Manual,
     Schedule,
     Event,
@@ -234,6 +235,8 @@ enum Verify {
     HmacSha1,
     #[schema(rename = "hmac-sha256")]
     HmacSha256,
+    #[schema(rename = "hmac-sha512")]
+    HmacSha512,
     Basic,
     Token,
 }
