@@ -173,8 +173,9 @@ struct AgentTrigger {
     id: Uuid,
     /// Its id in the manifest, or one like it where it was made later.
     key: String,
-    /// What it listens to: `manual`, `schedule` or `event`.
+    /// What it listens to.
     #[serde(rename = "type")]
+    #[schema(value_type = crate::trigger::TriggerType, inline)]
     kind: String,
     /// It may fire.
     enabled: bool,

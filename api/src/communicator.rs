@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use commands::jwt::TokenError;
 use commands::{Actor, Incoming, NotHeard, OpenIntegration};
 use domain::integration::IntegrationKind;
+use eventlog::Position;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -22,8 +23,9 @@ use uuid::Uuid;
 use crate::access::Access;
 use crate::app::App;
 use crate::caller::Circumstances;
+use crate::http::header::X_EVENT_POSITION;
 use crate::http::openapi::{ActivityFailures, WebhookFailures};
-use crate::http::{ClientAddress, Path, Problem, json};
+use crate::http::{ClientAddress, Path, Problem};
 use crate::record::Aim;
 
 /// The routes of communicators.
@@ -105,16 +107,13 @@ async fn hear_at(
 ) -> Response {
     let integration = match app.commands.communicator(id).await {
         Ok(Some(integration)) if is_here(integration.kind) => integration,
-        Ok(_) => {
-            let answer = app.doors.knock(address).err().unwrap_or_else(no_such_communicator);
-            return answer.into_response();
-        }
+        Ok(_) => return app.doors.turn_away(address, no_such_communicator()),
         Err(error) => return Problem::from(error).into_response(),
     };
     let product = integration.product.unwrap_or_default();
     let aim = Aim { product, resource: ("integration", id) };
-    let answer = hear_from(app, &integration, circumstances, headers, request);
-    app.doors.let_in(aim, address, answer).await
+    let answer = |body| hear_from(app, &integration, circumstances, headers, body);
+    app.doors.let_in(aim, address, request, commands::MAX_MESSAGE_BYTES, answer).await
 }
 
 async fn hear_from(
@@ -122,9 +121,8 @@ async fn hear_from(
     integration: &OpenIntegration,
     circumstances: &Circumstances,
     headers: &HeaderMap,
-    request: Request,
+    body: Vec<u8>,
 ) -> Result<Response, Problem> {
-    let body = json::take(request, app).await?;
     let heard = app.tools.connectors.hear(integration, headers, &body).await.map_err(refused)?;
     Ok(match heard {
         Incoming::Challenge(challenge) => Json(Challenged { challenge }).into_response(),
@@ -139,17 +137,28 @@ async fn hear_from(
             let (organization, product) = (integration.organization, integration.product);
             let ask =
                 circumstances.ask_as(app, Actor::Anonymous, organization, product, &[]).await?;
-            app.commands.revise_message(integration, *revision, &ask).await?;
-            nothing(integration.kind)
+            let done = app.commands.revise_message(integration, *revision, &ask).await?;
+            let answer = nothing(integration.kind);
+            match done {
+                Some(done) => at(done.position(), answer),
+                // It was of a message that nobody heard.
+                None => answer,
+            }
         }
         Incoming::Message(message) => {
             let (organization, product) = (integration.organization, integration.product);
             let ask =
                 circumstances.ask_as(app, Actor::Anonymous, organization, product, &[]).await?;
-            app.commands.receive_message(integration, *message, &ask).await?;
-            nothing(integration.kind)
+            let done = app.commands.receive_message(integration, *message, &ask).await?;
+            at(done.position(), nothing(integration.kind))
         }
     })
+}
+
+/// An answer that says how far in the log what was heard is.
+fn at(position: Position, mut answer: Response) -> Response {
+    answer.headers_mut().insert(X_EVENT_POSITION, HeaderValue::from(position.0));
+    answer
 }
 
 /// What is heard back where nothing is said at once.

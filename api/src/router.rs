@@ -136,12 +136,9 @@ pub fn build(app: App, dress: Dress) -> Result<Router, Unbuildable> {
     };
     let ready =
         |router: OpenApiRouter<App>| gated(router).layer(around(app.clone(), wait_for_position));
-    let webhooks = ready(webhook::router())
-        .layer(around(time_limit.clone(), within))
-        .layer(body_limit(commands::MAX_DELIVERY_BYTES, dress.timeout));
-    let communicators = ready(communicator::router())
-        .layer(around(time_limit.clone(), within))
-        .layer(body_limit(commands::MAX_MESSAGE_BYTES, dress.timeout));
+    // How long a body of theirs may be is known where it is known whom it is for.
+    let webhooks = ready(webhook::router()).layer(around(time_limit.clone(), within));
+    let communicators = ready(communicator::router()).layer(around(time_limit.clone(), within));
     let long = ready(long(app.upload_limit)).layer(body_limit(dress.body_limit, dress.timeout));
     let openai = ready(openai::router()).layer(body_limit(dress.body_limit, dress.timeout));
     // Around all that may refuse: a failure there has another form.

@@ -69,8 +69,9 @@ struct TriggerDetails {
     id: Uuid,
     /// Its id in the manifest, or one like it where it was made later.
     key: String,
-    /// What it listens to: `manual`, `schedule`, `event` or `webhook`.
+    /// What it listens to.
     #[serde(rename = "type")]
+    #[schema(value_type = TriggerType, inline)]
     kind: String,
     /// It may fire.
     enabled: bool,
@@ -180,13 +181,19 @@ struct TriggerSettings {
     /// where it is left out of a replacement.
     #[schema(write_only, max_length = 1024)]
     secret: Option<String>,
-    /// Of `hmac-sha256` and `token`: the header that is looked at.
+    /// Of `hmac-…` and `token`: the header that is looked at.
     #[schema(example = "X-Signature")]
     header: Option<String>,
-    /// Of a webhook: where the id of a delivery stands, if its sender has no custom of its own: a header, or a
-    /// JSON pointer into the body.
-    #[schema(example = "/id")]
-    delivery_id: Option<String>,
+    /// Of `hmac-…`: how it is written; hex or base64, as it looks, without it.
+    #[schema(inline)]
+    encoding: Option<HmacEncoding>,
+    /// Of `hmac-…`: what stands before it; perhaps the name of the hash and `=`, without it.
+    #[schema(example = "sha256=", max_length = 100)]
+    prefix: Option<String>,
+    /// Of a webhook: where the id of a delivery stands, if its sender has no custom of its own: a header, a
+    /// JSON pointer into the body, or a list of them, which it is put together of.
+    #[schema(inline)]
+    delivery_id: Option<DeliveryIdPlaces>,
     /// Of a message trigger: the slot of the manifest with the communicator that people speak through; any of
     /// the product's without it.
     #[schema(example = "talk")]
@@ -207,7 +214,7 @@ struct TriggerSettings {
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "only documents what a configuration may hold")]
-enum TriggerType {
+pub(crate) enum TriggerType {
     Manual,
     Schedule,
     Event,
@@ -224,9 +231,31 @@ enum Verify {
     Gitlab,
     Bitbucket,
     StandardWebhooks,
+    #[schema(rename = "hmac-sha1")]
+    HmacSha1,
+    #[schema(rename = "hmac-sha256")]
     HmacSha256,
+    #[schema(rename = "hmac-sha512")]
+    HmacSha512,
     Basic,
     Token,
+}
+
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[expect(dead_code, reason = "only documents what a configuration may hold")]
+enum HmacEncoding {
+    Hex,
+    Base64,
+    Base64Url,
+}
+
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only documents what a configuration may hold")]
+enum DeliveryIdPlaces {
+    One(String),
+    Several(Vec<String>),
 }
 
 #[derive(ToSchema)]

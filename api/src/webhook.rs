@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::caller::Circumstances;
 use crate::http::openapi::WebhookFailures;
 use crate::http::reply::Envelope;
-use crate::http::{ClientAddress, Path, Problem, Reply, json};
+use crate::http::{ClientAddress, Path, Problem, Reply};
 use crate::record::Aim;
 
 pub use door::Doors;
@@ -47,10 +47,11 @@ fn no_such_path() -> Problem {
 
 /// Deliver to a webhook
 ///
-/// The path is that of a webhook trigger, and may hold slashes. The body is JSON of at most 1 MiB,
-/// verified as the trigger says. Too many in a second from one address are `429`, as are too many at once:
-/// other paths are not touched by that. It is answered when the delivery is stored; the execution follows. A delivery
-/// whose id was seen before is answered as the first one was, and starts nothing.
+/// The path is that of a webhook trigger, and may hold slashes. The body is JSON of at most 1 MiB, of 25 MiB from
+/// GitHub, which may send it in a form; it arrives within 10 s, and is verified as the trigger says. Too many in a
+/// second from one address are `429`, as are too many at once: other paths are not touched by that. It is answered
+/// when the delivery is stored; the execution follows. A delivery whose id was seen before is answered as the first
+/// one was, and starts nothing.
 #[utoipa::path(post, path = "/api/webhook/{*path}", tag = "Webhooks", security(()),
     extensions(("x-access" = json!(Access::Everybody))),
     params(("path" = String, Path, description = "The path of the trigger, with its slashes")),
@@ -66,15 +67,12 @@ async fn deliver(
 ) -> Response {
     let hook = match app.commands.webhook_at(&path).await {
         Ok(Some(hook)) => hook,
-        Ok(None) => {
-            let answer = app.doors.knock(address).err().unwrap_or_else(no_such_path);
-            return answer.into_response();
-        }
+        Ok(None) => return app.doors.turn_away(address, no_such_path()),
         Err(error) => return Problem::from(error).into_response(),
     };
     let aim = Aim { product: hook.product, resource: ("trigger", hook.trigger) };
-    let answer = deliver_to(&app, &hook, &circumstances, &headers, request);
-    app.doors.let_in(aim, address, answer).await
+    let answer = |body| deliver_to(&app, &hook, &circumstances, &headers, body);
+    app.doors.let_in(aim, address, request, hook.max_bytes(), answer).await
 }
 
 async fn deliver_to(
@@ -82,15 +80,14 @@ async fn deliver_to(
     hook: &Hook,
     circumstances: &Circumstances,
     headers: &HeaderMap,
-    request: Request,
+    body: Vec<u8>,
 ) -> Result<Reply<Delivered>, Problem> {
-    let body = json::take(request, app).await?;
     let good = app.commands.verify_delivery(hook, headers, &body).await?.map_err(refused)?;
     let (organization, product) = (hook.organization, Some(hook.product));
     let ask = circumstances.ask_as(app, Actor::Anonymous, organization, product, &[]).await?;
-    app.commands.receive_delivery(hook, good, &ask).await?;
+    let done = app.commands.receive_delivery(hook, good, &ask).await?;
     let delivered = Delivered { execution_ids: Vec::new() };
-    Ok(Reply::ok("Webhook processed successfully", delivered))
+    Ok(Reply::ok("Webhook processed successfully", delivered).position(done.position().0))
 }
 
 fn refused(bad: BadDelivery) -> Problem {

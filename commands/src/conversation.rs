@@ -97,7 +97,7 @@ impl Commands {
         integration: &OpenIntegration,
         revision: Revision,
         ask: &Ask,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Done>, Error> {
         let Revision { delivery_id, conversation, at, said } = revision;
         let of = integration.id.as_bytes();
         let message = derived_id(&[b"message", of, delivery_id.as_bytes()]);
@@ -111,8 +111,8 @@ impl Commands {
             if_match: None,
             ..ask.clone()
         };
-        if self.done_before(&stream, &ask).await?.is_some() {
-            return Ok(());
+        if let Some(done) = self.done_before(&stream, &ask).await? {
+            return Ok(Some(done));
         }
         let room = Room {
             organization: integration.organization,
@@ -125,7 +125,8 @@ impl Commands {
         };
         let revise = ConversationCommand::Revise { message, content };
         match self.converse(conversation, revise, &ask).await {
-            Ok(_) | Err(Error::Refused { .. }) => Ok(()),
+            Ok(done) => Ok(Some(done)),
+            Err(Error::Refused { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

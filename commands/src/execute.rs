@@ -178,9 +178,22 @@ impl Commands {
             self.forget(&stream);
             done = self.attempt::<A>(&stream, command, ask).await;
         }
-        // It may be refused only because the very same command was carried out meanwhile.
+        self.unless_done(&stream, done, ask).await
+    }
+
+    /// What came of a command. It may be refused only because the very same one was carried out meanwhile: then
+    /// that counts.
+    ///
+    /// # Errors
+    /// As [`Commands::execute`].
+    pub(crate) async fn unless_done(
+        &self,
+        stream: &StreamId,
+        done: Result<Done, Error>,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
         if is_refused(&done)
-            && let Some(before) = self.done_before(&stream, ask).await?
+            && let Some(before) = self.done_before(stream, ask).await?
         {
             return Ok(before);
         }
@@ -368,7 +381,8 @@ impl Commands {
         });
     }
 
-    fn forget(&self, stream: &StreamId) {
+    /// Forgets a state that may not be the newest.
+    pub(crate) fn forget(&self, stream: &StreamId) {
         if let Some(cache) = &self.hot {
             cache.invalidate(stream);
         }

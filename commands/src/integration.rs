@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cqrs_es::Aggregate;
 use domain::integration::kind::{Secrets, Told};
 use domain::integration::{
     Integration, IntegrationCommand, IntegrationError, IntegrationEvent, IntegrationKind,
@@ -21,6 +22,8 @@ use crate::agent::{MASK, masked};
 use crate::execute::decode_event;
 use crate::{Ask, Commands, Done, Error};
 
+mod receiver;
+
 const CREATED: &str = "integration.created.v1";
 const CONFIGURED: &str = "integration.configured.v1";
 const SECRETS_CHANGED: &str = "integration.secrets_changed.v1";
@@ -30,7 +33,7 @@ const CONFIG: &str = "config";
 /// Where an integration's configuration names the knowledge base that files go into.
 const INGEST_FILES: &str = "ingest_files";
 
-/// How often something sealed is read again whose key was given up meanwhile.
+/// How often an integration is read again that was changed, or whose key was given up, meanwhile.
 const LOOKS: usize = 3;
 
 /// The first data key of an integration.
@@ -90,6 +93,13 @@ pub struct OpenIntegration {
     pub secrets_version: u64,
     /// The data key that all is sealed under.
     pub(crate) key: String,
+}
+
+/// An integration as it was read: what follows from it holds only as long as its stream does not move.
+struct AsRead {
+    open: OpenIntegration,
+    state: Integration,
+    sequence: u64,
 }
 
 /// A sealed text, and the event that it was sealed for.
@@ -195,16 +205,36 @@ impl Commands {
         ask: &Ask,
     ) -> Result<Done, Error> {
         let stream = StreamId::new("integration", integration);
-        if let Some(done) = self.done_before(&stream, ask).await? {
-            return Ok(done);
+        for _ in 0..LOOKS {
+            if let Some(done) = self.done_before(&stream, ask).await? {
+                return Ok(done);
+            }
+            let read = self.read_integration(integration).await?;
+            match self.change_as_read(read, &change, ask).await {
+                Err(Error::Conflict) => {}
+                done => return done,
+            }
         }
-        let present = self.open_integration(integration).await?;
+        Err(Error::Conflict)
+    }
+
+    async fn change_as_read(
+        &self,
+        read: AsRead,
+        change: &IntegrationChange,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
+        let AsRead { open: present, state, sequence } = read;
+        let stream = StreamId::new("integration", present.id);
         let mut secrets = present.told.secrets.clone();
         secrets.0.retain(|name, _| !change.removed.contains(name));
-        for (name, text) in change.secrets.0 {
-            let shown = present.told.secrets.0.get(&name).map(|known| masked(known));
-            if shown.as_ref() != Some(&text) {
-                secrets.0.insert(name, text);
+        // Those that whoever asks knows.
+        let mut given = BTreeSet::new();
+        for (name, text) in &change.secrets.0 {
+            let shown = present.told.secrets.0.get(name).map(|known| masked(known));
+            if shown.as_ref() != Some(text) {
+                secrets.0.insert(name.clone(), text.clone());
+                given.insert(name.as_str());
             }
         }
         let untouched =
@@ -213,8 +243,9 @@ impl Commands {
         new.retain(|name, text| !untouched(name, text));
         let new = Secrets(new);
         refuse_masks(&new)?;
-        let config = change.config.unwrap_or_else(|| present.told.config.clone());
+        let config = change.config.clone().unwrap_or_else(|| present.told.config.clone());
         let told = present.kind.check(config, secrets).map_err(|it| Error::refused(&it))?;
+        receiver::check(present.kind, &present.told, &told, &given)?;
         if told.config.get(INGEST_FILES) != present.told.config.get(INGEST_FILES) {
             self.check_ingests_into(&told.config, present.product).await?;
         }
@@ -225,14 +256,15 @@ impl Commands {
             false => Some(self.seal_told(&key, ask, &stream, CONFIGURED, &told.config).await?),
         };
         let command = IntegrationCommand::Change {
-            title: change.title,
+            title: change.title.clone(),
             config,
             secrets: self.seal_secrets(&key, ask, &stream, SECRETS_CHANGED, &new).await?,
-            removed: change.removed,
+            removed: change.removed.clone(),
             enabled: change.enabled,
             key,
         };
-        self.execute_anew::<Integration>(stream, command, ask).await
+        let done = self.decide(&stream, (state, sequence), command, ask).await;
+        self.unless_done(&stream, done, ask).await
     }
 
     /// Seals everything that an integration was told under a new data key, and shreds the old one: what
@@ -246,11 +278,28 @@ impl Commands {
         ask: &Ask,
     ) -> Result<Done, Error> {
         let stream = StreamId::new("integration", integration);
-        if let Some(done) = self.done_before(&stream, ask).await? {
-            return Ok(done);
+        for _ in 0..LOOKS {
+            if let Some(done) = self.done_before(&stream, ask).await? {
+                return Ok(done);
+            }
+            let read = self.read_integration(integration).await?;
+            match self.rotate_as_read(read, ask).await {
+                // Sealed was what is past: it is read again, and nothing of it lost.
+                Err(Error::Conflict) => {}
+                done => {
+                    let done = done?;
+                    self.settle_integration(integration).await?;
+                    return Ok(done);
+                }
+            }
         }
-        let present = self.open_integration(integration).await?;
-        let key = format!("{}-{}", first_key(integration), ask.new_id("data key").simple());
+        Err(Error::Conflict)
+    }
+
+    async fn rotate_as_read(&self, read: AsRead, ask: &Ask) -> Result<Done, Error> {
+        let AsRead { open: present, state, sequence } = read;
+        let stream = StreamId::new("integration", present.id);
+        let key = format!("{}-{}", first_key(present.id), ask.new_id("data key").simple());
         self.vault.create_key(&key).await?;
         let Told { config, secrets } = &present.told;
         let rotate = IntegrationCommand::RotateKey {
@@ -259,9 +308,8 @@ impl Commands {
             secrets: self.seal_secrets(&key, ask, &stream, KEY_ROTATED, secrets).await?,
             key,
         };
-        let done = self.execute_anew::<Integration>(stream, rotate, ask).await?;
-        self.settle_integration(integration).await?;
-        Ok(done)
+        let done = self.decide(&stream, (state, sequence), rotate, ask).await;
+        self.unless_done(&stream, done, ask).await
     }
 
     /// Deletes an integration. A process manager then shreds its data keys.
@@ -316,24 +364,33 @@ impl Commands {
     /// # Errors
     /// There is none of that id, or log or vault fail.
     pub async fn open_integration(&self, integration: Uuid) -> Result<OpenIntegration, Error> {
+        self.read_integration(integration).await.map(|read| read.open)
+    }
+
+    async fn read_integration(&self, integration: Uuid) -> Result<AsRead, Error> {
         let missing = || Error::refused(&IntegrationError::NotFound);
         let stream = StreamId::new("integration", integration);
         // A key may be given up between the read and the opening: then there is something new to read.
         for _ in 0..LOOKS {
             let events = self.whole_stream(&stream).await?;
             let known = Known::of(&events)?.ok_or_else(missing)?;
-            if let Some(told) = self.open_known(&stream, &known).await? {
-                return Ok(OpenIntegration {
-                    id: integration,
-                    organization: known.organization,
-                    product: known.product,
-                    kind: known.kind,
-                    enabled: known.enabled,
-                    told,
-                    secrets_version: known.secrets_version,
-                    key: known.key,
-                });
+            let Some(told) = self.open_known(&stream, &known).await? else { continue };
+            let mut state = Integration::default();
+            for event in &events {
+                state.apply(decode_event(event)?);
             }
+            let open = OpenIntegration {
+                id: integration,
+                organization: known.organization,
+                product: known.product,
+                kind: known.kind,
+                enabled: known.enabled,
+                told,
+                secrets_version: known.secrets_version,
+                key: known.key,
+            };
+            let sequence = events.last().map_or(0, |last| last.sequence);
+            return Ok(AsRead { open, state, sequence });
         }
         Err(missing())
     }
@@ -498,3 +555,6 @@ fn refuse_masks(secrets: &Secrets) -> Result<(), Error> {
         InvalidDocument { code: "integration_invalid", message: message.to_owned(), faults };
     Err(Error::refused(&refused))
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,4 +60,4 @@ pub use session::{Claims, Grant, Refreshed, SessionKeys};
 pub use token_usage::{PendingUses, Usage};
 pub use trigger::{NewTrigger, Rotated, TriggerReplacement};
 pub use user::{NewUser, PASSWORD_MAX, PASSWORD_MIN, UserChange};
-pub use webhook::{BadDelivery, GoodDelivery, Hook, MAX_DELIVERY_BYTES};
+pub use webhook::{BadDelivery, GoodDelivery, Hook};

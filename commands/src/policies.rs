@@ -6,7 +6,7 @@
 //! is read off the read models at the start, and the log is followed from there.
 
 #[cfg(test)]
-mod altered;
+pub(crate) mod altered;
 mod assistant;
 mod chat;
 mod completion;

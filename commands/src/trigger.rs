@@ -58,6 +58,9 @@ pub struct Rotated {
     pub made: Option<String>,
 }
 
+/// How often a secret is exchanged of a trigger that changes meanwhile.
+const TRIES: usize = 3;
+
 /// How long a secret that was replaced stays good at most.
 const MAX_GRACE: TimeDelta = TimeDelta::days(7);
 
@@ -132,7 +135,8 @@ impl Commands {
             };
             let setting =
                 self.check_setting(known.agent, version, new.kind, &new.configuration).await?;
-            check_secret_of(&setting, new.secret.as_ref(), known.secret.is_some())?;
+            let has_one = known.secret.is_some() && !is_of_another_scheme(&known, &setting);
+            check_secret_of(&setting, new.secret.as_ref(), has_one)?;
             if let Setting::Webhook(webhook) = &setting
                 && let Some(path) = &webhook.path
             {
@@ -191,13 +195,48 @@ impl Commands {
         check_secret_of(&Setting::Webhook(Box::new(webhook)), secret.as_ref(), false)?;
         let grace = grace.clamp(TimeDelta::zero(), MAX_GRACE);
         let until = (!grace.is_zero()).then(|| Timestamp::from(Utc::now() + grace));
-        let previous_until = known.secret.as_ref().and(until);
         let Some(secret) = self.seal_secret(trigger, secret.as_ref(), ask).await? else {
             return Err(Error::refused(&TriggerError::NoSecret));
         };
-        let rotate = TriggerCommand::SetSecret { secret, previous_until };
-        let done = self.execute::<Trigger>(trigger, rotate, ask).await?;
+        let done = self.exchange_secret(trigger, secret, until, ask).await?;
         Ok(Rotated { made: made.filter(|_| !done.replayed), done })
+    }
+
+    /// Sets a secret, beside which the one before is good until then. One that was inherited of an earlier
+    /// version becomes its own first, so that it is there to be exchanged.
+    async fn exchange_secret(
+        &self,
+        trigger: Uuid,
+        secret: Sealed,
+        until: Option<Timestamp>,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
+        let stream = StreamId::new("trigger", trigger);
+        let set = |secret, previous_until| TriggerCommand::SetSecret { secret, previous_until };
+        for _ in 0..TRIES {
+            if let Some(done) = self.done_before(&stream, ask).await? {
+                return Ok(done);
+            }
+            let loaded = self.load::<Trigger>(&stream).await?;
+            let (has_one, inherited) = match &loaded.0 {
+                Trigger::Active(known) if known.secret.is_none() && until.is_some() => {
+                    (false, self.seal_inherited(trigger, known, ask).await?)
+                }
+                Trigger::Active(known) => (known.secret.is_some(), None),
+                Trigger::Missing | Trigger::Deleted => (false, None),
+            };
+            let previous_until = until.filter(|_| has_one || inherited.is_some());
+            let new = set(secret.clone(), previous_until);
+            let (first, then) = match inherited {
+                Some(inherited) => (set(inherited, None), Some((new, ask.metadata.clone()))),
+                None => (new, None),
+            };
+            match self.decide_with(&stream, loaded, first, then, ask).await {
+                Err(Error::Conflict) => self.forget(&stream),
+                rotated => return self.unless_done(&stream, rotated, ask).await,
+            }
+        }
+        Err(Error::Conflict)
     }
 
     /// Removes a trigger.
@@ -273,6 +312,23 @@ impl Commands {
         self.seal(&key, ask.organization(), &stream, SECRET_SET, SECRET, text).await.map(Some)
     }
 
+    /// The secret of an earlier version that a trigger goes by, sealed for the trigger itself.
+    async fn seal_inherited(
+        &self,
+        trigger: Uuid,
+        known: &TriggerDetails,
+        ask: &Ask,
+    ) -> Result<Option<Sealed>, Error> {
+        let Some((earlier, secret)) = self.inherited_secret(trigger, known).await? else {
+            return Ok(None);
+        };
+        let text = self.open_secret(ask.organization(), earlier, &secret.current).await?;
+        let Some(text) = text else { return Ok(None) };
+        let stream = StreamId::new("trigger", trigger);
+        let key = product_key(ask.metadata.product.unwrap_or_default());
+        self.seal(&key, ask.organization(), &stream, SECRET_SET, SECRET, &text).await.map(Some)
+    }
+
     /// Whether a secret is the one that the trigger has.
     async fn is_secret_of(
         &self,
@@ -284,6 +340,15 @@ impl Commands {
         let (Some(known), Some(secret)) = (&known.secret, secret) else { return Ok(false) };
         let known = self.open_secret(ask.organization(), trigger, &known.current).await?;
         Ok(known.is_some_and(|known| *known == secret.expose_secret().as_bytes()))
+    }
+}
+
+/// Whether what a webhook's deliveries were verified by is no secret of the scheme that it has now.
+fn is_of_another_scheme(known: &TriggerDetails, setting: &Setting) -> bool {
+    let before = webhook_of(known).map(|webhook| webhook.verify.as_str());
+    match setting {
+        Setting::Webhook(now) => before != Some(now.verify.as_str()),
+        _ => false,
     }
 }
 
@@ -300,7 +365,8 @@ fn check_secret_of(
         }
         (Setting::Webhook(webhook), None) if webhook.verify.needs_secret() && !has_one => fault(
             "secret_missing",
-            "`secret` is missing: deliveries are verified by it; `verify: none` accepts them from anybody",
+            "`secret` is missing: deliveries are verified by it, and one of another `verify` does not stay; `verify: none` \
+             accepts them from anybody",
         ),
         (Setting::Webhook(_), None) | (_, None) => Ok(()),
         (_, Some(_)) => fault("field_unknown", "only a webhook has a `secret`: leave it out"),

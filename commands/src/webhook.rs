@@ -4,6 +4,8 @@
 //! before. What it starts is decided afterwards, by the process manager; that it starts nothing is stored
 //! with it, where that is plain to see.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 use domain::agent::{Agent, Installation, trigger_id};
 use domain::claim::{Claim, ClaimCommand, ClaimKind};
@@ -14,11 +16,12 @@ use domain::trigger::webhook::{DeliveryIdPlace, Verify};
 use domain::trigger::{Setting, Trigger, TriggerDetails, TriggerKind, TriggerSecret, Webhook};
 use domain::{Sealed, Timestamp, derived_id};
 use eventlog::StreamId;
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
+use url::form_urlencoded;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -31,8 +34,9 @@ mod signature;
 
 pub(crate) use signature::{check_secret, verify_slack};
 
-/// The longest delivery, in bytes.
-pub const MAX_DELIVERY_BYTES: usize = 1024 * 1024;
+/// The longest delivery, in bytes, and the longest of GitHub, which sends more.
+const MAX_DELIVERY_BYTES: usize = 1024 * 1024;
+const MAX_GITHUB_BYTES: usize = 25 * 1024 * 1024;
 
 /// The longest id of a delivery and value of a header that are kept.
 const MAX_KEPT: usize = 512;
@@ -53,6 +57,16 @@ pub struct Hook {
     pub product: Uuid,
     pub(crate) details: TriggerDetails,
     pub(crate) webhook: Webhook,
+}
+
+impl Hook {
+    /// The longest delivery that it takes, in bytes.
+    pub fn max_bytes(&self) -> usize {
+        match self.webhook.verify {
+            Verify::Github => MAX_GITHUB_BYTES,
+            _ => MAX_DELIVERY_BYTES,
+        }
+    }
 }
 
 /// A delivery that was found to be genuine and well formed.
@@ -85,7 +99,7 @@ pub(crate) struct Content {
     pub(crate) id: Option<String>,
     /// The headers that matter.
     pub(crate) headers: Map<String, Value>,
-    /// The body, as it came.
+    /// The body, as it came; of a form, the JSON in it.
     pub(crate) body: String,
 }
 
@@ -277,7 +291,7 @@ impl Commands {
         Ok(self.inherited_secret(trigger, &details).await?.is_some())
     }
 
-    async fn inherited_secret(
+    pub(crate) async fn inherited_secret(
         &self,
         trigger: Uuid,
         details: &TriggerDetails,
@@ -527,10 +541,15 @@ fn read_delivery(
 ) -> Result<GoodDelivery, BadDelivery> {
     let malformed = |error: &dyn std::fmt::Display| BadDelivery::Malformed(error.to_string());
     let text = std::str::from_utf8(body).map_err(|error| malformed(&error))?;
-    let value: Value = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+    let text = match webhook.verify {
+        Verify::Github if is_form(headers) => payload_of_form(text)
+            .ok_or_else(|| malformed(&"a form of GitHub holds it in the field `payload`"))?,
+        _ => Cow::Borrowed(text),
+    };
+    let value: Value = serde_json::from_str(&text).map_err(|error| malformed(&error))?;
     let id = delivery_id(webhook, headers, &value).filter(|id| !id.is_empty());
     let secret_header = match &webhook.verify {
-        Verify::HmacSha256 { header } | Verify::Token { header } => Some(header.as_str()),
+        Verify::Hmac { header, .. } | Verify::Token { header } => Some(header.as_str()),
         _ => None,
     };
     let kept = headers
@@ -539,8 +558,19 @@ fn read_delivery(
         .filter(|(_, value)| value.len() <= MAX_KEPT)
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), json!(value.to_str().ok()?))))
         .collect();
-    let content = Content { id, headers: kept, body: text.to_owned() };
+    let content = Content { id, headers: kept, body: text.into_owned() };
     Ok(GoodDelivery { content, body: value })
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+/// The JSON in what GitHub sends where a hook says so, or says nothing.
+fn payload_of_form(text: &str) -> Option<Cow<'_, str>> {
+    form_urlencoded::parse(text.as_bytes()).find(|(name, _)| name == "payload").map(|it| it.1)
 }
 
 /// The id that the sender gave a delivery. Where the sender has several customs, the first one counts.
@@ -549,23 +579,31 @@ fn delivery_id(webhook: &Webhook, headers: &HeaderMap, body: &Value) -> Option<S
         let value = headers.get(name)?.to_str().ok()?.trim();
         Some(shortened(value))
     };
-    match &webhook.delivery_id {
-        Some(DeliveryIdPlace::Header(name)) => return header(name),
-        Some(DeliveryIdPlace::Pointer(pointer)) => {
-            return match body.pointer(pointer)? {
-                Value::String(text) => Some(shortened(text)),
-                number @ Value::Number(_) => Some(number.to_string()),
-                _ => None,
-            };
+    let at = |place: &DeliveryIdPlace| match place {
+        DeliveryIdPlace::Header(name) => header(name),
+        DeliveryIdPlace::Pointer(pointer) => match body.pointer(pointer)? {
+            Value::String(text) => Some(shortened(text)),
+            number @ Value::Number(_) => Some(number.to_string()),
+            _ => None,
+        },
+    };
+    match webhook.delivery_id.as_slice() {
+        [] => {}
+        [place] => return at(place),
+        places => {
+            // As a list it cannot be taken for one that is put together of other parts.
+            let parts = places.iter().map(at);
+            let parts = parts.map(|part| part.filter(|part| !part.is_empty()));
+            let parts: Value = parts.collect::<Option<Vec<_>>>()?.into();
+            return Some(shortened(&parts.to_string()));
         }
-        None => {}
     }
     let names: &[&str] = match &webhook.verify {
         Verify::Github => &["x-github-delivery"],
         Verify::Gitlab => &["webhook-id", "idempotency-key", "x-gitlab-event-uuid"],
         Verify::Bitbucket => &["x-request-uuid", "x-request-id"],
         Verify::StandardWebhooks => &["webhook-id"],
-        Verify::None | Verify::HmacSha256 { .. } | Verify::Basic | Verify::Token { .. } => {
+        Verify::None | Verify::Hmac { .. } | Verify::Basic | Verify::Token { .. } => {
             &["idempotency-key", "webhook-id"]
         }
     };
@@ -585,3 +623,6 @@ fn is_kept(name: &str) -> bool {
         ["-event", "-topic", "-type", "-delivery", "-id", "-uuid", "-instance", "-number"];
     KEPT.contains(&name) || (name.starts_with("x-") && ENDS.iter().any(|end| name.ends_with(end)))
 }
+
+#[cfg(test)]
+mod tests;

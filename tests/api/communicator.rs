@@ -850,7 +850,8 @@ async fn a_file_that_is_not_taken_in_is_answered_with_why() {
     assert_eq!(silent.slack.side.count_of("/files/F1/hours.md"), 0);
     let other = it.app.product().await;
     for base in [other.knowledge_base.as_str(), "00000000-0000-4000-8000-000000000000"] {
-        let config = json!({ "ingest_files": base });
+        let url = format!("{}/api", it.slack.side.url);
+        let config = json!({ "ingest_files": base, "base_url": url });
         let path = format!("/api/integrations-base/{}", it.id);
         let refused = it.app.put(&path, json!({ "config": config })).await;
         let refused = refused.expect_problem(422, "integration_invalid");

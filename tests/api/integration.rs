@@ -223,7 +223,7 @@ async fn a_product_s_own_hide_the_global_ones_of_their_type() {
         member.delete(&path).await,
         member.post_empty(&format!("{path}/test")).await,
         member.post_empty(&format!("{path}/rotate-key")).await,
-        member.post(BASE, global("github", json!({ "token": "t" }))).await,
+        member.post(BASE, global("github", json!({ "token": "tttt" }))).await,
     ];
     for reply in refused {
         reply.expect_problem(403, "role_insufficient");
@@ -405,7 +405,7 @@ async fn a_test_of_a_chat_says_what_came_of_it() {
     ] {
         assert!(body.contains(part), "{body}");
     }
-    let reply = tried(&app, "teams", teams, json!({ "app_password": "bad" })).await;
+    let reply = tried(&app, "teams", teams, json!({ "app_password": "wrong" })).await;
     expect_failure(&reply, "unauthorized", "AADSTS7000215");
 
     let webhook = |path: &str| json!({ "webhook_url": format!("{}{path}", side.url) });
@@ -414,7 +414,7 @@ async fn a_test_of_a_chat_says_what_came_of_it() {
     assert_eq!(side.seen().path, "/", "its key is told to nobody");
     let reply = tried(&app, "google-chat", json!({}), webhook("/v1/spaces/AAA")).await;
     expect_failure(&reply, "webhook_url_invalid", "key=");
-    let key = json!({ "service_account_key": "{}" });
+    let key = json!({ "service_account_key": "{  }" });
     expect_failure(&tried(&app, "google-chat", json!({}), key).await, "key_invalid", "download");
 }
 

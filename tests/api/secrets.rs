@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::support::{Client, TestApp, eventually, said};
 
@@ -180,6 +180,7 @@ async fn live_a_little(app: &TestApp) -> Lived {
     let file = app.text_file(&product, "note.txt", &format!("A note about {FILE_TEXT}.")).await;
     app.wait_ready(&file).await;
     use_an_integration(app, &product.id).await;
+    secrets.extend(make_one_of_each_kind(app, &product.id).await);
     let agent = app.post("/api/agent-base/install", agent(&product.id)).await.expect_status(201);
     let trigger = agent.data()["triggers"][0]["id"].as_str().unwrap();
     let execute = format!("/api/agent-base/triggers/{trigger}/execute?wait_seconds=60");
@@ -195,6 +196,7 @@ async fn live_a_little(app: &TestApp) -> Lived {
     })
     .await;
     let agent = agent.data()["id"].as_str().unwrap().to_owned();
+    secrets.extend(use_a_webhook(app, &agent).await);
     Lived { secrets, product: product.id, agent, token: token.id, file }
 }
 
@@ -230,6 +232,79 @@ async fn use_an_integration(app: &TestApp, product: &str) {
     let other = app.post("/api/integrations-base", body(TOKEN)).await.expect_status(201);
     let other = format!("/api/integrations-base/{}", other.data()["id"].as_str().unwrap());
     app.delete(&other).await.expect_status(200);
+}
+
+/// An integration of each kind, with each secret that it may have.
+async fn make_one_of_each_kind(app: &TestApp, product: &str) -> Vec<String> {
+    let canary = |name: &str| format!("canary-{name}-6Ws1");
+    let url = "https://canary.example/v1";
+    let teams = json!({ "app_id": "bot", "tenant": "t" });
+    let smtp = json!({ "host": "canary.example", "from": "a@example.com", "user": "me" });
+    let http = json!({ "base_url": url, "auth": "bearer" });
+    let key = json!({ "client_email": "a@example.com", "private_key": canary("private-key") });
+    let webhook_url = format!("{url}/spaces/A/messages?key=k&token={}", canary("webhook-url"));
+    let plain = |names: &[&str]| {
+        names.iter().map(|name| ((*name).to_owned(), json!(canary(name)))).collect::<Map<_, _>>()
+    };
+    let google = Map::from_iter([
+        ("service_account_key".to_owned(), json!(key.to_string())),
+        ("webhook_url".to_owned(), json!(webhook_url)),
+    ]);
+    for (kind, config, secrets) in [
+        ("gitlab", json!({}), plain(&["token"])),
+        ("slack", json!({}), plain(&["bot_token", "signing_secret"])),
+        ("google-chat", json!({}), google),
+        ("teams", teams, plain(&["app_password"])),
+        ("smtp", smtp, plain(&["password"])),
+        ("openai-compatible", json!({}), plain(&["api_key"])),
+        ("http", http, plain(&["token"])),
+    ] {
+        let body = json!({ "product_id": product, "type": kind, "title": kind, "config": config,
+                           "secrets": secrets });
+        let made = app.post("/api/integrations-base", body).await.expect_status(201);
+        let path = format!("/api/integrations-base/{}", made.data()["id"].as_str().unwrap());
+        app.post_empty(&format!("{path}/rotate-key")).await.expect_status(200);
+    }
+    let names = [
+        "token",
+        "bot_token",
+        "signing_secret",
+        "private-key",
+        "webhook-url",
+        "app_password",
+        "password",
+        "api_key",
+    ];
+    names.map(canary).to_vec()
+}
+
+/// Makes a webhook, delivers to it, and exchanges its secret for one of ours and one that is made.
+async fn use_a_webhook(app: &TestApp, agent: &str) -> Vec<String> {
+    let mut secrets = vec!["canary-webhook-2Jt7".to_owned(), "canary-rotated-5Pd3".to_owned()];
+    let body = json!({ "type": "webhook", "path": "canary", "verify": "token", "header": "X-Token",
+                       "secret": secrets[0], "input": { "text": "delivered" } });
+    let made = app.post(&format!("/api/agent-base/{agent}/triggers"), body).await;
+    let made = made.expect_status(201);
+    let path = format!("/api/agent-base/triggers/{}", made.data()["id"].as_str().unwrap());
+    let rotate = format!("{path}/rotate-secret");
+    let own = json!({ "secret": secrets[1], "grace_seconds": 60 });
+    app.post(&rotate, own).await.expect_status(200);
+    let rotated = app.post(&rotate, json!({ "grace_seconds": 60 })).await.expect_status(200);
+    secrets.push(rotated.data()["secret"].as_str().unwrap().to_owned());
+    let mut statuses = Vec::new();
+    for secret in &secrets {
+        let sent = app
+            .request(reqwest::Method::POST, "/api/webhook/canary")
+            .header("x-token", secret)
+            .body("{}");
+        statuses.push(app.send(sent).await.status);
+    }
+    assert_eq!(statuses, [401, 200, 200]);
+    for path in [path.clone(), format!("{path}/deliveries")] {
+        let answer = app.get(&path).await.expect_status(200).text();
+        assert!(!secrets.iter().any(|secret| answer.contains(secret)), "{answer}");
+    }
+    secrets
 }
 
 fn agent(product: &str) -> Value {

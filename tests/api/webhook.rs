@@ -10,6 +10,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::Sha256;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::support::{Client, Product, Reply, TestApp, eventually};
 
@@ -335,8 +337,9 @@ async fn a_body_that_is_no_json_or_too_long_is_refused() {
     }
     let fitting = format!("\"{}\"", "a".repeat(1024 * 1024 - 2));
     push(&it.app, "p", "fits", fitting.as_bytes()).await.expect_status(200);
+    it.make(json!({ "path": "q", "verify": "none" })).await;
     let longer = format!("{fitting} ");
-    push(&it.app, "p", "long", longer.as_bytes()).await.expect_status(413);
+    deliver(&it.app, "q", &[], longer.as_bytes()).await.expect_status(413);
     it.settled(1).await;
 }
 
@@ -442,15 +445,83 @@ async fn a_flood_at_one_path_is_held_up_there_and_nowhere_else() {
         tokio::join!(flood, guesses, push(&there.app, "calm", "one", b"{}"));
     assert_eq!(calm.status, 200, "{calm:?}");
     assert_eq!(calm.header("ratelimit-limit"), "3");
+    for reply in flood.iter().chain(&guesses) {
+        assert_eq!(reply.header("ratelimit-limit"), "3", "{reply:?}");
+    }
     for (replies, ordinary) in [(flood, 401), (guesses, 404)] {
         let refused = replies.iter().filter(|reply| reply.status == 429).count();
         let others = replies.iter().filter(|reply| reply.status == ordinary).count();
         assert!(refused > 0 && others >= 3 && refused + others == 50, "{refused}, {others}");
         let refused = replies.into_iter().find(|reply| reply.status == 429).unwrap();
         assert_eq!(refused.header("retry-after"), "1");
+        for name in ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"] {
+            assert!(refused.headers.contains_key(name), "{name} is missing: {refused:?}");
+        }
         refused.expect_problem(429, "rate_limited");
     }
     there.ended(1).await;
+}
+
+/// A delivery of which only the beginning was sent.
+async fn begin(app: &TestApp, path: &str) -> TcpStream {
+    let address = app.base().trim_start_matches("http://").to_owned();
+    let head = format!(
+        "POST /api/webhook/{path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 100\r\n\r\n{{"
+    );
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn who_sends_slowly_keeps_nobody_out() {
+    let it = installed().await;
+    let paths = ["one", "two", "three", "four", "calm"];
+    for path in paths {
+        it.make(json!({ "path": path, "verify": "github", "secret": SECRET })).await;
+    }
+    let mut slow = Vec::new();
+    for path in &paths[..4] {
+        slow.extend(futures::future::join_all((0..64).map(|_| begin(&it.app, path))).await);
+    }
+    // They are there when the next one from here is turned away.
+    eventually("the slow ones are not there", async || {
+        (push(&it.app, "one", "1", b"{}").await.status == 429).then_some(())
+    })
+    .await;
+    push(&it.app, "calm", "1", b"{}").await.expect_status(200);
+    drop(slow);
+    for path in &paths[..4] {
+        eventually("there is no room again", async || {
+            (push(&it.app, path, "2", b"{}").await.status == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn what_github_sends_is_longer_and_may_be_a_form() {
+    let it = installed().await;
+    for verify in ["github", "bitbucket"] {
+        it.make(json!({ "path": verify, "verify": verify, "secret": SECRET })).await;
+    }
+    let long = format!("\"{}\"", "a".repeat(2 * 1024 * 1024));
+    push(&it.app, "github", "long", long.as_bytes()).await.expect_status(200);
+    deliver(&it.app, "bitbucket", &[], long.as_bytes()).await.expect_status(413);
+    let form = b"payload=%7B%22ref%22%3A%22main%22%7D";
+    let signature = github(SECRET, form);
+    let request = it
+        .app
+        .request(Method::POST, "/api/webhook/github")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("x-github-delivery", "form")
+        .header("x-hub-signature-256", signature)
+        .body(form.to_vec());
+    let reply = it.app.send(request).await.expect_status(200);
+    // It is a write, and says how far the log is.
+    assert!(reply.header("x-event-position").parse::<u64>().unwrap() > 0);
+    let ended = it.ended(2).await;
+    assert!(ended.iter().any(|it| it["input"] == json!({ "ref": "main" })), "{ended:?}");
 }
 
 #[tokio::test]
@@ -515,6 +586,17 @@ async fn a_secret_is_set_kept_replaced_and_never_shown() {
         assert!(!text.contains("canary") && !text.contains(SECRET), "{path}");
     }
     assert!(!it.app.stderr().contains("canary"));
+    // One of another scheme does not stay, and what everybody may know is none.
+    for (change, code) in [
+        (json!({ "verify": "standard-webhooks" }), "secret_missing"),
+        (json!({ "verify": "token", "header": "X-Token" }), "secret_missing"),
+        (json!({ "verify": "github", "secret": "whpk_AAAA" }), "secret_invalid"),
+    ] {
+        let mut change = change;
+        change["type"] = json!("webhook");
+        let refused = it.app.put(&trigger, change).await.expect_problem(422, "trigger_invalid");
+        assert_eq!(refused.body["errors"][0]["code"], code, "{refused:?}");
+    }
     // Switched off, it does not listen.
     let off = json!({ "type": "webhook", "path": "q", "verify": "github", "enabled": false });
     it.app.put(&trigger, off).await.expect_status(200);
@@ -553,6 +635,17 @@ async fn a_webhook_of_a_manifest_waits_for_its_secret_and_hands_it_on() {
     push(&app, "acme/push", "2", b"{}").await.expect_status(200);
     // A delivery that came to the first version is known to the second one.
     push(&app, "acme/push", "1", b"{}").await.expect_status(200);
+    // A secret that was inherited is exchanged as one of its own is.
+    let second = path(&published.data()["triggers"][1]);
+    let other = json!({ "secret": "another secret", "grace_seconds": 3600 });
+    app.post(&format!("{second}/rotate-secret"), other).await.expect_status(200);
+    let shown = app.get(&second).await.expect_status(200);
+    assert!(shown.data()["webhook"]["previous_secret_until"].is_string(), "{shown:?}");
+    push(&app, "acme/push", "1", b"{}").await.expect_status(200);
+    let signed = [("x-hub-signature-256", github("another secret", b"{}"))];
+    let signed = signed.iter().map(|(name, value)| (*name, value.as_str())).collect::<Vec<_>>();
+    let signed = [&signed[..], &[("x-github-delivery", "1")]].concat();
+    deliver(&app, "acme/push", &signed, b"{}").await.expect_status(200);
     let ran = eventually("two executions have not ended", async || {
         let ran = executions(&app, id).await;
         (ran.len() == 2 && ran.iter().all(|it| !it["ended_at"].is_null())).then_some(ran)

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
@@ -126,7 +126,12 @@ impl RateLimit {
         let decision = self.take(Key::Door(door, network_of(address)), self.now());
         match decision.wait {
             None => Ok(Standing { limit: self.clone(), decision }),
-            Some(wait) => Err(Problem::too_many_requests(wait)),
+            Some(wait) => Err(self
+                .headers(decision)
+                .into_iter()
+                .fold(Problem::too_many_requests(wait), |problem, (name, value)| {
+                    problem.with_header(name, value)
+                })),
         }
     }
 
@@ -178,10 +183,16 @@ impl RateLimit {
         if headers.contains_key(RATELIMIT_LIMIT) {
             return;
         }
+        headers.extend(self.headers(decision));
+    }
+
+    fn headers(&self, decision: Decision) -> [(HeaderName, HeaderValue); 3] {
         let reset = decision.reset.as_nanos().div_ceil(1_000_000_000) as u64;
-        headers.insert(RATELIMIT_LIMIT, HeaderValue::from(self.0.limit));
-        headers.insert(RATELIMIT_REMAINING, HeaderValue::from(decision.remaining));
-        headers.insert(RATELIMIT_RESET, HeaderValue::from(reset));
+        [
+            (RATELIMIT_LIMIT, HeaderValue::from(self.0.limit)),
+            (RATELIMIT_REMAINING, HeaderValue::from(decision.remaining)),
+            (RATELIMIT_RESET, HeaderValue::from(reset)),
+        ]
     }
 
     fn refuse(&self, decision: Decision, wait: Duration) -> Response {
@@ -262,7 +273,7 @@ fn presented_credential(headers: &HeaderMap) -> Option<Key> {
 }
 
 /// What one client can be expected to hold: an IPv4 address, or an IPv6 network of 64 bits.
-fn network_of(address: IpAddr) -> IpAddr {
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),

@@ -1,25 +1,47 @@
-//! How many deliveries are let in: so many in a second for each address at each door, and so many at once.
+//! How many deliveries are let in: so many in a second for each address at each door, so many that are being read,
+//! and so many at work at once.
 //!
 //! The rule of this file: a flood at one door takes nothing from the others, and nobody pays for what others
-//! send from the same address to another door.
+//! send from the same address to another door. Who sends slowly keeps nobody out: a place among those at work is
+//! taken when the whole body is there, and a body has so long and no longer.
+//!
+//! What is held is bounded by its bytes, from their arrival to the answer. A buffer that grows is twice as long as
+//! what is in it at worst: half a gibibyte in all.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::HeaderMap;
+use axum::extract::Request;
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::http::Problem;
-use crate::http::rate_limit::{RateLimit, Standing};
+use crate::http::rate_limit::{RateLimit, Standing, network_of};
 use crate::record::Aim;
 
-/// How many deliveries are read at once at one door, and at all of them. Each takes a mebibyte at most.
+/// How many deliveries are at work at once at one door, and at all of them.
 const AT_ONE_DOOR: usize = 64;
 const AT_ALL_DOORS: usize = 256;
+
+/// How many of one address are read at once at one door, and at all of them.
+const READ_AT_ONE_DOOR: usize = 64;
+const READ_OF_ONE_ADDRESS: usize = 512;
+
+/// How many bytes are held at one door, of one address, and in all.
+const HELD_AT_ONE_DOOR: usize = 64 * MIB;
+const HELD_OF_ONE_ADDRESS: usize = 96 * MIB;
+const HELD: usize = 256 * MIB;
+const MIB: usize = 1024 * 1024;
+
+/// How long a body may take to arrive. Who delivers waits for the answer no longer than that, as GitHub.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// When to come again to a door that is full.
 const SOON: Duration = Duration::from_secs(1);
@@ -31,21 +53,40 @@ pub struct Doors(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     limit: Option<RateLimit>,
-    inside: Mutex<Crowd>,
+    crowd: Mutex<Crowd>,
 }
 
-/// Who is inside.
+/// What is read, held and at work.
 #[derive(Default)]
 struct Crowd {
-    all: usize,
-    by_door: HashMap<Uuid, usize>,
+    at_work: usize,
+    at_work_by_door: HashMap<Uuid, usize>,
+    read_by_address: HashMap<IpAddr, usize>,
+    read_by_door: HashMap<(Uuid, IpAddr), usize>,
+    held: usize,
+    held_by_address: HashMap<IpAddr, usize>,
+    held_by_door: HashMap<Uuid, usize>,
 }
 
-/// A delivery that was let in, until it is dropped.
+/// A body that is being read, until it is dropped.
+struct Reading {
+    doors: Doors,
+    door: Uuid,
+    network: IpAddr,
+}
+
+/// The bytes of a body that are held, until it is dropped.
+struct Held {
+    doors: Doors,
+    door: Uuid,
+    network: IpAddr,
+    bytes: usize,
+}
+
+/// A delivery that is at work, until it is dropped.
 struct Inside {
     doors: Doors,
     door: Uuid,
-    standing: Option<Standing>,
 }
 
 impl Doors {
@@ -54,80 +95,193 @@ impl Doors {
         Doors(Arc::new(Inner { limit, ..Inner::default() }))
     }
 
-    /// Lets a delivery in at the door of what it is for, and answers it; a refusal says for whom it was.
-    pub async fn let_in<R: IntoResponse>(
+    /// Takes a delivery in at the door of what it is for, and answers it; a refusal says for whom it was, save of one that
+    /// nobody looked at.
+    pub async fn let_in<R: IntoResponse, F: Future<Output = Result<R, Problem>>>(
         &self,
         aim: Aim,
         address: IpAddr,
-        answer: impl Future<Output = Result<R, Problem>>,
+        request: Request,
+        limit: usize,
+        answer: impl FnOnce(Vec<u8>) -> F,
     ) -> Response {
-        let inside = match self.enter(aim.resource.1, address) {
-            Ok(inside) => inside,
+        let door = aim.resource.1;
+        let standing = match self.admit(door, address) {
+            Ok(standing) => standing,
             Err(problem) => return problem.into_response(),
         };
-        let mut response = match answer.await {
+        let answered = async {
+            let (body, _held) = self.read(door, address, request, limit, PATIENCE).await?;
+            let _inside = self.enter(door)?;
+            answer(body).await
+        };
+        let mut response = match answered.await {
             Ok(answer) => answer.into_response(),
             Err(problem) => {
                 let mut response = problem.into_response();
-                response.extensions_mut().insert(aim);
+                if response.status() != StatusCode::TOO_MANY_REQUESTS {
+                    response.extensions_mut().insert(aim);
+                }
                 response
             }
         };
-        inside.write(response.headers_mut());
+        write(standing, response.headers_mut());
         response
     }
 
-    /// Lets a delivery in at the door of a trigger or an integration.
-    ///
-    /// # Errors
-    /// 429 when too many came from that address, or are inside.
-    fn enter(&self, door: Uuid, address: IpAddr) -> Result<Inside, Problem> {
-        let standing = match &self.0.limit {
-            Some(limit) => Some(limit.admit(door, address)?),
-            None => None,
-        };
-        let mut inside = self.0.inside.lock();
-        let here = inside.by_door.get(&door).copied().unwrap_or_default();
-        if here >= AT_ONE_DOOR || inside.all >= AT_ALL_DOORS {
-            return Err(Problem::too_many_requests(SOON));
+    /// Answers somebody who knocks where there is no door: they are counted, too.
+    pub fn turn_away(&self, address: IpAddr, problem: Problem) -> Response {
+        match self.admit(Uuid::nil(), address) {
+            Ok(standing) => {
+                let mut response = problem.into_response();
+                write(standing, response.headers_mut());
+                response
+            }
+            Err(too_many) => too_many.into_response(),
         }
-        inside.all += 1;
-        inside.by_door.insert(door, here + 1);
-        drop(inside);
-        Ok(Inside { doors: self.clone(), door, standing })
     }
 
-    /// Notices somebody who knocks where there is no door.
+    /// Counts somebody at a door.
     ///
     /// # Errors
-    /// 429 when that address did so too often.
-    pub fn knock(&self, address: IpAddr) -> Result<(), Problem> {
-        match &self.0.limit {
-            Some(limit) => limit.admit(Uuid::nil(), address).map(|_| ()),
-            None => Ok(()),
+    /// 429 when that address came too often.
+    fn admit(&self, door: Uuid, address: IpAddr) -> Result<Option<Standing>, Problem> {
+        self.0.limit.as_ref().map(|limit| limit.admit(door, address)).transpose()
+    }
+
+    /// Reads a whole body.
+    ///
+    /// # Errors
+    /// It is too long, too slow or broken off, or too many are read or held.
+    async fn read(
+        &self,
+        door: Uuid,
+        address: IpAddr,
+        request: Request,
+        limit: usize,
+        patience: Duration,
+    ) -> Result<(Vec<u8>, Held), Problem> {
+        let announced = request.headers().get(CONTENT_LENGTH).and_then(|it| it.to_str().ok());
+        let announced = announced.and_then(|text| text.parse::<u64>().ok());
+        if announced.is_some_and(|length| length > limit as u64) {
+            return Err(Problem::too_large(limit));
         }
+        let network = network_of(address);
+        let _reading = self.begin_to_read(door, network)?;
+        let mut held = Held { doors: self.clone(), door, network, bytes: 0 };
+        let whole = async {
+            let mut body = Vec::new();
+            let mut chunks = request.into_body().into_data_stream();
+            while let Some(chunk) = chunks.next().await {
+                let chunk = chunk.map_err(|_| {
+                    let detail = "the body ended before it was complete";
+                    Problem::malformed("incomplete_body", detail)
+                })?;
+                if body.len() + chunk.len() > limit {
+                    return Err(Problem::too_large(limit));
+                }
+                held.grow(chunk.len())?;
+                body.extend_from_slice(&chunk);
+            }
+            Ok(body)
+        };
+        let body = tokio::time::timeout(patience, whole).await;
+        let body = body.map_err(|_| Problem::timed_out(patience))??;
+        Ok((body, held))
+    }
+
+    fn begin_to_read(&self, door: Uuid, network: IpAddr) -> Result<Reading, Problem> {
+        let mut crowd = self.0.crowd.lock();
+        let at_door = of(&crowd.read_by_door, &(door, network));
+        let of_address = of(&crowd.read_by_address, &network);
+        if at_door >= READ_AT_ONE_DOOR || of_address >= READ_OF_ONE_ADDRESS {
+            return Err(Problem::too_many_requests(SOON));
+        }
+        crowd.read_by_door.insert((door, network), at_door + 1);
+        crowd.read_by_address.insert(network, of_address + 1);
+        Ok(Reading { doors: self.clone(), door, network })
+    }
+
+    /// Takes a place among those at work at a door.
+    ///
+    /// # Errors
+    /// 429 when there is none.
+    fn enter(&self, door: Uuid) -> Result<Inside, Problem> {
+        let mut crowd = self.0.crowd.lock();
+        let here = of(&crowd.at_work_by_door, &door);
+        if here >= AT_ONE_DOOR || crowd.at_work >= AT_ALL_DOORS {
+            return Err(Problem::too_many_requests(SOON));
+        }
+        crowd.at_work += 1;
+        crowd.at_work_by_door.insert(door, here + 1);
+        Ok(Inside { doors: self.clone(), door })
     }
 }
 
-impl Inside {
-    /// Says in the answer where its client stands.
-    fn write(&self, headers: &mut HeaderMap) {
-        if let Some(standing) = &self.standing {
-            standing.write(headers);
+impl Held {
+    /// Holds so many bytes more.
+    ///
+    /// # Errors
+    /// 429 when there is no room for them.
+    fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
+        let mut crowd = self.doors.0.crowd.lock();
+        let at_door = of(&crowd.held_by_door, &self.door) + bytes;
+        let of_address = of(&crowd.held_by_address, &self.network) + bytes;
+        let all = crowd.held + bytes;
+        if at_door > HELD_AT_ONE_DOOR || of_address > HELD_OF_ONE_ADDRESS || all > HELD {
+            return Err(Problem::too_many_requests(SOON));
         }
+        crowd.held = all;
+        crowd.held_by_door.insert(self.door, at_door);
+        crowd.held_by_address.insert(self.network, of_address);
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut crowd = self.doors.0.crowd.lock();
+        give_back(&mut crowd.read_by_door, (self.door, self.network), 1);
+        give_back(&mut crowd.read_by_address, self.network, 1);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut crowd = self.doors.0.crowd.lock();
+        crowd.held -= self.bytes;
+        give_back(&mut crowd.held_by_door, self.door, self.bytes);
+        give_back(&mut crowd.held_by_address, self.network, self.bytes);
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        let mut inside = self.doors.0.inside.lock();
-        inside.all -= 1;
-        if let Some(here) = inside.by_door.get_mut(&self.door) {
-            *here -= 1;
-            if *here == 0 {
-                inside.by_door.remove(&self.door);
-            }
+        let mut crowd = self.doors.0.crowd.lock();
+        crowd.at_work -= 1;
+        give_back(&mut crowd.at_work_by_door, self.door, 1);
+    }
+}
+
+fn of<K: Hash + Eq>(counts: &HashMap<K, usize>, key: &K) -> usize {
+    counts.get(key).copied().unwrap_or_default()
+}
+
+/// Forgets a key of which nothing is left.
+fn give_back<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: K, count: usize) {
+    if let Some(left) = counts.get_mut(&key) {
+        *left -= count;
+        if *left == 0 {
+            counts.remove(&key);
         }
+    }
+}
+
+/// Says in an answer where its client stands.
+fn write(standing: Option<Standing>, headers: &mut HeaderMap) {
+    if let Some(standing) = standing {
+        standing.write(headers);
     }
 }
 

@@ -1,5 +1,5 @@
-//! A log as a test wants it: one whose server dies at a chosen append, or one that several servers share, so
-//! that nobody keeps states in memory and leases count.
+//! A log as a test wants it: one whose server dies at a chosen append, one that several servers share, so
+//! that nobody keeps states in memory and leases count, or one in which somebody else was quicker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,11 +9,13 @@ use chrono::{DateTime, Utc};
 use eventlog::{
     Append, AppendError, Appended, Capabilities, EventStore, Position, RecordedEvent, StreamId,
 };
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 /// A log that does something else than the one below it.
-pub(super) struct Altered {
+pub(crate) struct Altered {
     log: Arc<dyn EventStore>,
     /// How many appends it has left.
     left: AtomicUsize,
@@ -22,11 +24,13 @@ pub(super) struct Altered {
     is_shared: bool,
     /// How many events of streams were read.
     read: AtomicUsize,
+    /// What somebody else does just before the next append.
+    before: Mutex<Option<BoxFuture<'static, ()>>>,
 }
 
 impl Altered {
     /// A log whose server is killed after so many appends, before or after the last one is stored.
-    pub(super) fn mortal(
+    pub(crate) fn mortal(
         log: &Arc<dyn EventStore>,
         lives: usize,
         stores_the_last: bool,
@@ -37,27 +41,39 @@ impl Altered {
             stores_the_last,
             is_shared: false,
             read: 0.into(),
+            before: Mutex::default(),
         })
     }
 
     /// A log that several servers share.
-    pub(super) fn shared(log: &Arc<dyn EventStore>) -> Arc<Altered> {
+    pub(crate) fn shared(log: &Arc<dyn EventStore>) -> Arc<Altered> {
         Arc::new(Altered {
             log: log.clone(),
             left: usize::MAX.into(),
             stores_the_last: false,
             is_shared: true,
             read: 0.into(),
+            before: Mutex::default(),
         })
     }
 
+    /// A log in which somebody else does something just before the first append of its server.
+    pub(crate) fn overtaken(
+        log: &Arc<dyn EventStore>,
+        by: impl Future<Output = ()> + Send + 'static,
+    ) -> Arc<Altered> {
+        let altered = Altered::shared(log);
+        *altered.before.lock() = Some(Box::pin(by));
+        altered
+    }
+
     /// Whether its server has not died yet.
-    pub(super) fn lives(&self) -> bool {
+    pub(crate) fn lives(&self) -> bool {
         self.left.load(Ordering::SeqCst) > 0
     }
 
     /// How many events of streams were read through it.
-    pub(super) fn read(&self) -> usize {
+    pub(crate) fn read(&self) -> usize {
         self.read.load(Ordering::SeqCst)
     }
 }
@@ -65,6 +81,10 @@ impl Altered {
 #[async_trait]
 impl EventStore for Altered {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let before = self.before.lock().take();
+        if let Some(before) = before {
+            before.await;
+        }
         let one_less = |left: usize| left.checked_sub(1);
         let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
         match left {

@@ -5,6 +5,7 @@
 //! the middle may arrive twice.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use domain::conversation::{
     Conversation, ConversationCommand, ConversationEvent, Outgoing, Reply, Talk,
 };
 use eventlog::{RecordedEvent, StreamId};
+use futures::FutureExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -313,12 +315,7 @@ impl Outbox {
             return Err(Error::Conflict);
         };
         let key = reply.reply.to_string();
-        let said = self.tools.connectors.say(&integration, &saying, &key);
-        let said = tokio::time::timeout(LIMIT, said).await.unwrap_or_else(|_| {
-            let message = format!("the other side took longer than {} s", LIMIT.as_secs());
-            Err(ToolError::passing("timed_out", message))
-        });
-        match said {
+        match attempted(self.tools.connectors.say(&integration, &saying, &key)).await {
             Ok(receipt) => {
                 let receipt = receipt.to_string();
                 let receipt =
@@ -434,6 +431,25 @@ fn not_said(error: &Error) -> ToolError {
             ToolError::passing("notice_not_kept", message)
         }
         _ => ToolError::lasting("notice_not_kept", message),
+    }
+}
+
+/// What comes of an attempt, however it ends. One that crashed is not made again: what it sent may be there.
+async fn attempted(
+    said: impl Future<Output = Result<Value, ToolError>>,
+) -> Result<Value, ToolError> {
+    match tokio::time::timeout(LIMIT, AssertUnwindSafe(said).catch_unwind()).await {
+        Ok(Ok(said)) => said,
+        // The panic hook has written where.
+        Ok(Err(_)) => Err(ToolError::lasting(
+            "attempt_crashed",
+            "sending it crashed, which is a fault of this server: report it with the server's log; it may have \
+             arrived",
+        )),
+        Err(_) => {
+            let message = format!("the other side took longer than {} s", LIMIT.as_secs());
+            Err(ToolError::passing("timed_out", message))
+        }
     }
 }
 

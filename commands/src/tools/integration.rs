@@ -19,6 +19,7 @@ use domain::integration::IntegrationKind;
 use domain::step::IntegrationCall;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::address::AddressPolicy;
@@ -51,11 +52,35 @@ pub struct Connectors {
 #[derive(Default)]
 struct State {
     /// Until when nothing is asked of the other side, because it said so.
-    closed: HashMap<Uuid, Instant>,
+    closed: HashMap<Told, Instant>,
     /// The keys of those who sign what communicators send, by where they are.
     keys: HashMap<String, KeySet>,
-    /// Access tokens that were given for a secret, by integration and version of its secrets.
-    tokens: HashMap<(Uuid, u64), AccessToken>,
+    /// Access tokens that were given for a secret.
+    tokens: HashMap<Told, AccessToken>,
+}
+
+/// An integration as it was told: one with another configuration or other secrets may be let in where this one
+/// was not.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Told {
+    integration: Uuid,
+    secrets_version: u64,
+    config: [u8; 32],
+}
+
+impl Told {
+    fn of(integration: &OpenIntegration) -> Told {
+        let mut config = Sha256::new();
+        for (name, value) in &integration.told.config {
+            config.update(Value::from(name.as_str()).to_string());
+            config.update(value.to_string());
+        }
+        Told {
+            integration: integration.id,
+            secrets_version: integration.secrets_version,
+            config: config.finalize().into(),
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -82,8 +107,9 @@ impl Connectors {
         Connectors { client, policy, idle_timeout, state: Mutex::default() }
     }
 
-    /// Connects, and says what came of it.
+    /// Connects, whatever is remembered of earlier calls, and says what came of it.
     pub async fn test(&self, integration: &OpenIntegration) -> Tried {
+        self.forget(integration);
         let tried = tokio::time::timeout(TEST_LIMIT, self.try_out(integration)).await;
         let hide = self.veil(integration);
         match tried {
@@ -180,10 +206,27 @@ impl Connectors {
         Veil::of(&secrets)
     }
 
+    /// Forgets what an integration was given, and that it was asked to wait.
+    fn forget(&self, integration: &OpenIntegration) {
+        let told = Told::of(integration);
+        let mut state = self.state.lock();
+        state.closed.remove(&told);
+        state.tokens.remove(&told);
+    }
+
+    /// Forgets an access token that the other side does not take any more. Another one stays.
+    fn forget_token(&self, integration: &OpenIntegration, text: &str) {
+        let told = Told::of(integration);
+        let mut state = self.state.lock();
+        if state.tokens.get(&told).is_some_and(|token| token.text == text) {
+            state.tokens.remove(&told);
+        }
+    }
+
     /// An access token that was given before and is good for a while.
     fn known_token(&self, integration: &OpenIntegration) -> Option<String> {
         let state = self.state.lock();
-        let token = state.tokens.get(&(integration.id, integration.secrets_version))?;
+        let token = state.tokens.get(&Told::of(integration))?;
         (token.good_until > Instant::now()).then(|| token.text.clone())
     }
 
@@ -195,7 +238,7 @@ impl Connectors {
         // Not to the last moment: it has to arrive.
         let good_until = Instant::now() + good_for.saturating_sub(Duration::from_secs(60));
         let token = AccessToken { text: text.to_owned(), good_until };
-        state.tokens.insert((integration.id, integration.secrets_version), token);
+        state.tokens.insert(Told::of(integration), token);
     }
 }
 

@@ -24,6 +24,26 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(wait.min(LONGEST_WAIT))
 }
 
+/// A reset below this is no time since 1970 but a number of seconds: as a time it would be in 2001.
+const FIRST_TIME: u64 = 1_000_000_000;
+
+/// How long until a limit of a server begins anew, by the headers that say it: as a time in seconds since 1970, as GitHub
+/// does, or as so many seconds; a day at most.
+pub(super) fn until_reset(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let reset = text("x-ratelimit-reset").or_else(|| text("ratelimit-reset"))?;
+    let reset: u64 = reset.trim().parse().ok()?;
+    let wait = Duration::from_secs(reset);
+    let wait = if reset < FIRST_TIME {
+        wait
+    } else {
+        // A time that no clock will ever show is as far away as can be.
+        let at = SystemTime::UNIX_EPOCH.checked_add(wait);
+        at.map_or(LONGEST_WAIT, |at| at.duration_since(SystemTime::now()).unwrap_or_default())
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
 /// Whether a status may be another one in a moment.
 pub(super) fn may_pass(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 425 | 429 | 500 | 502 | 503 | 504)
@@ -48,6 +68,25 @@ mod tests {
     fn wait(value: &str) -> Option<Duration> {
         let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
         retry_after(&headers)
+    }
+
+    #[test]
+    fn a_reset_is_a_time_or_a_number_of_seconds_and_a_day_away_at_most() {
+        let reset = |name: &'static str, value: &str| {
+            until_reset(&HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]))
+        };
+        for name in ["x-ratelimit-reset", "ratelimit-reset"] {
+            assert_eq!(reset(name, "30"), Some(Duration::from_secs(30)));
+            assert_eq!(reset(name, "999999999"), Some(LONGEST_WAIT));
+            assert_eq!(reset(name, "1000000000"), Some(Duration::ZERO));
+            assert_eq!(reset(name, "99999999999"), Some(LONGEST_WAIT));
+            assert_eq!(reset(name, &u64::MAX.to_string()), Some(LONGEST_WAIT));
+            assert_eq!(reset(name, "soon"), None);
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            let wait = reset(name, &(now.as_secs() + 100).to_string()).unwrap();
+            assert!((90..=100).contains(&wait.as_secs()), "{wait:?}");
+        }
+        assert_eq!(until_reset(&HeaderMap::new()), None);
     }
 
     #[test]

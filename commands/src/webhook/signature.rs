@@ -4,14 +4,17 @@
 //! name: a second one is refused and never looked at.
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{
+    GeneralPurpose, STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::refusal::Fault;
-use domain::trigger::webhook::Verify;
+use domain::trigger::webhook::{HmacEncoding, HmacHash, Verify};
 use ed25519_dalek::{Signature, Verifier, VerifyingKey};
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::HeaderMap;
-use sha2::{Digest, Sha256};
+use sha1::Sha1;
+use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -65,12 +68,21 @@ fn verify_by(
         }
         Verify::Gitlab => equal(one(headers, "x-gitlab-token")?.as_bytes(), secret),
         Verify::StandardWebhooks => standard(secret, headers, body, now),
-        Verify::HmacSha256 { header } => {
+        Verify::Hmac { hash, header, encoding, prefix } => {
             let value = one(headers, header)?;
-            let value = value.strip_prefix("sha256=").unwrap_or(value);
-            let signature =
-                if value.len() == 64 { hex::decode(value).ok() } else { from_base64(value) };
-            hmac_fits(secret, &[body], &signature.ok_or("the signature is neither hex nor base64")?)
+            let value = match prefix {
+                Some(prefix) => value
+                    .strip_prefix(prefix.as_str())
+                    .ok_or("the signature does not begin with the prefix that it needs")?,
+                None => value.strip_prefix(customary_prefix(*hash)).unwrap_or(value),
+            };
+            let signature = decoded(*hash, *encoding, value)
+                .ok_or("the signature is not written in the encoding that it needs")?;
+            match hash {
+                HmacHash::Sha1 => mac_fits::<Hmac<Sha1>>(secret, &[body], &signature),
+                HmacHash::Sha256 => mac_fits::<Hmac<Sha256>>(secret, &[body], &signature),
+                HmacHash::Sha512 => mac_fits::<Hmac<Sha512>>(secret, &[body], &signature),
+            }
         }
         Verify::Basic => {
             let sent = behind_scheme(one(headers, "authorization")?, "Basic")
@@ -109,8 +121,40 @@ fn hex_with_prefix(secret: &[u8], value: &str, body: &[u8]) -> Result<(), Why> {
     hmac_fits(secret, &[body], &signature.ok_or("the signature is not sha256= and hex")?)
 }
 
+/// What stands before an HMAC where nobody says otherwise, if anything does.
+fn customary_prefix(hash: HmacHash) -> &'static str {
+    match hash {
+        HmacHash::Sha1 => "sha1=",
+        HmacHash::Sha256 => "sha256=",
+        HmacHash::Sha512 => "sha512=",
+    }
+}
+
+/// The bytes of an HMAC; without an encoding it is hex where it is as long as that.
+fn decoded(hash: HmacHash, encoding: Option<HmacEncoding>, text: &str) -> Option<Vec<u8>> {
+    let hex_length = match hash {
+        HmacHash::Sha1 => 40,
+        HmacHash::Sha256 => 64,
+        HmacHash::Sha512 => 128,
+    };
+    let by = |engines: [&GeneralPurpose; 2]| {
+        engines.into_iter().find_map(|engine| engine.decode(text).ok())
+    };
+    match encoding {
+        Some(HmacEncoding::Hex) => hex::decode(text).ok(),
+        Some(HmacEncoding::Base64) => by([&STANDARD, &STANDARD_NO_PAD]),
+        Some(HmacEncoding::Base64Url) => by([&URL_SAFE, &URL_SAFE_NO_PAD]),
+        None if text.len() == hex_length => hex::decode(text).ok(),
+        None => from_base64(text),
+    }
+}
+
 fn hmac_fits(secret: &[u8], parts: &[&[u8]], signature: &[u8]) -> Result<(), Why> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).map_err(|_| WRONG)?;
+    mac_fits::<Hmac<Sha256>>(secret, parts, signature)
+}
+
+fn mac_fits<M: Mac + KeyInit>(secret: &[u8], parts: &[&[u8]], signature: &[u8]) -> Result<(), Why> {
+    let mut mac = <M as KeyInit>::new_from_slice(secret).map_err(|_| WRONG)?;
     parts.iter().for_each(|part| mac.update(part));
     mac.verify_slice(signature).map_err(|_| WRONG)
 }
@@ -208,6 +252,10 @@ pub(crate) fn check_secret(how: &Verify, secret: &str) -> Result<(), Fault> {
     if is_standard && StandardKey::parse(secret.as_bytes()).is_none() {
         let message =
             "a secret of Standard Webhooks is base64, as whsec_… (or whpk_… for a public key)";
+        return fault("secret_invalid", message);
+    }
+    if *how != Verify::StandardWebhooks && secret.starts_with(PUBLIC) {
+        let message = "this is a public key, which everybody may know: only `verify: standard-webhooks` verifies by one";
         return fault("secret_invalid", message);
     }
     if *how == Verify::Basic && !secret.contains(':') {

@@ -274,25 +274,25 @@ fn every_kind_has_a_schema_that_hides_its_secrets() {
 
 #[test]
 fn what_a_kind_takes_is_completed() {
-    let token = json!({ "token": "t" });
+    let token = json!({ "token": "tttt" });
     let told = check("github", json!({ "owner": "acme" }), token.clone()).unwrap();
     assert_eq!(told.config["base_url"], "https://api.github.com");
     assert_eq!(told.config["owner"], "acme");
     for (kind, config, secrets) in [
         ("gitlab", json!({ "base_url": "https://git.example.com" }), token.clone()),
-        ("slack", json!({}), json!({ "bot_token": "xoxb-1", "signing_secret": "s" })),
+        ("slack", json!({}), json!({ "bot_token": "xoxb-1", "signing_secret": "ssss" })),
         (
             "google-chat",
             json!({}),
             json!({ "webhook_url": "https://chat.googleapis.com/v1/spaces/A/messages?key=k&token=t" }),
         ),
-        ("google-chat", json!({ "space": "spaces/AAA" }), json!({ "service_account_key": "{}" })),
-        ("teams", json!({ "app_id": "a-1", "tenant": "t-1" }), json!({ "app_password": "p" })),
+        ("google-chat", json!({ "space": "spaces/AAA" }), json!({ "service_account_key": "{  }" })),
+        ("teams", json!({ "app_id": "a-1", "tenant": "t-1" }), json!({ "app_password": "pppp" })),
         ("smtp", json!({ "host": "mail.example.com", "from": "a@example.com" }), json!({})),
         (
             "smtp",
             json!({ "host": "m", "from": "a@example.com", "user": "u" }),
-            json!({ "password": "a b" }),
+            json!({ "password": "a b c" }),
         ),
         ("openai-compatible", json!({}), json!({})),
         ("http", json!({ "base_url": "https://example.com/v1" }), json!({})),
@@ -305,7 +305,7 @@ fn what_a_kind_takes_is_completed() {
         (
             "http",
             json!({ "base_url": "https://example.com", "auth": "basic", "user": "u" }),
-            json!({ "password": "p" }),
+            json!({ "password": "pppp" }),
         ),
     ] {
         check(kind, config.clone(), secrets)
@@ -316,7 +316,7 @@ fn what_a_kind_takes_is_completed() {
 #[test]
 fn what_a_kind_does_not_take_is_said_at_its_place() {
     let at = |pointer: &str, code| (pointer.to_owned(), code);
-    let token = json!({ "token": "t" });
+    let token = json!({ "token": "tttt" });
     let faults = check("github", json!({ "ownr": "acme" }), json!({ "tokn": "t" })).unwrap_err();
     assert_eq!(
         faults,
@@ -333,9 +333,9 @@ fn what_a_kind_does_not_take_is_said_at_its_place() {
         assert_eq!(faults, [at("/config/base_url", "schema_violation")], "{address}");
     }
     for (kind, config, secrets, place) in [
-        ("slack", json!({}), json!({ "bot_token": "x" }), "/secrets/signing_secret"),
+        ("slack", json!({}), json!({ "bot_token": "xxxx" }), "/secrets/signing_secret"),
         ("google-chat", json!({}), json!({}), "/secrets"),
-        ("teams", json!({ "app_id": "a" }), json!({ "app_password": "p" }), "/config/tenant"),
+        ("teams", json!({ "app_id": "a" }), json!({ "app_password": "pppp" }), "/config/tenant"),
         (
             "smtp",
             json!({ "host": "m", "from": "a@example.com", "user": "u" }),
@@ -345,7 +345,7 @@ fn what_a_kind_does_not_take_is_said_at_its_place() {
         (
             "smtp",
             json!({ "host": "m", "from": "a@example.com" }),
-            json!({ "password": "p" }),
+            json!({ "password": "pppp" }),
             "/secrets",
         ),
         ("smtp", json!({ "host": "m", "from": "a", "port": 0 }), json!({}), "/config/port"),
@@ -359,7 +359,7 @@ fn what_a_kind_does_not_take_is_said_at_its_place() {
         (
             "http",
             json!({ "base_url": "https://a.b", "auth": "header" }),
-            json!({ "token": "t" }),
+            json!({ "token": "tttt" }),
             "/config/header",
         ),
         (
@@ -369,6 +369,9 @@ fn what_a_kind_does_not_take_is_said_at_its_place() {
             "/secrets/password",
         ),
         ("github", json!({}), json!({ "token": "with a\nbreak" }), "/secrets/token"),
+        // What is shorter than this cannot be told apart from what else there is, and masked.
+        ("github", json!({}), json!({ "token": "abc" }), "/secrets/token"),
+        ("openai-compatible", json!({}), json!({ "api_key": "abc" }), "/secrets/api_key"),
     ] {
         let faults = check(kind, config.clone(), secrets).unwrap_err();
         assert!(faults.iter().any(|(pointer, _)| pointer == place), "{kind} {config}: {faults:?}");

@@ -12,6 +12,12 @@ use crate::reader::Reader;
 /// The longest path.
 const MAX_PATH: usize = 200;
 
+/// The longest text before an HMAC.
+const MAX_PREFIX: usize = 100;
+
+/// The most places that the id of a delivery is put together of.
+const MAX_PLACES: usize = 5;
+
 /// What a webhook trigger listens to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Webhook {
@@ -19,8 +25,8 @@ pub struct Webhook {
     pub path: Option<String>,
     /// How they are verified.
     pub verify: Verify,
-    /// Where the id of a delivery stands, if its sender has no custom of its own.
-    pub delivery_id: Option<DeliveryIdPlace>,
+    /// Where the id of a delivery stands, if its sender has no custom of its own: in these places together.
+    pub delivery_id: Vec<DeliveryIdPlace>,
     /// Which of them start an execution; all of them without it.
     pub filter: Option<Cel>,
     /// The input of the execution, with its expressions; the body of the delivery without it.
@@ -40,10 +46,16 @@ pub enum Verify {
     Bitbucket,
     /// As standardwebhooks.com says.
     StandardWebhooks,
-    /// By the HMAC-SHA256 of the body in a header.
-    HmacSha256 {
+    /// By an HMAC of the body in a header.
+    Hmac {
+        /// The hash that it is made with.
+        hash: HmacHash,
         /// The header, in lower case.
         header: String,
+        /// How it is written; as it looks, without it.
+        encoding: Option<HmacEncoding>,
+        /// What stands before it; perhaps the name of the hash and `=`, without it.
+        prefix: Option<String>,
     },
     /// By user name and password.
     Basic,
@@ -63,7 +75,9 @@ impl Verify {
             Verify::Gitlab => "gitlab",
             Verify::Bitbucket => "bitbucket",
             Verify::StandardWebhooks => "standard-webhooks",
-            Verify::HmacSha256 { .. } => "hmac-sha256",
+            Verify::Hmac { hash: HmacHash::Sha1, .. } => "hmac-sha1",
+            Verify::Hmac { hash: HmacHash::Sha256, .. } => "hmac-sha256",
+            Verify::Hmac { hash: HmacHash::Sha512, .. } => "hmac-sha512",
             Verify::Basic => "basic",
             Verify::Token { .. } => "token",
         }
@@ -75,7 +89,29 @@ impl Verify {
     }
 }
 
-/// Where the id of a delivery stands.
+/// The hash of an HMAC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HmacHash {
+    /// SHA-1, which is good enough for this and for little else.
+    Sha1,
+    /// SHA-256.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+/// How an HMAC is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HmacEncoding {
+    /// In hexadecimal digits, large or small.
+    Hex,
+    /// In base64 (RFC 4648), padded or not.
+    Base64,
+    /// In base64 for addresses, padded or not.
+    Base64Url,
+}
+
+/// Where the id of a delivery stands, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeliveryIdPlace {
     /// In a header, in lower case.
@@ -90,7 +126,17 @@ pub(super) fn read(read: &mut Reader<'_>) -> Option<Webhook> {
                        /api/agent-base/triggers/{triggerId} when the agent is installed";
         read.fault("/secret", "secret_misplaced", message);
     }
-    read.only(&["path", "verify", "secret", "header", "delivery_id", "match", "input"]);
+    read.only(&[
+        "path",
+        "verify",
+        "secret",
+        "header",
+        "encoding",
+        "prefix",
+        "delivery_id",
+        "match",
+        "input",
+    ]);
     let path = read.text("path");
     if let Some(path) = &path {
         read.require(is_path(path), "/path", "path_invalid", || {
@@ -101,22 +147,19 @@ pub(super) fn read(read: &mut Reader<'_>) -> Option<Webhook> {
         });
     }
     let verify = read_verify(read);
-    let delivery_id = read.text("delivery_id").and_then(|place| match place.strip_prefix('/') {
-        Some(_) => Some(DeliveryIdPlace::Pointer(place)),
-        None => read_header(read, "delivery_id", &place).map(DeliveryIdPlace::Header),
-    });
+    let delivery_id = read_delivery_id(read);
     let filter = read.document.get("match").and_then(|filter| {
         Cel::parse(filter, Place::Webhook, &std::collections::BTreeSet::new())
             .map_err(|faults| read.add(faults.into_iter().map(|fault| fault.within("/match"))))
             .ok()
     });
     let input = read_input(read, Place::Webhook);
-    Some(Webhook { path, verify: verify?, delivery_id, filter, input })
+    Some(Webhook { path, verify: verify?, delivery_id: delivery_id?, filter, input })
 }
 
 fn read_verify(read: &mut Reader<'_>) -> Option<Verify> {
-    const KNOWN: &str =
-        "github, gitlab, bitbucket, standard-webhooks, hmac-sha256, basic, token or none";
+    const KNOWN: &str = "github, gitlab, bitbucket, standard-webhooks, hmac-sha1, hmac-sha256, hmac-sha512, basic, token \
+                         or none";
     let Some(name) = read.text("verify") else {
         if !read.document.contains_key("verify") {
             let message = format!("`verify` is missing: say how deliveries are verified: {KNOWN}");
@@ -124,32 +167,19 @@ fn read_verify(read: &mut Reader<'_>) -> Option<Verify> {
         }
         return None;
     };
-    let header = read.text("header");
-    let header = header.and_then(|header| read_header(read, "header", &header));
-    let takes_header = ["hmac-sha256", "token"].contains(&name.as_str());
-    read.require(
-        takes_header || !read.document.contains_key("header"),
-        "/header",
-        "field_unused",
-        || format!("`verify: {name}` knows where to look: leave `header` out"),
-    );
     match name.as_str() {
-        "none" => Some(Verify::None),
-        "github" => Some(Verify::Github),
-        "gitlab" => Some(Verify::Gitlab),
-        "bitbucket" => Some(Verify::Bitbucket),
-        "standard-webhooks" => Some(Verify::StandardWebhooks),
-        "basic" => Some(Verify::Basic),
-        "hmac-sha256" | "token" => {
-            if !read.document.contains_key("header") {
-                let message = "`header` is missing: say in which header it stands, as X-Signature";
-                read.fault("/header", "field_missing", message);
-            }
-            let header = header?;
-            Some(match name.as_str() {
-                "token" => Verify::Token { header },
-                _ => Verify::HmacSha256 { header },
-            })
+        "none" => read_knowing(read, Verify::None),
+        "github" => read_knowing(read, Verify::Github),
+        "gitlab" => read_knowing(read, Verify::Gitlab),
+        "bitbucket" => read_knowing(read, Verify::Bitbucket),
+        "standard-webhooks" => read_knowing(read, Verify::StandardWebhooks),
+        "basic" => read_knowing(read, Verify::Basic),
+        "hmac-sha1" => read_hmac(read, HmacHash::Sha1),
+        "hmac-sha256" => read_hmac(read, HmacHash::Sha256),
+        "hmac-sha512" => read_hmac(read, HmacHash::Sha512),
+        "token" => {
+            refuse_unused(read, "token", &["encoding", "prefix"]);
+            Some(Verify::Token { header: read_place(read)? })
         }
         _ => {
             let message = format!("`{name}` is not known here: use {KNOWN}");
@@ -159,11 +189,76 @@ fn read_verify(read: &mut Reader<'_>) -> Option<Verify> {
     }
 }
 
+/// One that knows where to look.
+fn read_knowing(read: &mut Reader<'_>, verify: Verify) -> Option<Verify> {
+    refuse_unused(read, verify.as_str(), &["header", "encoding", "prefix"]);
+    Some(verify)
+}
+
+fn read_hmac(read: &mut Reader<'_>, hash: HmacHash) -> Option<Verify> {
+    let header = read_place(read);
+    let encodings = [
+        ("hex", HmacEncoding::Hex),
+        ("base64", HmacEncoding::Base64),
+        ("base64url", HmacEncoding::Base64Url),
+    ];
+    let encoding = read.choice("encoding", &encodings);
+    let prefix = read.text("prefix");
+    if let Some(prefix) = &prefix {
+        let is_prefix =
+            prefix.len() <= MAX_PREFIX && prefix.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        read.require(is_prefix, "/prefix", "prefix_invalid", || {
+            format!("a prefix is at most {MAX_PREFIX} signs of ASCII, as sha512=")
+        });
+    }
+    Some(Verify::Hmac { hash, header: header?, encoding, prefix })
+}
+
+/// The header that must be named.
+fn read_place(read: &mut Reader<'_>) -> Option<String> {
+    if !read.document.contains_key("header") {
+        let message = "`header` is missing: say in which header it stands, as X-Signature";
+        read.fault("/header", "field_missing", message);
+    }
+    let header = read.text("header")?;
+    read_header(read, "/header", &header)
+}
+
+fn refuse_unused(read: &mut Reader<'_>, verify: &str, fields: &[&str]) {
+    for field in fields {
+        let is_there = read.document.contains_key(*field);
+        read.require(!is_there, &format!("/{field}"), "field_unused", || {
+            format!("`verify: {verify}` knows where to look, and for what: leave `{field}` out")
+        });
+    }
+}
+
+/// Where the id of a delivery stands: a place, or a list of places that it is put together of.
+fn read_delivery_id(read: &mut Reader<'_>) -> Option<Vec<DeliveryIdPlace>> {
+    let (places, is_list) = match read.document.get("delivery_id") {
+        None => return Some(Vec::new()),
+        Some(Value::Array(_)) => (read.texts("delivery_id")?, true),
+        Some(_) => (vec![read.text("delivery_id")?], false),
+    };
+    let has_room = (1..=MAX_PLACES).contains(&places.len());
+    read.require(has_room, "/delivery_id", "delivery_id_invalid", || {
+        format!("`delivery_id` names 1 to {MAX_PLACES} places")
+    });
+    let mut read_at = |(index, place): (usize, String)| match place.strip_prefix('/') {
+        Some(_) => Some(DeliveryIdPlace::Pointer(place)),
+        None => {
+            let at = if is_list { format!("/delivery_id/{index}") } else { "/delivery_id".into() };
+            read_header(read, &at, &place).map(DeliveryIdPlace::Header)
+        }
+    };
+    places.into_iter().enumerate().map(&mut read_at).collect()
+}
+
 /// The name of a header, in lower case.
-fn read_header(read: &mut Reader<'_>, field: &str, name: &str) -> Option<String> {
+fn read_header(read: &mut Reader<'_>, at: &str, name: &str) -> Option<String> {
     let is_header = (1..=100).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    read.require(is_header, &format!("/{field}"), "header_invalid", || {
+    read.require(is_header, at, "header_invalid", || {
         "write the name of a header, as X-Signature".to_owned()
     });
     is_header.then(|| name.to_ascii_lowercase())

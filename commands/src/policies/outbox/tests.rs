@@ -236,3 +236,12 @@ async fn what_nobody_can_send_is_given_up_without_asking() {
     assert_eq!(world.count(GIVEN_UP).await, 1);
     assert!(world.slack.texts.lock().is_empty());
 }
+
+#[tokio::test]
+async fn an_attempt_that_crashes_has_failed_for_good() {
+    let crashes = async { panic!("a fault of ours") };
+    let error = attempted(crashes).await.expect_err("a failure");
+    assert_eq!((error.code.as_str(), error.is_passing), ("attempt_crashed", false));
+    let receipt = attempted(async { Ok(json!({ "id": 1 })) }).await.expect("a receipt");
+    assert_eq!(receipt["id"], 1);
+}

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use domain::integration::IntegrationKind;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -101,7 +101,6 @@ impl Connectors {
             }
             _ => {
                 let conversation = channel(integration, given, "conversation")?;
-                let token = self.teams_token(integration).await?;
                 let mut path = vec!["v3", "conversations", conversation, "activities"];
                 path.extend(thread);
                 let api = self.api(integration);
@@ -111,10 +110,8 @@ impl Connectors {
                     ("textFormat", Some("markdown".into())),
                     ("replyToId", thread.map(Value::from)),
                 ]);
-                let request = Request::new(Method::POST, api.url("service_url", &path)?)
-                    .header("authorization", format!("Bearer {token}"))
-                    .json(body);
-                let id = api.ask(&request).await?.body.get("id").cloned();
+                let request = Request::new(Method::POST, api.url("service_url", &path)?).json(body);
+                let id = self.ask_as_bot(integration, &request).await?.body.get("id").cloned();
                 Ok(object([
                     ("id", id.clone()),
                     ("thread", thread.map(Value::from).or(id)),
@@ -133,12 +130,12 @@ impl Connectors {
         key: &str,
     ) -> Result<Value, ToolError> {
         let api = self.api(integration);
-        let mut request = if has(integration, "service_account_key") {
+        let is_bot = has(integration, "service_account_key");
+        let mut request = if is_bot {
             let space = channel(integration, given, "space")?;
             let space = space.strip_prefix("spaces/").unwrap_or(space);
             let url = api.url("base_url", &["v1", "spaces", space, "messages"])?;
-            let token = self.google_token(integration).await?;
-            Request::new(Method::POST, url).header("authorization", format!("Bearer {token}"))
+            Request::new(Method::POST, url)
         } else {
             Request::new(Method::POST, google_webhook(integration)?)
         };
@@ -151,11 +148,43 @@ impl Connectors {
             json!({ by: thread })
         });
         let body = object([("text", Some(text.into())), ("thread", thread)]);
-        let answer = api.ask(&request.json(body)).await?;
+        let request = request.json(body);
+        let answer = match is_bot {
+            true => self.ask_as_bot(integration, &request).await?,
+            false => api.ask(&request).await?,
+        };
         Ok(object([
             ("id", answer.body.get("name").cloned()),
             ("thread", answer.body.pointer("/thread/name").cloned()),
         ]))
+    }
+
+    /// Asks with an access token. One that was given before may have been taken back since: then with a new one, once.
+    async fn ask_as_bot(
+        &self,
+        integration: &OpenIntegration,
+        request: &Request,
+    ) -> Result<Answer, ToolError> {
+        let known = self.known_token(integration);
+        let mut answer = self.send_as_bot(integration, request).await?;
+        if let Some(known) = known.filter(|_| answer.status == StatusCode::UNAUTHORIZED) {
+            self.forget_token(integration, &known);
+            answer = self.send_as_bot(integration, request).await?;
+        }
+        match answer.status.is_success() {
+            true => Ok(answer),
+            false => Err(self.api(integration).refused(request, &answer)),
+        }
+    }
+
+    async fn send_as_bot(
+        &self,
+        integration: &OpenIntegration,
+        request: &Request,
+    ) -> Result<Answer, ToolError> {
+        let token = self.bot_token(integration).await?;
+        let request = request.clone().header("authorization", format!("Bearer {token}"));
+        self.api(integration).send(&request).await
     }
 
     /// Calls a method of Slack's Web API, which says of a failure with the status 200.

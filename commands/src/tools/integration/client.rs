@@ -3,7 +3,7 @@
 //! The rule of this file: a server that says to wait is waited for, shortly here and longer by whoever
 //! calls; redirects are not followed, so that no secret goes where it was not meant to.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION,
@@ -13,11 +13,11 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use url::{Host, Url, form_urlencoded};
 
-use super::{Connectors, told};
+use super::{Connectors, Told, told};
 use crate::OpenIntegration;
 use crate::policies::ToolError;
 use crate::tools::address::Refused;
-use crate::tools::transport::{causes, may_pass, retry_after, root_cause};
+use crate::tools::transport::{causes, may_pass, retry_after, root_cause, until_reset};
 
 /// The longest wait that is waited for here, and how often.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,6 +36,7 @@ pub(super) struct Api<'a> {
 }
 
 /// What is asked.
+#[derive(Clone)]
 pub(super) struct Request {
     pub(super) method: Method,
     pub(super) url: Url,
@@ -99,7 +100,9 @@ impl Api<'_> {
         loop {
             self.wait_till_open().await?;
             let answer = self.send_once(request).await?;
-            let Some(wait) = asked_to_wait(&answer) else { return Ok(answer) };
+            let Some(wait) = asked_to_wait(answer.status, &answer.headers) else {
+                return Ok(answer);
+            };
             self.close_for(wait);
             if tries == TRIES || wait > PATIENCE {
                 return Err(too_often(wait));
@@ -121,14 +124,17 @@ impl Api<'_> {
     }
 
     /// Remembers that the other side does not want to be asked for so long.
-    fn close_for(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        self.connectors.state.lock().closed.insert(self.integration.id, until);
+    pub(super) fn close_for(&self, wait: Duration) {
+        let now = Instant::now();
+        let mut state = self.connectors.state.lock();
+        state.closed.retain(|_, until| *until > now);
+        state.closed.insert(Told::of(self.integration), now + wait);
     }
 
     /// Waits until the other side wants to be asked again, if that is soon.
     pub(super) async fn wait_till_open(&self) -> Result<(), ToolError> {
-        let closed = self.connectors.state.lock().closed.get(&self.integration.id).copied();
+        let told = Told::of(self.integration);
+        let closed = self.connectors.state.lock().closed.get(&told).copied();
         let Some(wait) = closed.and_then(|until| until.checked_duration_since(Instant::now()))
         else {
             return Ok(());
@@ -197,7 +203,7 @@ impl Api<'_> {
             return Ok(response);
         }
         let answer = read(response, &request.url).await?;
-        if let Some(wait) = asked_to_wait(&answer) {
+        if let Some(wait) = asked_to_wait(answer.status, &answer.headers) {
             self.close_for(wait);
             return Err(too_often(wait));
         }
@@ -298,21 +304,15 @@ pub(crate) fn below(base: &str, path: &[&str]) -> Result<Url, ToolError> {
 }
 
 /// How long the other side asks to wait: by its status, or by what GitHub says of its limits.
-fn asked_to_wait(answer: &Answer) -> Option<Duration> {
-    let text = |name: &str| answer.headers.get(name).and_then(|value| value.to_str().ok());
-    let is_used_up = text("x-ratelimit-remaining") == Some("0");
-    let reset = text("x-ratelimit-reset").or(text("ratelimit-reset"));
-    let until_reset = reset.and_then(|at| at.parse().ok()).map(|at| {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
-        at.duration_since(SystemTime::now()).unwrap_or_default()
-    });
-    let wait = retry_after(&answer.headers);
-    match answer.status {
+pub(super) fn asked_to_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    let wait = retry_after(headers);
+    let is_used_up = || headers.get("x-ratelimit-remaining").is_some_and(|left| left == "0");
+    match status {
         StatusCode::TOO_MANY_REQUESTS => {
-            Some(wait.or(until_reset).unwrap_or(Duration::from_secs(1)))
+            wait.or_else(|| until_reset(headers)).or(Some(Duration::from_secs(1)))
         }
         StatusCode::FORBIDDEN if wait.is_some() => wait,
-        StatusCode::FORBIDDEN if is_used_up => until_reset,
+        StatusCode::FORBIDDEN if is_used_up() => until_reset(headers),
         _ => None,
     }
 }

@@ -70,18 +70,34 @@ impl Connectors {
         integration: &OpenIntegration,
         place: &FilePlace,
     ) -> Result<Fetched, ToolError> {
-        let mut request = Request::new(Method::GET, place.url.clone()).header("accept", "*/*");
-        if place.is_ours {
-            let token = self.bot_token(integration).await?;
-            request = request.header("authorization", format!("Bearer {token}"));
-        }
-        let response = self.api(integration).open(&request).await?;
+        let request = Request::new(Method::GET, place.url.clone()).header("accept", "*/*");
+        let api = self.api(integration);
         let url = place.url.clone();
+        if !place.is_ours {
+            return Ok(Fetched { response: api.open(&request).await?, url });
+        }
+        let as_bot = async || {
+            let token = self.bot_token(integration).await?;
+            let authorization = format!("Bearer {token}");
+            api.open(&request.clone().header("authorization", authorization)).await
+        };
+        let known = self.known_token(integration);
+        let response = match (as_bot().await, known) {
+            // It was given before, and may have been taken back since.
+            (Err(error), Some(known)) if error.code == "unauthorized" => {
+                self.forget_token(integration, &known);
+                as_bot().await?
+            }
+            (response, _) => response?,
+        };
         Ok(Fetched { response, url })
     }
 
     /// What the bot shows, to be let in.
-    async fn bot_token(&self, integration: &OpenIntegration) -> Result<String, ToolError> {
+    pub(super) async fn bot_token(
+        &self,
+        integration: &OpenIntegration,
+    ) -> Result<String, ToolError> {
         match integration.kind {
             IntegrationKind::GoogleChat => self.google_token(integration).await,
             IntegrationKind::Teams => self.teams_token(integration).await,

@@ -1,7 +1,5 @@
 //! Language models behind the chat API of OpenAI, and any API on the web.
 
-use std::time::Instant;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::integration::IntegrationKind;
@@ -112,8 +110,7 @@ impl Connectors {
             Ok(output) => Ok(veil.value(output)),
             Err(error) => {
                 if let (Some(wait), "llm_status_429") = (error.retry_after, error.code.as_str()) {
-                    let closed_until = Instant::now() + wait;
-                    self.state.lock().closed.insert(integration.id, closed_until);
+                    self.api(integration).close_for(wait);
                 }
                 Err(ToolError { message: veil.text(&error.message), ..error })
             }

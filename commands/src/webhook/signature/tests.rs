@@ -144,7 +144,7 @@ fn gitlab_goes_by_its_token_unless_it_has_one_that_signs() {
 
 #[test]
 fn the_generic_ways_hold_and_nothing_like_them() {
-    let how = Verify::HmacSha256 { header: "x-signature".to_owned() };
+    let how = hmac(HmacHash::Sha256, None, None);
     let bytes = hex::decode(&GITHUB[7..]).unwrap();
     for value in [
         GITHUB.to_owned(),
@@ -183,6 +183,39 @@ fn the_generic_ways_hold_and_nothing_like_them() {
     assert!(token("x-token", "Bearer token").is_err() && token("x-token", "other").is_err());
 }
 
+fn hmac(hash: HmacHash, encoding: Option<HmacEncoding>, prefix: Option<&str>) -> Verify {
+    let (header, prefix) = ("x-signature".to_owned(), prefix.map(str::to_owned));
+    Verify::Hmac { hash, header, encoding, prefix }
+}
+
+#[test]
+fn an_hmac_is_of_the_hash_the_encoding_and_the_prefix_that_it_needs() {
+    use HmacEncoding::{Base64, Base64Url, Hex};
+    // As OpenSSL computes them, of the same secret and body.
+    let sha1 = "01dc10d0c83e72ed246219cdd91669667fe2ca59";
+    let sha512 = "11ed355a617e98134e842012a7944ccf59c10256cb182357bd7e3a42013ff07c376f8c14cf5cc1923da20b51d64256b2fb8ebbf100aa67a61326f61fea8111bc";
+    for (hash, text, customary) in
+        [(HmacHash::Sha1, sha1, "sha1="), (HmacHash::Sha512, sha512, "sha512=")]
+    {
+        let bytes = hex::decode(text).unwrap();
+        let fits = |how: Verify, value: &str| {
+            verified(&how, PLAIN, &[("x-signature", value)], BODY).is_ok()
+        };
+        let (base64, base64url) = (STANDARD.encode(&bytes), URL_SAFE.encode(&bytes));
+        for value in [text, &base64, &format!("{customary}{text}")] {
+            assert!(fits(hmac(hash, None, None), value), "{value}");
+        }
+        assert!(fits(hmac(hash, Some(Hex), None), &text.to_uppercase()));
+        assert!(fits(hmac(hash, Some(Base64), Some("v1 ")), &format!("v1 {base64}")));
+        assert!(fits(hmac(hash, Some(Base64Url), Some("")), &base64url));
+        assert!(!fits(hmac(hash, Some(Base64), None), text));
+        assert!(!fits(hmac(hash, Some(Hex), None), &base64));
+        assert!(!fits(hmac(hash, None, Some("v1=")), text), "the prefix is missing");
+        assert!(!fits(hmac(hash, None, Some("")), &format!("{customary}{text}")));
+        assert!(!fits(hmac(HmacHash::Sha256, None, None), text), "it is another hash");
+    }
+}
+
 #[test]
 fn while_a_secret_is_exchanged_either_is_good() {
     let secrets = ["new", PLAIN].map(|secret| Zeroizing::new(secret.as_bytes().to_vec()));
@@ -208,6 +241,12 @@ fn a_secret_that_can_verify_nothing_is_refused_when_it_is_set() {
     assert_eq!(code(&Verify::Gitlab, "whsec_!"), Err("secret_invalid"));
     assert_eq!(code(&Verify::Gitlab, "plain"), Ok(()));
     assert_eq!(code(&Verify::Basic, "nobody"), Err("secret_invalid"));
+    // What everybody may know proves nothing.
+    let public = format!("whpk_{}", STANDARD.encode([7; 32]));
+    let token = Verify::Token { header: "x-a".to_owned() };
+    for how in [Verify::Github, Verify::Gitlab, token, hmac(HmacHash::Sha256, None, None)] {
+        assert_eq!(code(&how, &public), Err("secret_invalid"), "{how:?}");
+    }
 }
 
 fn verified(how: &Verify, secret: &str, sent: &[(&str, &str)], body: &[u8]) -> Result<(), Why> {

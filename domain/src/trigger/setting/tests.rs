@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::trigger::message::Source;
-use crate::trigger::webhook::{DeliveryIdPlace, Verify};
+use crate::trigger::webhook::{DeliveryIdPlace, HmacEncoding, HmacHash, Verify};
 
 #[test]
 fn a_schedule_needs_nothing_but_a_pattern() {
@@ -39,14 +39,37 @@ fn a_webhook_says_how_deliveries_are_verified_and_which_ones_it_wants() {
         panic!()
     };
     assert_eq!(webhook.path.as_deref(), Some("acme/push"));
-    assert_eq!(webhook.verify, Verify::HmacSha256 { header: "x-acme-signature".to_owned() });
-    assert_eq!(webhook.delivery_id, Some(DeliveryIdPlace::Pointer("/id".to_owned())));
+    let header = "x-acme-signature".to_owned();
+    let plain = Verify::Hmac { hash: HmacHash::Sha256, header, encoding: None, prefix: None };
+    assert_eq!(webhook.verify, plain);
+    assert_eq!(webhook.delivery_id, [DeliveryIdPlace::Pointer("/id".to_owned())]);
     assert!(webhook.filter.is_some() && webhook.input.is_some());
     for verify in ["none", "github", "gitlab", "bitbucket", "standard-webhooks", "basic"] {
         let setting = parse(TriggerKind::Webhook, json!({ "verify": verify })).unwrap();
         let Setting::Webhook(webhook) = setting else { panic!() };
         assert_eq!((webhook.verify.as_str(), webhook.path), (verify, None));
         assert_eq!(webhook.verify.needs_secret(), verify != "none");
+    }
+}
+
+#[test]
+fn an_hmac_is_of_any_hash_and_written_as_it_is_said() {
+    for (name, hash) in [
+        ("hmac-sha1", HmacHash::Sha1),
+        ("hmac-sha256", HmacHash::Sha256),
+        ("hmac-sha512", HmacHash::Sha512),
+    ] {
+        let configuration = json!({
+            "verify": name, "header": "X-A", "encoding": "base64url", "prefix": "v1=",
+            "delivery_id": ["/subscriptionId", "X-Part"],
+        });
+        let setting = parse(TriggerKind::Webhook, configuration).unwrap();
+        let Setting::Webhook(webhook) = setting else { panic!() };
+        assert_eq!(webhook.verify.as_str(), name);
+        let (encoding, prefix) = (Some(HmacEncoding::Base64Url), Some("v1=".to_owned()));
+        assert_eq!(webhook.verify, Verify::Hmac { hash, header: "x-a".into(), encoding, prefix });
+        let pointer = DeliveryIdPlace::Pointer("/subscriptionId".to_owned());
+        assert_eq!(webhook.delivery_id, [pointer, DeliveryIdPlace::Header("x-part".to_owned())]);
     }
 }
 
@@ -92,6 +115,25 @@ fn every_fault_is_told_with_its_place() {
     assert_eq!(
         webhook(json!({ "verify": "github", "header": "X-A", "delivery_id": "a:b" })),
         ["/header field_unused", "/delivery_id header_invalid"]
+    );
+    // What is not known needs no header, or may need one.
+    assert_eq!(webhook(json!({ "verify": "magic", "header": "a b" })), ["/verify choice_unknown"]);
+    assert_eq!(
+        webhook(json!({ "verify": "hmac-sha1", "header": "X", "encoding": "hax", "prefix": "ä" })),
+        ["/encoding choice_unknown", "/prefix prefix_invalid"]
+    );
+    assert_eq!(
+        webhook(json!({ "verify": "github", "encoding": "hex", "prefix": "", "delivery_id": [] })),
+        ["/encoding field_unused", "/prefix field_unused", "/delivery_id delivery_id_invalid"]
+    );
+    let places = json!(["/a", "b c", "X-D"]);
+    assert_eq!(
+        webhook(json!({ "verify": "none", "delivery_id": places })),
+        ["/delivery_id/1 header_invalid"]
+    );
+    assert_eq!(
+        webhook(json!({ "verify": "none", "delivery_id": ["/a", 1] })),
+        ["/delivery_id type_mismatch"]
     );
     for path in ["", "a//b", "a/", "../a", "a/./b", "a b", "a?b", "ä", &"a".repeat(201)] {
         assert_eq!(webhook(json!({ "verify": "none", "path": path })), ["/path path_invalid"]);
