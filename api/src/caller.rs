@@ -243,7 +243,10 @@ impl Caller {
             Credential::Token { product, .. } => {
                 (product.id == id).then(|| product.as_ref().clone())
             }
-            Credential::Session { .. } => app.read(|db| product::get(db, id))?,
+            Credential::Session { .. } => {
+                app.stands_on(&["product"])?;
+                app.read(|db| product::get(db, id))?
+            }
         };
         found
             .filter(|product| product.organization == self.organization)
@@ -312,6 +315,7 @@ async fn by_hash(
     witness: &Witness,
 ) -> Result<Caller, Problem> {
     let refused = |code, detail| Err(Problem::unauthenticated(code, detail));
+    app.stands_on(&["api_token", "product"])?;
     let now = Utc::now();
     let now_text = projections::stored_time(now);
     let Some(known) = look_up(app, &hash, &now_text)? else {
@@ -430,6 +434,7 @@ fn by_session(
     organization: Uuid,
     witness: &Witness,
 ) -> Result<Caller, Problem> {
+    app.stands_on(&["session", "user"])?;
     let actor = Actor::User(user);
     let seen = |is_let_in| Seen { actor, organization, product: None, is_let_in };
     let found = app.read(|db| session::active(db, session))?;

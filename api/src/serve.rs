@@ -275,7 +275,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     let housekeeping = tokio::spawn(keep_house(app.clone(), metrics.clone(), shutdown.clone()));
 
     let head = log.head().await?;
-    views.caught_up(head, WARM_UP).await;
+    views.reached(head, WARM_UP).await;
     search.caught_up(head, WARM_UP).await;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!("{} cannot be listened on: choose another --listen", config.listen)
