@@ -4,6 +4,7 @@
 //! the write in.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -48,6 +49,8 @@ pub struct Parts {
     pub log: Arc<dyn EventStore>,
     /// The read models.
     pub views: Views,
+    /// What they must have taken in before anybody is let in by them.
+    pub start: Start,
     /// The search index.
     pub search: Search,
     /// The keys that sign sessions.
@@ -92,6 +95,30 @@ pub struct Parts {
     pub spool: PathBuf,
 }
 
+/// Where the log ended when this node began, and whether its read models got there.
+#[derive(Debug)]
+pub struct Start {
+    head: Position,
+    is_reached: AtomicBool,
+}
+
+impl Start {
+    /// A start on a log that ends there.
+    pub fn at(head: Position) -> Start {
+        Start { head, is_reached: AtomicBool::new(false) }
+    }
+
+    /// Whether read models at `position` have what was in the log at the start. Once is for good.
+    fn is_reached_by(&self, position: impl FnOnce() -> Position) -> bool {
+        if self.is_reached.load(Ordering::Relaxed) {
+            return true;
+        }
+        let is_reached = position() >= self.head;
+        self.is_reached.fetch_or(is_reached, Ordering::Relaxed);
+        is_reached
+    }
+}
+
 impl std::ops::Deref for App {
     type Target = Parts;
 
@@ -126,6 +153,27 @@ impl App {
             None => Ok(()),
             Some(halt) => Err(stopped(halt, "this cannot be answered safely")),
         }
+    }
+
+    /// Whether the read models have taken in what was in the log at the start: before, they may show what
+    /// was changed long ago.
+    pub fn has_started(&self) -> bool {
+        self.start.is_reached_by(|| self.views.position())
+    }
+
+    /// Lets go on what needs to know who may do what.
+    ///
+    /// # Errors
+    /// 503 while the read models are not where the log was at the start.
+    pub fn must_have_started(&self) -> Result<(), Problem> {
+        if self.has_started() {
+            return Ok(());
+        }
+        let (position, head) = (self.views.position(), self.start.head);
+        Err(behind(format!(
+            "this server has just started, and its read models are at position {position} of {head}: try again \
+             in a moment"
+        )))
     }
 
     /// As [`App::read`], where the audit log is looked at: it shows whatever others may have seen.
@@ -294,3 +342,6 @@ fn stopped(halt: Halt, what: &str) -> Problem {
 fn behind(what: String) -> Problem {
     Problem::unavailable("read_models_behind", what, Duration::from_secs(1))
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,9 +114,11 @@ impl Caller {
     /// Reads the credential of a request, and finds who presents it.
     ///
     /// # Errors
-    /// 401 for no credential, or one that is not good; 403 for an API token from where it may not come.
+    /// 401 for no credential, or one that is not good; 403 for an API token from where it may not come; 503
+    /// while the read models do not know who that is.
     pub async fn authenticate(app: &App, parts: &Parts) -> Result<Caller, Problem> {
         let witness = parts.extensions.get::<Witness>().cloned().unwrap_or_default();
+        app.must_have_started()?;
         match presented(&parts.headers)? {
             None => Err(Problem::unauthenticated(
                 "credential_missing",

@@ -6,17 +6,32 @@ use std::sync::Arc;
 use eventlog::{
     Append, EventStore, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore, StreamId,
 };
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::support::{Product, TestApp};
+use super::support::{Product, TestApp, eventually};
 
-/// Appends an event to the log of a server that is stopped, which the read model of its category cannot
-/// take in.
-async fn poison(app: &TestApp, category: &str) {
-    let path = app.data_dir().join("events.db");
-    let log = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+/// The log of a server that is stopped.
+struct Log(SqliteStore);
+
+impl Log {
+    fn open(app: &TestApp) -> Log {
+        let path = app.data_dir().join("events.db");
+        Log(SqliteStore::open(&path, SqliteOptions::default()).unwrap())
+    }
+
+    async fn append(&self, stream: &str, event_type: &str, data: &Value, times: usize) {
+        let event = NewEvent {
+            event_type: event_type.into(),
+            data: RawValue::from_string(data.to_string()).unwrap(),
+            metadata: None,
+        };
+        self.0.append(append(stream, vec![event; times])).await.unwrap();
+    }
+}
+
+fn append(stream: &str, events: Vec<NewEvent>) -> Append {
     let metadata = Metadata {
         organization: Uuid::nil(),
         product: None,
@@ -28,21 +43,24 @@ async fn poison(app: &TestApp, category: &str) {
         address: None,
         user_agent: None,
     };
-    let append = Append {
-        stream: StreamId::from(format!("{category}-{}", Uuid::now_v7()).as_str()),
+    Append {
+        stream: StreamId::from(stream),
         expected: Expected::Any,
         command_id: Uuid::now_v7(),
         request_hash: None,
         metadata: Arc::new(metadata),
         keys: vec![],
-        events: vec![NewEvent {
-            event_type: format!("{category}.poisoned.v1"),
-            data: RawValue::from_string("{}".into()).unwrap(),
-            metadata: None,
-        }],
-    };
-    log.append(append).await.unwrap();
-    log.close().await;
+        events,
+    }
+}
+
+/// Appends an event to the log of a server that is stopped, which the read model of its category cannot
+/// take in.
+async fn poison(app: &TestApp, category: &str) {
+    let log = Log::open(app);
+    let stream = format!("{category}-{}", Uuid::now_v7());
+    log.append(&stream, &format!("{category}.poisoned.v1"), &json!({}), 1).await;
+    log.0.close().await;
 }
 
 /// A server with a read model that has stopped at an event of this category, with a product and a token's
@@ -111,4 +129,48 @@ async fn the_audit_log_says_that_it_stopped() {
     app.get("/api/audit-logs").await.expect_problem(503, "read_model_stopped");
     let path = format!("/api/products/{}", product.id);
     app.with_token(&secret).get(&path).await.expect_status(200);
+}
+
+/// How many events the read models are behind at a start, in commands of [`PIECE`].
+const BEHIND: usize = 30_000;
+const PIECE: usize = 1_000;
+
+#[tokio::test]
+async fn nobody_is_let_in_by_read_models_that_are_behind_at_a_start() {
+    let mut app = TestApp::spawn().await;
+    let product = app.product().await;
+    let token = app.token(&product, &[]).await;
+    let program = app.with_token(&token.secret);
+    program.get("/api/api-token/auth/validate").await.expect_status(200);
+    assert!(app.stop().success());
+    // As another node would have done meanwhile: a great deal, and then the revocation.
+    let log = Log::open(&app);
+    let used = json!({ "method": "GET", "route": "/api/products", "status": 200, "count": 1,
+                       "first_at": "2026-11-23T16:00:00.123456Z", "last_at": "2026-11-23T16:00:00.123456Z" });
+    for _ in 0..BEHIND / PIECE {
+        let usage = format!("token_usage-{}", token.id);
+        let uses = json!({ "uses": [used] });
+        log.append(&usage, "token_usage.recorded.v1", &uses, PIECE).await;
+    }
+    let stream = format!("api_token-{}", token.id);
+    log.append(&stream, "api_token.revoked.v1", &json!({}), 1).await;
+    log.0.close().await;
+    app.start();
+
+    let ready = app.nobody().get("/readyz").await;
+    let first = program.get("/api/api-token/auth/validate").await;
+    // A machine that caught up at once has nothing to say.
+    if first.error() == "read_models_behind" {
+        assert!(ready.status == 503 && ready.text().contains(" behind the log"), "{ready:?}");
+    }
+    let answer = eventually("the read models are behind", async || {
+        app.nobody().get("/healthz").await.expect_status(200);
+        let reply = program.get("/api/api-token/auth/validate").await;
+        assert_ne!(reply.status, 200, "a revoked token was let in");
+        let is_behind = reply.error() == "read_models_behind";
+        assert_eq!(is_behind, reply.status == 503 && reply.header("retry-after") == "1");
+        (!is_behind).then_some(reply)
+    });
+    answer.await.expect_problem(401, "token_revoked");
+    app.get("/api/auth/me").await.expect_status(200);
 }
