@@ -1,6 +1,5 @@
 //! The audit log: `/api/audit-logs`.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -307,10 +306,10 @@ fn csv_line(cells: &[String]) -> Result<Vec<u8>, Problem> {
 }
 
 /// A cell that no spreadsheet takes for a formula: much of it was said by people from outside.
-fn inert(cell: &str) -> Cow<'_, str> {
+fn inert(cell: &str) -> String {
     match cell.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        true => format!("'{cell}").into(),
-        false => cell.into(),
+        true => format!("'{cell}"),
+        false => cell.to_owned(),
     }
 }
 
