@@ -468,7 +468,7 @@ async fn notice_expiry(app: &App) -> Result<(), Problem> {
         let expired =
             app.commands.expire_api_token(due.id, due.organization, due.product, &due.expires_at);
         match expired.await {
-            Ok(done) => app.caught_up(done.position()).await?,
+            Ok(done) => drop(app.applied(&done).await?),
             // Deleted or renewed in the meantime.
             Err(commands::Error::Refused { .. } | commands::Error::Conflict) => {}
             Err(error) => return Err(error.into()),

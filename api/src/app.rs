@@ -4,6 +4,7 @@
 //! the write in.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -13,9 +14,9 @@ use commands::tools::Tools;
 use commands::{Commands, Done, PendingRejections, PendingUses, SessionKeys};
 use embeddings::Embedder;
 use eventlog::{EventStore, Position, RecordedEvent, StreamId};
-use projections::Views;
 use projections::execution::SealedPayload;
 use projections::search::Search;
+use projections::{Halt, Views};
 use rusqlite::Connection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,9 @@ use crate::webhook::Doors;
 /// How long the answer to a write, or a read with `X-Min-Position`, waits for the read models.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
+/// When a request that needs a read model which has stopped is worth another try.
+const STOPPED: Duration = Duration::from_secs(30);
+
 /// What every handler can reach. Cheap to clone.
 #[derive(Clone)]
 pub struct App(Arc<Parts>);
@@ -45,6 +49,8 @@ pub struct Parts {
     pub log: Arc<dyn EventStore>,
     /// The read models.
     pub views: Views,
+    /// What they must have taken in before anybody is let in by them.
+    pub start: Start,
     /// The search index.
     pub search: Search,
     /// The keys that sign sessions.
@@ -89,6 +95,30 @@ pub struct Parts {
     pub spool: PathBuf,
 }
 
+/// Where the log ended when this node began, and whether its read models got there.
+#[derive(Debug)]
+pub struct Start {
+    head: Position,
+    is_reached: AtomicBool,
+}
+
+impl Start {
+    /// A start on a log that ends there.
+    pub fn at(head: Position) -> Start {
+        Start { head, is_reached: AtomicBool::new(false) }
+    }
+
+    /// Whether read models at `position` have what was in the log at the start. Once is for good.
+    fn is_reached_by(&self, position: impl FnOnce() -> Position) -> bool {
+        if self.is_reached.load(Ordering::Relaxed) {
+            return true;
+        }
+        let is_reached = position() >= self.head;
+        self.is_reached.fetch_or(is_reached, Ordering::Relaxed);
+        is_reached
+    }
+}
+
 impl std::ops::Deref for App {
     type Target = Parts;
 
@@ -114,20 +144,54 @@ impl App {
         self.views.read(query).map_err(Problem::from)
     }
 
+    /// Lets go on what stands on these read models: none of them has stopped.
+    ///
+    /// # Errors
+    /// 503 otherwise: what has happened since would be missing.
+    pub fn stands_on(&self, models: &[&str]) -> Result<(), Problem> {
+        match self.views.halt(|halt| models.contains(&halt.model)) {
+            None => Ok(()),
+            Some(halt) => Err(stopped(halt, "this cannot be answered safely")),
+        }
+    }
+
+    /// Whether the read models have taken in what was in the log at the start: before, they may show what
+    /// was changed long ago.
+    pub fn has_started(&self) -> bool {
+        self.start.is_reached_by(|| self.views.position())
+    }
+
+    /// Lets go on what needs to know who may do what.
+    ///
+    /// # Errors
+    /// 503 while the read models are not where the log was at the start.
+    pub fn must_have_started(&self) -> Result<(), Problem> {
+        if self.has_started() {
+            return Ok(());
+        }
+        let (position, head) = (self.views.position(), self.start.head);
+        Err(behind(format!(
+            "this server has just started, and its read models are at position {position} of {head}: try again \
+             in a moment"
+        )))
+    }
+
     /// As [`App::read`], where the audit log is looked at: it shows whatever others may have seen.
     ///
     /// # Errors
-    /// A problem that says what failed; 503 when it is behind for longer than [`PATIENCE`].
+    /// A problem that says what failed; 503 when it is behind for longer than [`PATIENCE`], or has
+    /// stopped.
     pub async fn read_audit<T>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, projections::Error>,
     ) -> Result<T, Problem> {
         let position = self.views.position();
-        if !self.views.all_caught_up(position, PATIENCE).await {
+        if !self.views.all_reached(position, PATIENCE).await {
             return Err(behind(format!(
                 "the audit log has not reached position {position} yet: try again in a moment"
             )));
         }
+        self.stands_on(&["audit_log"])?;
         self.read(query)
     }
 
@@ -154,9 +218,18 @@ impl App {
     /// Waits until the read models have taken a position in.
     ///
     /// # Errors
-    /// 503 when that takes longer than [`PATIENCE`].
+    /// 503 when that takes longer than [`PATIENCE`], or one of them stopped before.
     pub async fn caught_up(&self, position: Position) -> Result<(), Problem> {
-        if self.views.caught_up(position, PATIENCE).await {
+        self.reached(position).await?;
+        match self.views.halt(|halt| halt.is_in_main && halt.is_before(position)) {
+            None => Ok(()),
+            Some(halt) => Err(stopped(halt, &format!("position {position} is not shown"))),
+        }
+    }
+
+    /// As [`App::caught_up`], whatever has stopped.
+    async fn reached(&self, position: Position) -> Result<(), Problem> {
+        if self.views.reached(position, PATIENCE).await {
             return Ok(());
         }
         Err(behind(format!(
@@ -168,14 +241,22 @@ impl App {
     /// `X-Event-Position`.
     ///
     /// # Errors
-    /// 503 when that takes longer than [`PATIENCE`]; the change is stored all the same.
+    /// 503 when that takes longer than [`PATIENCE`], or a read model that must show it has stopped; the
+    /// change is stored all the same.
     pub async fn applied(&self, done: &Done) -> Result<u64, Problem> {
         let position = done.position();
-        if !self.views.caught_up(position, PATIENCE).await {
+        if !self.views.reached(position, PATIENCE).await {
             return Err(behind(format!(
                 "your change is stored, at position {position}, but the read models do not show it yet: look \
                  again in a moment; do not send it again, unless with the same Idempotency-Key"
             )));
+        }
+        let is_hidden = |halt: &Halt| halt.is_in_main && halt.hides(&done.stream, position);
+        if let Some(halt) = self.views.halt(is_hidden) {
+            let what = format!(
+                "your change is stored, at position {position}, but not shown: do not send it again"
+            );
+            return Err(stopped(halt, &what));
         }
         Ok(position.max(self.views.position()).0)
     }
@@ -231,7 +312,8 @@ impl App {
     async fn written(&self, outcome: Result<Position, commands::Error>) -> Result<(), Problem> {
         use commands::Error;
         let error = match outcome {
-            Ok(position) => return self.caught_up(position).await,
+            // Counts and records hang on it, no decision: they are shown as far as they are.
+            Ok(position) => return self.reached(position).await,
             Err(error) => error,
         };
         let is_temporary = match &error {
@@ -247,6 +329,19 @@ impl App {
     }
 }
 
+/// What a request is told that needs a read model which has stopped.
+fn stopped(halt: Halt, what: &str) -> Problem {
+    let Halt { model, position, .. } = halt;
+    let detail = format!(
+        "{what}: the read model {model} met an event at position {position} that it cannot take in. Ask an \
+         operator to look at /readyz or /api/projections, and to upgrade prodgy or rebuild that read model"
+    );
+    Problem::unavailable("read_model_stopped", detail, STOPPED)
+}
+
 fn behind(what: String) -> Problem {
     Problem::unavailable("read_models_behind", what, Duration::from_secs(1))
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,9 +114,11 @@ impl Caller {
     /// Reads the credential of a request, and finds who presents it.
     ///
     /// # Errors
-    /// 401 for no credential, or one that is not good; 403 for an API token from where it may not come.
+    /// 401 for no credential, or one that is not good; 403 for an API token from where it may not come; 503
+    /// while the read models do not know who that is.
     pub async fn authenticate(app: &App, parts: &Parts) -> Result<Caller, Problem> {
         let witness = parts.extensions.get::<Witness>().cloned().unwrap_or_default();
+        app.must_have_started()?;
         match presented(&parts.headers)? {
             None => Err(Problem::unauthenticated(
                 "credential_missing",
@@ -243,7 +245,10 @@ impl Caller {
             Credential::Token { product, .. } => {
                 (product.id == id).then(|| product.as_ref().clone())
             }
-            Credential::Session { .. } => app.read(|db| product::get(db, id))?,
+            Credential::Session { .. } => {
+                app.stands_on(&["product"])?;
+                app.read(|db| product::get(db, id))?
+            }
         };
         found
             .filter(|product| product.organization == self.organization)
@@ -312,6 +317,7 @@ async fn by_hash(
     witness: &Witness,
 ) -> Result<Caller, Problem> {
     let refused = |code, detail| Err(Problem::unauthenticated(code, detail));
+    app.stands_on(&["api_token", "product"])?;
     let now = Utc::now();
     let now_text = projections::stored_time(now);
     let Some(known) = look_up(app, &hash, &now_text)? else {
@@ -430,6 +436,7 @@ fn by_session(
     organization: Uuid,
     witness: &Witness,
 ) -> Result<Caller, Problem> {
+    app.stands_on(&["session", "user"])?;
     let actor = Actor::User(user);
     let seen = |is_let_in| Seen { actor, organization, product: None, is_let_in };
     let found = app.read(|db| session::active(db, session))?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use eventlog::{Position, RecordedEvent, StreamId};
+use eventlog::{EventStore, Position, RecordedEvent, StreamId};
 use futures::Stream;
 use projections::TOTAL_CAP;
 use serde::{Deserialize, Serialize};
@@ -158,23 +158,69 @@ impl Wanted {
             && self.stream.as_ref().is_none_or(|wanted| wanted == event.stream.as_str())
     }
 
-    /// The next events after a position, whether they fit or not.
-    async fn read(&self, app: &App, after: Position) -> Result<Vec<Arc<RecordedEvent>>, Problem> {
-        let events = match &self.stream {
-            // A stream is short: it is read whole, and passed over up to the position.
-            Some(stream) => {
-                let whole =
-                    app.log.read_stream(&StreamId::from(stream.as_str()), 0, LOOKED_AT).await;
-                whole.map(|mut events| {
-                    events.retain(|event| event.position > after);
-                    events.truncate(BATCH);
-                    events
-                })
-            }
-            None => app.log.read_after(after, BATCH).await,
+    /// A place in what is to be read, behind a position.
+    async fn place(&self, log: &dyn EventStore, after: Position) -> Result<Place, Problem> {
+        let stream = self.stream.as_deref().map(StreamId::from);
+        let sequence = match &stream {
+            Some(stream) => sequence_at(log, stream, after).await?,
+            None => 0,
         };
-        Ok(events.map_err(commands::Error::from)?)
+        Ok(Place { position: after, stream, sequence })
     }
+}
+
+/// Up to where the log was read, or one stream of it.
+struct Place {
+    position: Position,
+    stream: Option<StreamId>,
+    /// The place in the stream, where it is one.
+    sequence: u64,
+}
+
+impl Place {
+    /// The next events, whether they are wanted or not; none at the end.
+    async fn next(&mut self, log: &dyn EventStore) -> Result<Vec<Arc<RecordedEvent>>, Problem> {
+        let events = match &self.stream {
+            Some(stream) => log.read_stream(stream, self.sequence, BATCH).await,
+            None => log.read_after(self.position, BATCH).await,
+        };
+        let events = events.map_err(commands::Error::from)?;
+        if let Some(last) = events.last() {
+            self.position = last.position;
+            self.sequence = last.sequence;
+        }
+        Ok(events)
+    }
+}
+
+/// The sequence of a stream's last event up to a position, or 0. It is found in few looks, however long the
+/// stream is.
+async fn sequence_at(
+    log: &dyn EventStore,
+    stream: &StreamId,
+    position: Position,
+) -> Result<u64, Problem> {
+    let is_up_to = async |sequence: u64| -> Result<bool, Problem> {
+        let event =
+            log.read_stream(stream, sequence - 1, 1).await.map_err(commands::Error::from)?;
+        Ok(event.first().is_some_and(|event| event.position <= position))
+    };
+    if position == Position::START {
+        return Ok(0);
+    }
+    let mut step = 1;
+    while is_up_to(step).await? {
+        step *= 2;
+    }
+    let (mut before, mut behind) = (step / 2, step);
+    while behind - before > 1 {
+        let middle = before + (behind - before) / 2;
+        match is_up_to(middle).await? {
+            true => before = middle,
+            false => behind = middle,
+        }
+    }
+    Ok(before)
 }
 
 /// Read the log
@@ -193,13 +239,16 @@ async fn list_events(
     let wanted = Wanted::new(&caller, &query.filters)?;
     let size = query.size() as usize;
     let first = query.cursor::<u64>()?.or(query.filters.after).unwrap_or(0);
-    let mut position = Position(first);
+    let log = app.log.as_ref();
+    let mut place = wanted.place(log, Position(first)).await?;
     let (mut items, mut fitting, mut looked_at) = (Vec::new(), 0_u64, 0_usize);
     // From where the next answer goes on: behind the last event of this one.
     let mut goes_on = None;
     let is_whole = loop {
-        let events = wanted.read(&app, position).await?;
-        let Some(last) = events.last().map(|event| event.position) else { break true };
+        let events = place.next(log).await?;
+        if events.is_empty() {
+            break true;
+        }
         looked_at += events.len();
         for event in events.iter().filter(|event| wanted.fits(event)) {
             fitting += 1;
@@ -208,13 +257,12 @@ async fn list_events(
                 goes_on = Some(event.position);
             }
         }
-        position = last;
         if fitting > TOTAL_CAP || looked_at >= LOOKED_AT {
             break false;
         }
     };
     if items.len() < size {
-        goes_on = Some(position);
+        goes_on = Some(place.position);
     }
     let is_end = is_whole && fitting <= query.offset() + items.len() as u64;
     let total = if is_whole && fitting <= TOTAL_CAP {
@@ -258,16 +306,17 @@ fn follow(
 ) -> impl Stream<Item = Result<sse::Event, Problem>> + Send {
     async_stream::try_stream! {
         let mut head = app.log.watch();
-        let mut position = start;
+        let mut place = wanted.place(app.log.as_ref(), start).await?;
         loop {
             let _ = head.borrow_and_update();
             loop {
-                let events = wanted.read(&app, position).await?;
-                let Some(last) = events.last().map(|event| event.position) else { break };
+                let events = place.next(app.log.as_ref()).await?;
+                if events.is_empty() {
+                    break;
+                }
                 for event in events.iter().filter(|event| wanted.fits(event)) {
                     yield sse::Event::new(event.position, "message", &CloudEvent::from(event.as_ref()))?;
                 }
-                position = last;
             }
             if head.changed().await.is_err() {
                 break;
@@ -275,3 +324,6 @@ fn follow(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

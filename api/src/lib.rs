@@ -52,6 +52,7 @@ mod search;
 mod serve;
 mod service;
 mod session;
+mod shown_path;
 mod trigger;
 mod user;
 mod webhook;

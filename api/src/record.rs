@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::caller::{Seen, Witness};
 use crate::http::{ClientAddress, RequestContext, problem};
+use crate::shown_path::ShownPath;
 
 /// The longest path and user agent that are kept.
 const LENGTH: usize = 512;
@@ -35,7 +36,8 @@ pub async fn remember(State(app): State<App>, mut request: Request, next: Next) 
     let address = request.extensions().get::<ClientAddress>().map(|address| address.0);
     let request_id =
         request.extensions().get::<RequestContext>().map(|context| context.request_id.to_string());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, path) = (request.method().clone(), request.uri().clone());
+    let shown = ShownPath::of(&request).to_string();
     let user_agent =
         request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).map(cut);
 
@@ -80,8 +82,8 @@ pub async fn remember(State(app): State<App>, mut request: Request, next: Next) 
             actor: seen.map_or(Actor::Anonymous, |seen| seen.actor),
             product: seen.and_then(|seen| seen.product).or(aim.map(|aim| aim.product)),
             method: method.to_string(),
-            resource: aimed_at.or_else(|| resource(&path, route.as_deref(), seen)),
-            path: cut(&path),
+            resource: aimed_at.or_else(|| resource(path.path(), route.as_deref(), seen)),
+            path: cut(&shown),
             route,
             status: status.as_u16(),
             code: code.to_owned(),

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use vault::{MasterKey, Vault, s3_environment};
 
-use crate::app::{App, Parts};
+use crate::app::{App, Parts, Start};
 use crate::config::{BlobsAddress, Config};
 use crate::http::finish::LeftAlone;
 use crate::http::layers::Settings;
@@ -46,7 +46,8 @@ const HOUSEKEEPING: Duration = Duration::from_secs(5);
 /// The first user's address, where nobody gave one.
 const FIRST_USER: &str = "admin@example.com";
 
-/// How long a start waits for its read models, and then for the search index, before it lets requests in all the same.
+/// How long a start waits for its read models, and then for the search index, before it listens all the same: until the
+/// read models are there it lets nobody in.
 const WARM_UP: Duration = Duration::from_secs(1);
 
 /// The folders and files of a data directory.
@@ -220,6 +221,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     let boot = commands.boot().await?;
     first_admin(&commands, &config, boot.organization).await?;
 
+    let head = log.head().await?;
     let views = Views::open(&folders.views(), log.clone())?;
     let search = Search::open(&folders.search(), log.clone(), vault, views.clone())?;
     let shutdown = CancellationToken::new();
@@ -236,6 +238,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         commands: commands.clone(),
         log: log.clone(),
         views: views.clone(),
+        start: Start::at(head),
         search: search.clone(),
         session_keys: boot.session_keys,
         oidc: Oidc::new(&config.oidc)?,
@@ -274,8 +277,7 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
     let policies = tokio::spawn(starting);
     let housekeeping = tokio::spawn(keep_house(app.clone(), metrics.clone(), shutdown.clone()));
 
-    let head = log.head().await?;
-    views.caught_up(head, WARM_UP).await;
+    views.reached(head, WARM_UP).await;
     search.caught_up(head, WARM_UP).await;
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!("{} cannot be listened on: choose another --listen", config.listen)

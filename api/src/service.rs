@@ -65,12 +65,8 @@ async fn readyz(State(app): State<App>) -> Response {
             readiness.check("object_store", false, "it does not answer as it should: see the log");
         }
     }
-    match app.views.trouble() {
-        None => {
-            readiness.check("read_models", true, format!("at position {}", app.views.position()))
-        }
-        Some(trouble) => readiness.check("read_models", false, trouble),
-    }
+    let (is_current, detail) = read_models(&app);
+    readiness.check("read_models", is_current, detail);
     match app.search.trouble() {
         None => readiness.check("search_index", true, format!("{} chunks", app.search.len())),
         Some(trouble) => readiness.check("search_index", false, trouble),
@@ -86,4 +82,22 @@ async fn readyz(State(app): State<App>) -> Response {
         }
     }
     readiness.into_response()
+}
+
+/// Whether the read models may be relied on, and where they are.
+fn read_models(app: &App) -> (bool, String) {
+    if let Some(trouble) = app.views.trouble() {
+        return (false, trouble);
+    }
+    let position = app.views.position();
+    if app.has_started() {
+        return (true, format!("at position {position}"));
+    }
+    let lag = app.log.watch().borrow().0.saturating_sub(position.0);
+    (
+        false,
+        format!(
+            "at position {position}, {lag} behind the log since the start: nobody is let in yet"
+        ),
+    )
 }

@@ -185,6 +185,6 @@ impl Commands {
         let day = format!("{organization}-{}", Utc::now().format("%Y-%m-%d"));
         let ask = Ask::once("access log", organization, None);
         let command = AccessLogCommand::Record { attempts };
-        Ok(self.execute::<AccessLog>(day, command, &ask).await?.position())
+        Ok(self.note::<AccessLog>(day, command, &ask).await?.position())
     }
 }

@@ -284,16 +284,7 @@ impl Commands {
         if events.is_empty() {
             return Ok(Done { stream: stream.clone(), events: vec![], sequence, replayed: false });
         }
-        let append = Append {
-            stream: stream.clone(),
-            expected: Expected::Sequence(sequence),
-            command_id: ask.command_id,
-            request_hash: ask.request_hash.clone(),
-            metadata: ask.metadata.clone(),
-            keys: keys_in(&events, ask),
-            events,
-        };
-        match self.log.append(append).await {
+        match self.append(stream, Expected::Sequence(sequence), events, ask).await {
             Ok(appended) => {
                 let done = Done::appended(stream.clone(), appended);
                 if done.replayed {
@@ -303,14 +294,58 @@ impl Commands {
                 }
                 Ok(done)
             }
-            Err(AppendError::Conflict { .. }) => Err(Error::Conflict),
-            Err(AppendError::CommandReused { .. }) => Err(Error::CommandReused),
-            Err(AppendError::Malformed(why)) => Err(Error::Crypto(why.to_owned())),
-            Err(AppendError::Store(source)) => {
-                self.forget(stream);
-                Err(source.into())
+            Err(error) => {
+                if matches!(error, Error::Log(_)) {
+                    self.forget(stream);
+                }
+                Err(error)
             }
         }
+    }
+
+    /// Lets an aggregate write something down whose decision asks for nothing that is in its stream: that is
+    /// not read, and whoever else appends to it is in nobody's way.
+    ///
+    /// # Errors
+    /// As [`Commands::execute`], save for lost races.
+    pub(crate) async fn note<A>(
+        &self,
+        id: impl Display,
+        command: A::Command,
+        ask: &Ask,
+    ) -> Result<Done, Error>
+    where
+        A: Aggregate<Services = ()>,
+        A::Error: Refusal,
+    {
+        let stream = StreamId::new(A::TYPE, id);
+        let events = events_of(&mut A::default(), command, None).await?;
+        let appended = self.append(&stream, Expected::Any, events, ask).await?;
+        Ok(Done::appended(stream, appended))
+    }
+
+    async fn append(
+        &self,
+        stream: &StreamId,
+        expected: Expected,
+        events: Vec<NewEvent>,
+        ask: &Ask,
+    ) -> Result<Appended, Error> {
+        let append = Append {
+            stream: stream.clone(),
+            expected,
+            command_id: ask.command_id,
+            request_hash: ask.request_hash.clone(),
+            metadata: ask.metadata.clone(),
+            keys: keys_in(&events, ask),
+            events,
+        };
+        self.log.append(append).await.map_err(|error| match error {
+            AppendError::Conflict { .. } => Error::Conflict,
+            AppendError::CommandReused { .. } => Error::CommandReused,
+            AppendError::Malformed(why) => Error::Crypto(why.to_owned()),
+            AppendError::Store(source) => source.into(),
+        })
     }
 
     /// The aggregate's state and the length of its stream; the default state where there is none.

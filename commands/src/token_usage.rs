@@ -172,6 +172,9 @@ impl Commands {
         }
         let ask = Ask::once("usage", organization, Some(product));
         let command = TokenUsageCommand::Record { uses: written };
-        Ok(self.execute::<TokenUsage>(token, command, &ask).await?.position())
+        Ok(self.note::<TokenUsage>(token, command, &ask).await?.position())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,12 +4,14 @@
 mod checkpointer;
 mod file;
 mod generation;
+mod halt;
 mod model;
 mod pool;
 mod runner;
 mod status;
 mod views;
 
+pub use halt::Halt;
 pub use model::{ReadModel, stored_time};
 pub use status::{State, Status, Stopped};
 pub use views::{Verdict, Views, discard, standings, verify};

@@ -29,7 +29,8 @@ mod unfinished;
 pub mod user;
 
 pub use engine::{
-    ReadModel, State, Status, Stopped, Verdict, Views, discard, standings, stored_time, verify,
+    Halt, ReadModel, State, Status, Stopped, Verdict, Views, discard, standings, stored_time,
+    verify,
 };
 pub use error::{Error, chain};
 pub use listing::{Listing, TOTAL_CAP, Window};

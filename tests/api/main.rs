@@ -37,6 +37,7 @@ mod search;
 mod secrets;
 mod session;
 mod shutdown;
+mod stopped;
 mod stream;
 mod trigger;
 mod user;

@@ -163,6 +163,7 @@ async fn live_a_little(app: &TestApp) -> Lived {
         .expect_status(422);
     app.with_token(&format!("prodgy_{typed_wrong}")).get("/api/products").await.expect_status(401);
     app.bearer(typed_wrong).get("/api/products").await.expect_status(401);
+    put_into_paths(app, &[typed_wrong, EMAIL, PASSWORD]).await;
 
     let product = app.product().await;
     let token = app.token(&product, &[]).await;
@@ -174,6 +175,8 @@ async fn live_a_little(app: &TestApp) -> Lived {
         .post_empty(&format!("/api/api-tokens/{}/regenerate", token.id))
         .await
         .expect_status(200);
+    // The whole token where its id belongs.
+    put_into_paths(app, &[&token.secret]).await;
     secrets
         .extend([token.secret.clone(), regenerated.data()["token"].as_str().unwrap().to_owned()]);
 
@@ -198,6 +201,23 @@ async fn live_a_little(app: &TestApp) -> Lived {
     let agent = agent.data()["id"].as_str().unwrap().to_owned();
     secrets.extend(use_a_webhook(app, &agent).await);
     Lived { secrets, product: product.id, agent, token: token.id, file }
+}
+
+/// Asks for paths that hold what belongs into none, of routes that there are and that there are not.
+async fn put_into_paths(app: &TestApp, secrets: &[&str]) {
+    for secret in secrets {
+        for path in [
+            format!("/api/api-tokens/{secret}"),
+            format!("/api/webhook/{secret}"),
+            format!("/api/nothing/{secret}"),
+            format!("/{secret}/api/products"),
+        ] {
+            for client in [app.owner(), &app.nobody()] {
+                let refused = client.get(&path).await;
+                assert!((400..500).contains(&refused.status), "{path}: {refused:?}");
+            }
+        }
+    }
 }
 
 /// Makes one, tries it, changes it, seals it anew, gets it wrong, and deletes another.

@@ -14,6 +14,9 @@ use uuid::Uuid;
 use super::header::IDEMPOTENCY_KEY;
 use super::{Problem, query};
 
+/// The parameter that says how long the sender waits for the end of what it asks for.
+const WAITING: &str = "wait_seconds";
+
 /// What identifies the change that a request means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
@@ -40,7 +43,7 @@ impl Idempotency {
         }
     }
 
-    /// What the request says: its query and the parts of its body, as they came.
+    /// What the request says: its query, save for how long it waits, and the parts of its body, as they came.
     ///
     /// It is a bare hash. Key it before it is stored: a body may be short enough to guess.
     pub fn digest(&self, body: &[&[u8]]) -> [u8; 32] {
@@ -72,9 +75,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Idempotency {
             key,
             method: parts.method.clone(),
             path: uri.path().to_owned(),
-            query: uri.query().unwrap_or_default().to_owned(),
+            query: meaning_of(uri.query().unwrap_or_default()),
         })
     }
+}
+
+/// What a query says of the change: not how long its sender waits for it.
+fn meaning_of(query: &str) -> String {
+    let is_meant = |pair: &&str| pair.split('=').next() != Some(WAITING);
+    query.split('&').filter(is_meant).collect::<Vec<_>>().join("&")
 }
 
 /// The id of the command that a key names: a UUIDv8 of a hash. `target` is method and path.

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::Problem;
 use super::header::{TRACEPARENT, X_REQUEST_ID};
+use crate::shown_path::ShownPath;
 
 tokio::task_local! {
     static CURRENT: Arc<str>;
@@ -88,14 +89,15 @@ pub fn scope_sync<T>(request_id: Arc<str>, work: impl FnOnce() -> T) -> T {
 
 /// The outermost layer: names the request, opens its span, returns the names in the answer.
 ///
-/// The span and the line at the end hold no query string, no body and no header but the id.
+/// The span and the line at the end hold no query string, no body, no header but the id, and of the path
+/// what [`ShownPath`] shows.
 pub async fn establish(mut request: Request, next: Next) -> Result<Response, Infallible> {
     let started = Instant::now();
     let context = RequestContext::from_headers(request.headers());
     let span = tracing::info_span!(
         "request",
         method = %request.method(),
-        path = request.uri().path(),
+        path = %ShownPath::of(&request),
         request_id = &*context.request_id,
     );
     request.extensions_mut().insert(context.clone());

@@ -119,17 +119,14 @@ impl Generation {
         self.files.first().map_or(Position::START, File::position)
     }
 
-    /// Takes a batch in, which follows on what was taken in before. A file that is ahead of another
-    /// passes over what it has. `main_done` is called when the main file has it, before the others.
-    pub(crate) fn apply(
-        &mut self,
-        events: &[Arc<RecordedEvent>],
-        main_done: impl FnOnce(Position),
-    ) -> Result<(), Error> {
-        let Some((main, others)) = self.files.split_first_mut() else { return Ok(()) };
-        main.apply(events)?;
-        main_done(main.position());
-        others.iter_mut().try_for_each(|file| file.apply(events))
+    /// Lets the main file take a batch in, which follows on what was taken in before.
+    pub(crate) fn apply_main(&mut self, events: &[Arc<RecordedEvent>]) -> Result<(), Error> {
+        self.files.iter_mut().take(1).try_for_each(|file| file.apply(events))
+    }
+
+    /// Lets the other files take a batch in. One that is ahead of another passes over what it has.
+    pub(crate) fn apply_others(&mut self, events: &[Arc<RecordedEvent>]) -> Result<(), Error> {
+        self.files.iter_mut().skip(1).try_for_each(|file| file.apply(events))
     }
 
     /// Fills a new generation from the first event on, up to the head, and gives it its name when it

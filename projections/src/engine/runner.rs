@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::BATCH;
 use super::file::Models;
 use super::generation::{self, Found, Generation};
+use super::halt::Halt;
 use super::pool::Pool;
 use super::status::{State, Status};
 use super::views::Shared;
@@ -184,9 +185,9 @@ impl Runner {
             let after = last.position;
             let is_full = next.len() == BATCH;
             let ahead = is_full.then(|| self.read_ahead(after));
-            generation.apply(&next, |main| {
-                self.shared.main.send_replace(main);
-            })?;
+            generation.apply_main(&next)?;
+            self.shared.publish_main(&self.models, generation);
+            generation.apply_others(&next)?;
             taken += next.len();
             let rate = taken as f64 / started.elapsed().as_secs_f64().max(1e-6);
             self.publish(generation, Some(rate), rebuilding);
@@ -227,7 +228,7 @@ impl Runner {
                 .set(status.lag as f64);
         }
         drop(statuses);
-        self.shared.main.send_replace(generation.main_position());
+        self.shared.publish_main(&self.models, generation);
         self.shared.applied.send_replace(generation.position());
     }
 
@@ -267,7 +268,8 @@ impl Runner {
             if events.is_empty() {
                 break;
             }
-            newer.apply(&events, |_| ())?;
+            newer.apply_main(&events)?;
+            newer.apply_others(&events)?;
         }
         self.shared.pool.store(Some(Arc::new(Pool::new(path, &self.models))));
         self.shared.each_status(|status| status.rebuild_percent = None);
@@ -282,6 +284,13 @@ impl Runner {
 impl Shared {
     fn each_status(&self, change: impl Fn(&mut Status)) {
         self.statuses.lock().iter_mut().for_each(change);
+    }
+
+    /// Says what the main file has taken in; and first, which models have not.
+    fn publish_main(&self, models: &Models, generation: &Generation) {
+        let halts = Halt::all(models, &generation.standings());
+        self.halts.store(halts.map(Arc::new));
+        self.main.send_replace(generation.main_position());
     }
 
     fn publish_filling(&self, position: Position, rate: f64) {

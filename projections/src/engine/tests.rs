@@ -176,9 +176,9 @@ async fn a_poisonous_event_stops_its_model_before_it_and_no_other() {
     assert!(views.all_caught_up(Position(3), PATIENCE).await);
     let poison = node.append("note-1", POISON).await;
     let last = node.append_many(2).await;
-    assert!(views.all_caught_up(last, PATIENCE).await);
+    assert!(views.all_reached(last, PATIENCE).await);
 
-    assert_stopped(&views, poison, last);
+    assert_stopped(&views, poison, last).await;
     views.close().await;
 }
 
@@ -189,19 +189,19 @@ async fn a_poisonous_event_met_while_filling_leaves_no_half_of_itself() {
     let poison = node.append("note-1", POISON).await;
     let last = node.append_many(2).await;
     let views = node.open();
-    assert!(views.all_caught_up(last, PATIENCE).await);
+    assert!(views.all_reached(last, PATIENCE).await);
 
-    assert_stopped(&views, poison, last);
+    assert_stopped(&views, poison, last).await;
     views.close().await;
 
     // The next start tries again, and finds it again.
     let views = node.open();
-    assert!(views.all_caught_up(last, PATIENCE).await);
-    assert_stopped(&views, poison, last);
+    assert!(views.all_reached(last, PATIENCE).await);
+    assert_stopped(&views, poison, last).await;
     views.close().await;
 }
 
-fn assert_stopped(views: &Views, poison: Position, last: Position) {
+async fn assert_stopped(views: &Views, poison: Position, last: Position) {
     let statuses = views.statuses();
     let [noted, everything] = &statuses[..] else { panic!("{statuses:?}") };
     assert_eq!((noted.state, noted.position), (State::Stopped, poison.0 - 1));
@@ -211,6 +211,36 @@ fn assert_stopped(views: &Views, poison: Position, last: Position) {
     assert_eq!((everything.state, everything.position), (State::Running, last.0));
     assert!(views.trouble().unwrap().contains("noted"));
     assert_eq!((count(views, "noted"), count(views, "everything")), (6, last.0));
+
+    // What a stopped model has not taken in is never said to be applied.
+    assert!(views.all_caught_up(Position(poison.0 - 1), PATIENCE).await);
+    for position in [poison, last] {
+        assert!(!views.caught_up(position, PATIENCE).await);
+        assert!(!views.all_caught_up(position, PATIENCE).await);
+    }
+    let halt = views.halt(|_| true).unwrap();
+    assert_eq!((halt.model, halt.position, halt.is_in_main), ("noted", poison, true));
+    let hides = |stream: &str, position| halt.hides(&StreamId::from(stream), position);
+    assert!(hides("note-2", poison) && hides("note-2", last));
+    assert!(!hides("note-2", Position(poison.0 - 1)) && !hides("other-1", last));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_stopped_is_still_known_to_have_after_a_rebuild() {
+    let node = Node::new();
+    let poison = node.append("note-1", POISON).await;
+    let views = node.open();
+    assert!(views.all_reached(poison, PATIENCE).await);
+    let mut rebuilds = views.rebuilds();
+
+    assert!(views.rebuild("noted"));
+    tokio::time::timeout(PATIENCE, rebuilds.changed()).await.unwrap().unwrap();
+    let last = node.append_many(1).await;
+    assert!(views.all_reached(last, PATIENCE).await);
+
+    assert_eq!(views.halt(|_| true).map(|halt| halt.position), Some(poison));
+    assert!(!views.caught_up(last, PATIENCE).await);
+    views.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::BATCH;
 use super::file::{File, Models, dump};
 use super::generation::{self, Generation};
+use super::halt::Halt;
 use super::pool::Pool;
 use super::runner::{Message, Runner};
 use super::status::{State, Status};
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) main: watch::Sender<Position>,
     /// What all files have.
     pub(crate) applied: watch::Sender<Position>,
+    /// The models that have stopped, if any have.
+    pub(crate) halts: ArcSwapOption<Vec<Halt>>,
     pub(crate) rebuilt: watch::Sender<u64>,
     pub(crate) statuses: Mutex<Vec<Status>>,
     pub(crate) failure: Mutex<Option<String>>,
@@ -83,6 +86,7 @@ impl Views {
             pool: ArcSwapOption::empty(),
             main: watch::Sender::new(Position::START),
             applied: watch::Sender::new(Position::START),
+            halts: ArcSwapOption::empty(),
             rebuilt: watch::Sender::new(0),
             statuses: Mutex::new(statuses),
             failure: Mutex::new(None),
@@ -128,8 +132,8 @@ impl Views {
         query(&file.connection)
     }
 
-    /// The position that the read models of the main file have taken in. Others may be a batch behind:
-    /// see [`Views::all_caught_up`].
+    /// The position that the read models of the main file have taken in, save those that stopped: see
+    /// [`Views::halt`]. Other files may be a batch behind: see [`Views::all_caught_up`].
     pub fn position(&self) -> Position {
         *self.shared.main.borrow()
     }
@@ -140,15 +144,35 @@ impl Views {
     }
 
     /// Waits until the read models of the main file have taken `position` in; `false` when that takes
-    /// longer than `at_most`.
+    /// longer than `at_most`, or one of them stopped before.
     pub async fn caught_up(&self, position: Position, at_most: Duration) -> bool {
-        self.reaches(&self.shared.main, position, at_most).await
+        let stopped = |halt: &Halt| halt.is_in_main && halt.is_before(position);
+        self.reaches(&self.shared.main, position, at_most, stopped).await
     }
 
     /// Waits until all read models have taken `position` in; `false` when that takes longer than
-    /// `at_most`.
+    /// `at_most`, or one of them stopped before.
     pub async fn all_caught_up(&self, position: Position, at_most: Duration) -> bool {
-        self.reaches(&self.shared.applied, position, at_most).await
+        let stopped = |halt: &Halt| halt.is_before(position);
+        self.reaches(&self.shared.applied, position, at_most, stopped).await
+    }
+
+    /// As [`Views::caught_up`], whatever has stopped: for those who ask [`Views::halt`] for what they
+    /// need.
+    pub async fn reached(&self, position: Position, at_most: Duration) -> bool {
+        self.reaches(&self.shared.main, position, at_most, |_| false).await
+    }
+
+    /// As [`Views::all_caught_up`], whatever has stopped.
+    pub async fn all_reached(&self, position: Position, at_most: Duration) -> bool {
+        self.reaches(&self.shared.applied, position, at_most, |_| false).await
+    }
+
+    /// The first of the read models that stopped of which this is true. Costs next to nothing while
+    /// none has.
+    pub fn halt(&self, is_meant: impl Fn(&Halt) -> bool) -> Option<Halt> {
+        let halts = self.shared.halts.load();
+        halts.as_ref()?.iter().find(|halt| is_meant(halt)).copied()
     }
 
     async fn reaches(
@@ -156,10 +180,13 @@ impl Views {
         place: &watch::Sender<Position>,
         position: Position,
         at_most: Duration,
+        is_in_the_way: impl Fn(&Halt) -> bool,
     ) -> bool {
         let mut place = place.subscribe();
-        let reached = place.wait_for(|place| *place >= position);
+        let is_stopped = || self.halt(&is_in_the_way).is_some();
+        let reached = place.wait_for(|place| *place >= position || is_stopped());
         matches!(tokio::time::timeout(at_most, reached).await, Ok(Ok(_)))
+            && !is_stopped()
             && self.shared.pool.load().is_some()
     }
 

@@ -45,6 +45,19 @@ async fn another_key_or_path_is_another_command() {
 }
 
 #[tokio::test]
+async fn who_waits_for_longer_says_the_same() {
+    for (one, two) in [
+        ("/things", "/things?wait_seconds=60"),
+        ("/things?wait_seconds=1", "/things?wait_seconds=60"),
+        ("/things?a=1&b=2", "/things?a=1&wait_seconds=60&b=2"),
+    ] {
+        assert_eq!(ask(one, Some("k")).await.body, ask(two, Some("k")).await.body, "{two}");
+    }
+    let other = ask("/things?other_wait_seconds=60", Some("k")).await.body;
+    assert_ne!(ask("/things", Some("k")).await.body, other);
+}
+
+#[tokio::test]
 async fn another_query_is_the_same_command_saying_something_else() {
     let (one, two) = (ask("/things?a=1", Some("k")).await, ask("/things?a=2", Some("k")).await);
 

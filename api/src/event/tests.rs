@@ -1,0 +1,104 @@
+//! Reading one stream of the log from any place on, however long it is.
+
+use eventlog::{Append, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore};
+use tempfile::TempDir;
+
+use super::*;
+
+const STREAM: &str = "note-1";
+
+/// A log with a stream of so many events, `piece` at a time, and an event of another stream behind each.
+async fn log_of(pieces: usize, piece: usize) -> (TempDir, SqliteStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.db");
+    let log = SqliteStore::open(&path, SqliteOptions::default()).unwrap();
+    for _ in 0..pieces {
+        append(&log, STREAM, piece).await;
+        append(&log, "other-1", 1).await;
+    }
+    (folder, log)
+}
+
+async fn append(log: &SqliteStore, stream: &str, count: usize) {
+    let metadata = Metadata {
+        organization: Uuid::nil(),
+        product: None,
+        actor: "system:test".into(),
+        correlation: Uuid::nil(),
+        causation: None,
+        request_id: None,
+        traceparent: None,
+        address: None,
+        user_agent: None,
+    };
+    let event = NewEvent {
+        event_type: "note.taken.v1".into(),
+        data: RawValue::from_string("{}".into()).unwrap(),
+        metadata: None,
+    };
+    let append = Append {
+        stream: StreamId::from(stream),
+        expected: Expected::Any,
+        command_id: Uuid::now_v7(),
+        request_hash: None,
+        metadata: Arc::new(metadata),
+        keys: vec![],
+        events: vec![event; count],
+    };
+    log.append(append).await.unwrap();
+}
+
+fn wanted() -> Wanted {
+    Wanted {
+        organization: Uuid::nil(),
+        product: None,
+        event_type: None,
+        stream: Some(STREAM.into()),
+    }
+}
+
+/// The positions of the stream's events behind a position, in the pieces that they are read in.
+async fn positions(log: &SqliteStore, after: u64) -> Vec<Vec<u64>> {
+    let mut place = wanted().place(log, Position(after)).await.unwrap();
+    let mut pieces = Vec::new();
+    loop {
+        let events = place.next(log).await.unwrap();
+        if events.is_empty() {
+            return pieces;
+        }
+        pieces.push(events.iter().map(|event| event.position.0).collect());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_read_from_every_position_on() {
+    let (_folder, log) = log_of(7, 3).await;
+    let all: Vec<u64> = (1..=28).filter(|position| position % 4 != 0).collect();
+
+    for after in 0..30 {
+        let expected: Vec<u64> = all.iter().copied().filter(|at| *at > after).collect();
+        assert_eq!(positions(&log, after).await.concat(), expected, "after {after}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_stream_is_read_to_its_end() {
+    let (_folder, log) = log_of(LOOKED_AT / BATCH + 1, BATCH).await;
+    let last = (LOOKED_AT + BATCH + LOOKED_AT / BATCH) as u64;
+
+    assert_eq!(positions(&log, last - 2).await, [[last - 1, last]]);
+    assert_eq!(positions(&log, last - BATCH as u64).await.concat().len(), BATCH);
+    let mut all = positions(&log, 0).await;
+    assert_eq!((all.len(), all.pop().unwrap().pop()), (LOOKED_AT / BATCH + 1, Some(last)));
+}
+
+#[tokio::test]
+async fn what_comes_is_read_where_it_was_left_off() {
+    let (_folder, log) = log_of(1, 1).await;
+    let mut place = wanted().place(&log, Position(1)).await.unwrap();
+    assert!(place.next(&log).await.unwrap().is_empty());
+    append(&log, STREAM, 1).await;
+
+    let news = place.next(&log).await.unwrap();
+    assert_eq!(news.iter().map(|event| event.sequence).collect::<Vec<_>>(), [2]);
+}

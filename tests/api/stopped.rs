@@ -1,0 +1,176 @@
+//! Read models that stopped at an event which they cannot take in, or are far behind: what depends on
+//! them is refused, and nothing is let in by what they no longer know.
+
+use std::sync::Arc;
+
+use eventlog::{
+    Append, EventStore, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore, StreamId,
+};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::support::{Product, TestApp, eventually};
+
+/// The log of a server that is stopped.
+struct Log(SqliteStore);
+
+impl Log {
+    fn open(app: &TestApp) -> Log {
+        let path = app.data_dir().join("events.db");
+        Log(SqliteStore::open(&path, SqliteOptions::default()).unwrap())
+    }
+
+    async fn append(&self, stream: &str, event_type: &str, data: &Value, times: usize) {
+        let event = NewEvent {
+            event_type: event_type.into(),
+            data: RawValue::from_string(data.to_string()).unwrap(),
+            metadata: None,
+        };
+        self.0.append(append(stream, vec![event; times])).await.unwrap();
+    }
+}
+
+fn append(stream: &str, events: Vec<NewEvent>) -> Append {
+    let metadata = Metadata {
+        organization: Uuid::nil(),
+        product: None,
+        actor: "system:test".into(),
+        correlation: Uuid::now_v7(),
+        causation: None,
+        request_id: None,
+        traceparent: None,
+        address: None,
+        user_agent: None,
+    };
+    Append {
+        stream: StreamId::from(stream),
+        expected: Expected::Any,
+        command_id: Uuid::now_v7(),
+        request_hash: None,
+        metadata: Arc::new(metadata),
+        keys: vec![],
+        events,
+    }
+}
+
+/// Appends an event to the log of a server that is stopped, which the read model of its category cannot
+/// take in.
+async fn poison(app: &TestApp, category: &str) {
+    let log = Log::open(app);
+    let stream = format!("{category}-{}", Uuid::now_v7());
+    log.append(&stream, &format!("{category}.poisoned.v1"), &json!({}), 1).await;
+    log.0.close().await;
+}
+
+/// A server with a read model that has stopped at an event of this category, with a product and a token's
+/// secret and id.
+async fn stopped_at(category: &str, model: &str) -> (TestApp, Product, [String; 2]) {
+    let mut app = TestApp::spawn().await;
+    let product = app.product().await;
+    let token = app.token(&product, &[]).await;
+    app.with_token(&token.secret).get("/api/api-token/auth/validate").await.expect_status(200);
+    assert!(app.stop().success());
+    poison(&app, category).await;
+    app.start();
+    let ready = app.nobody().get("/readyz").await.expect_status(503);
+    assert!(ready.text().contains(&format!("read model {model} stopped")), "{ready:?}");
+    (app, product, [token.secret, token.id])
+}
+
+#[tokio::test]
+async fn no_token_is_good_while_nobody_knows_which_were_revoked() {
+    let (app, product, [secret, id]) = stopped_at("api_token", "api_token").await;
+    let program = app.with_token(&secret);
+
+    let refused = program.get("/api/api-token/auth/validate").await;
+    assert_eq!(refused.header("retry-after"), "30", "{refused:?}");
+    let refused = refused.expect_problem(503, "read_model_stopped");
+    assert!(refused.text().contains("/api/projections"), "{refused:?}");
+
+    // The revocation is stored, and is not said to be in force.
+    let revoked = app.post_empty(&format!("/api/api-tokens/{id}/revoke")).await;
+    let revoked = revoked.expect_problem(503, "read_model_stopped");
+    assert!(revoked.text().contains("is stored"), "{revoked:?}");
+    program.get("/api/api-token/auth/validate").await.expect_problem(503, "read_model_stopped");
+
+    // What stands on other read models goes on; what must have been applied is not said to be.
+    let path = format!("/api/products/{}", product.id);
+    let renamed = app.put(&path, json!({ "name": "Renamed" })).await.expect_status(200);
+    assert_eq!(app.get(&path).await.expect_status(200).data()["name"], "Renamed");
+    let waited = app.get_with(&path, "x-min-position", renamed.position()).await;
+    waited.expect_problem(503, "read_model_stopped");
+}
+
+#[tokio::test]
+async fn no_session_is_good_while_nobody_knows_which_were_ended() {
+    for category in ["session", "user"] {
+        let (app, _, [secret, _]) = stopped_at(category, category).await;
+
+        app.get("/api/auth/me").await.expect_problem(503, "read_model_stopped");
+        app.with_token(&secret).get("/api/api-token/auth/validate").await.expect_status(200);
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_a_product_is_reached_while_nobody_knows_which_were_deleted() {
+    let (app, product, [secret, _]) = stopped_at("product", "product").await;
+    let path = format!("/api/products/{}", product.id);
+
+    app.get("/api/auth/me").await.expect_status(200);
+    app.get(&path).await.expect_problem(503, "read_model_stopped");
+    app.with_token(&secret).get(&path).await.expect_problem(503, "read_model_stopped");
+}
+
+#[tokio::test]
+async fn the_audit_log_says_that_it_stopped() {
+    let (app, product, [secret, _]) = stopped_at("access_log", "audit_log").await;
+
+    app.get("/api/audit-logs").await.expect_problem(503, "read_model_stopped");
+    let path = format!("/api/products/{}", product.id);
+    app.with_token(&secret).get(&path).await.expect_status(200);
+}
+
+/// How many events the read models are behind at a start, in commands of [`PIECE`].
+const BEHIND: usize = 30_000;
+const PIECE: usize = 1_000;
+
+#[tokio::test]
+async fn nobody_is_let_in_by_read_models_that_are_behind_at_a_start() {
+    let mut app = TestApp::spawn().await;
+    let product = app.product().await;
+    let token = app.token(&product, &[]).await;
+    let program = app.with_token(&token.secret);
+    program.get("/api/api-token/auth/validate").await.expect_status(200);
+    assert!(app.stop().success());
+    // As another node would have done meanwhile: a great deal, and then the revocation.
+    let log = Log::open(&app);
+    let used = json!({ "method": "GET", "route": "/api/products", "status": 200, "count": 1,
+                       "first_at": "2026-11-23T16:00:00.123456Z", "last_at": "2026-11-23T16:00:00.123456Z" });
+    for _ in 0..BEHIND / PIECE {
+        let usage = format!("token_usage-{}", token.id);
+        let uses = json!({ "uses": [used] });
+        log.append(&usage, "token_usage.recorded.v1", &uses, PIECE).await;
+    }
+    let stream = format!("api_token-{}", token.id);
+    log.append(&stream, "api_token.revoked.v1", &json!({}), 1).await;
+    log.0.close().await;
+    app.start();
+
+    let ready = app.nobody().get("/readyz").await;
+    let first = program.get("/api/api-token/auth/validate").await;
+    // A machine that caught up at once has nothing to say.
+    if first.error() == "read_models_behind" {
+        assert!(ready.status == 503 && ready.text().contains(" behind the log"), "{ready:?}");
+    }
+    let answer = eventually("the read models are behind", async || {
+        app.nobody().get("/healthz").await.expect_status(200);
+        let reply = program.get("/api/api-token/auth/validate").await;
+        assert_ne!(reply.status, 200, "a revoked token was let in");
+        let is_behind = reply.error() == "read_models_behind";
+        assert_eq!(is_behind, reply.status == 503 && reply.header("retry-after") == "1");
+        (!is_behind).then_some(reply)
+    });
+    answer.await.expect_problem(401, "token_revoked");
+    app.get("/api/auth/me").await.expect_status(200);
+}
