@@ -1,5 +1,7 @@
 //! Searching by meaning, for people and for agents: a question becomes a vector, and the index
 //! answers.
+//!
+//! The rule of this file: a vector is compared with those of the model that made it, whichever generation answers by now.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use commands::policies::{Knowledge, KnowledgeQuery, ToolError};
 use domain::integration::IntegrationKind;
 use embeddings::Embedder;
 use eventlog::Position;
-use projections::search::{Filters, Include, Mode, Passage, Query};
+use projections::search::{Active, Filters, Include, Mode, Passage, Query};
 use projections::{Window, integration, knowledge_base, product, trigger};
 use serde_json::Value;
 use uuid::Uuid;
@@ -21,30 +23,94 @@ use crate::model::Trouble;
 /// How many passages are compared.
 const MOST_NEAR: usize = 50;
 
+/// How often a search is begun anew because the generation that it was for was removed in the meantime.
+const TRIES: usize = 3;
+
+/// A search with its vector, which says something in the generation of the model that made it, and nowhere else.
+struct Embedded {
+    query: Query,
+    /// That model's.
+    revision: String,
+}
+
 impl App {
     /// Searches knowledge bases; `query.vector` is made here where the mode needs one and there is none.
     ///
     /// # Errors
     /// 503 while the embedding model is missing or the index is being loaded.
     pub async fn find(&self, query: Query) -> Result<Vec<Passage>, Problem> {
-        let query = self.with_vector(query).await?;
-        Ok(self.search.search(query).await?)
+        self.check_search()?;
+        if query.mode == Mode::FullText || query.vector.is_some() {
+            return Ok(self.search.search(query).await?);
+        }
+        for _ in 0..TRIES {
+            let embedder = self.answering_embedder()?;
+            let embedded = embed(&embedder, query.clone()).await?;
+            if let Some(found) = self.find_embedded(embedded).await? {
+                return Ok(found);
+            }
+        }
+        Err(switching())
     }
 
-    /// A search with its vector, where its mode needs one.
-    async fn with_vector(&self, mut query: Query) -> Result<Query, Problem> {
-        if let Some(trouble) = self.search.trouble() {
-            return Err(Problem::unavailable("search_not_ready", trouble, Duration::from_secs(1)));
+    /// Searches the generation of the model that made the vector, though another may answer by now; `None` where that one is gone.
+    async fn find_embedded(&self, embedded: Embedded) -> Result<Option<Vec<Passage>>, Problem> {
+        let Embedded { query, revision } = embedded;
+        match self.search.search_in(&revision, query).await? {
+            // Nothing was embedded yet.
+            None if *self.search.watch().borrow().active() == Active::Nothing => {
+                Ok(Some(Vec::new()))
+            }
+            found => Ok(found),
         }
-        if query.mode != Mode::FullText && query.vector.is_none() {
-            let vector = self
-                .embedder()?
-                .embed_query(&query.text)
-                .await
-                .map_err(|error| Problem::internal(&error))?;
-            query.vector = Some(vector);
+    }
+
+    /// What has something to do with a question, by this model, best first; `None` where its generation is gone.
+    async fn near_by(
+        &self,
+        embedder: &Embedder,
+        both: Query,
+    ) -> Result<Option<Vec<Value>>, Problem> {
+        // What is further away has nothing to do with the question.
+        let near = embedder.near().await.map_err(|error| Problem::internal(&error))?;
+        // Both searches have one vector.
+        let Embedded { query: both, revision } = embed(embedder, both).await?;
+        let by_meaning = Query { mode: Mode::Vector, min_score: Some(near), ..both.clone() };
+        let by_meaning = Embedded { query: by_meaning, revision: revision.clone() };
+        // The order is that of both ways; how near a passage is, only its vector says.
+        let Some(near) = self.find_embedded(by_meaning).await? else { return Ok(None) };
+        if near.is_empty() {
+            return Ok(Some(Vec::new()));
         }
-        Ok(query)
+        let Some(best) = self.find_embedded(Embedded { query: both, revision }).await? else {
+            return Ok(None);
+        };
+        let key = |passage: &Passage| (passage.file_id, passage.chunk_index);
+        let scores: HashMap<_, f32> =
+            near.iter().map(|passage| (key(passage), passage.score)).collect();
+        let best = best.into_iter().filter_map(|passage| {
+            let score = *scores.get(&key(&passage))?;
+            serde_json::to_value(Passage { score, ..passage }).ok()
+        });
+        Ok(Some(best.collect()))
+    }
+
+    fn check_search(&self) -> Result<(), Problem> {
+        match self.search.trouble() {
+            Some(trouble) => {
+                Err(Problem::unavailable("search_not_ready", trouble, Duration::from_secs(1)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The embedding model of the generation that answers at this moment. Which model is in use is known a moment later.
+    fn answering_embedder(&self) -> Result<Embedder, Problem> {
+        let active = self.search.watch().borrow().active().clone();
+        let Active::Model(revision) = active else { return self.embedder() };
+        let found =
+            self.models.borrow().iter().find(|it| *it.model().revision() == *revision).cloned();
+        found.map_or_else(|| self.embedder(), Ok)
     }
 
     /// The embedding model.
@@ -65,6 +131,18 @@ impl App {
             )
         })
     }
+}
+
+/// A search with its vector.
+async fn embed(embedder: &Embedder, mut query: Query) -> Result<Embedded, Problem> {
+    let vector = embedder.embed_query(&query.text).await;
+    query.vector = Some(vector.map_err(|error| Problem::internal(&error))?);
+    Ok(Embedded { query, revision: embedder.model().revision().to_owned() })
+}
+
+fn switching() -> Problem {
+    let why = "another embedding model is being switched to: try again in a moment";
+    Problem::unavailable("search_not_ready", why, Duration::from_secs(1))
 }
 
 fn tool_error(problem: Problem) -> ToolError {
@@ -113,26 +191,15 @@ impl Knowledge for App {
             filters: Filters::default(),
             include: Include::default(),
         };
-        // What is further away has nothing to do with the question.
-        let embedder = self.embedder().map_err(tool_error)?;
-        let near = embedder.near().await.map_err(|error| tool_error(Problem::internal(&error)))?;
-        // Both searches have one vector.
-        let both = self.with_vector(both).await.map_err(tool_error)?;
-        let by_meaning = Query { mode: Mode::Vector, min_score: Some(near), ..both.clone() };
-        // The order is that of both ways; how near a passage is, only its vector says.
-        let near = self.find(by_meaning).await.map_err(tool_error)?;
-        if near.is_empty() {
-            return Ok(Vec::new());
+        self.check_search().map_err(tool_error)?;
+        for _ in 0..TRIES {
+            let embedder = self.answering_embedder().map_err(tool_error)?;
+            let found = self.near_by(&embedder, both.clone()).await.map_err(tool_error)?;
+            if let Some(best) = found {
+                return Ok(best.into_iter().take(limit).collect());
+            }
         }
-        let best = self.find(both).await.map_err(tool_error)?;
-        let key = |passage: &Passage| (passage.file_id, passage.chunk_index);
-        let scores: HashMap<_, f32> =
-            near.iter().map(|passage| (key(passage), passage.score)).collect();
-        let best = best.into_iter().filter_map(|passage| {
-            let score = *scores.get(&key(&passage))?;
-            serde_json::to_value(Passage { score, ..passage }).ok()
-        });
-        Ok(best.take(limit).collect())
+        Err(tool_error(switching()))
     }
 
     async fn default_base(&self, product: Uuid) -> Result<Uuid, ToolError> {

@@ -2,12 +2,18 @@
 //! `char_start` to `char_end`, and no chunk reaches across the end of a page, a slide or a sheet.
 
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
-use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter};
+use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter, TryChunkSizer};
 
 use crate::extract::{Document, Landmark};
 
 /// Changes whenever the same file would be read or cut in another way: artifacts made before are then made anew.
 pub const CHUNKER_VERSION: &str = "2";
+
+/// A longer Markdown text, in bytes, is cut as plain text: its structure may take a hundred times its memory.
+const LARGEST_MARKDOWN: usize = 4 << 20;
+
+/// How much of a heading every chunk under it carries, in characters.
+const MOST_OF_HEADING: usize = 1000;
 
 /// A piece of a document.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,11 +43,33 @@ pub struct Place {
     pub rows: Option<(u32, u32)>,
 }
 
+/// Counts, for as long as it is wanted.
+struct Watched<'a, S, E> {
+    sizer: &'a S,
+    may_go_on: &'a dyn Fn() -> Result<(), E>,
+}
+
+impl<S: ChunkSizer, E> TryChunkSizer for Watched<'_, S, E> {
+    type Error = E;
+
+    fn try_size(&self, part: &str) -> Result<usize, E> {
+        (self.may_go_on)()?;
+        Ok(self.sizer.size(part))
+    }
+}
+
 /// Cuts a document into chunks of at most `capacity` by `sizer`: by headings, paragraphs, sentences, words — the largest that fit.
-pub(crate) fn split(document: &Document, capacity: usize, sizer: impl ChunkSizer) -> Vec<Chunk> {
+/// What it costs grows faster than the text: `may_go_on` is asked before every look at a part of it.
+pub(crate) fn split<E>(
+    document: &Document,
+    capacity: usize,
+    sizer: &impl ChunkSizer,
+    may_go_on: &dyn Fn() -> Result<(), E>,
+) -> Result<Vec<Chunk>, E> {
     let text = document.text.as_str();
     let mut pieces: Vec<(usize, &str)> = Vec::new();
     for (start, part) in parts(document) {
+        may_go_on()?;
         let whole = part.trim();
         if whole.is_empty() {
             continue;
@@ -50,12 +78,15 @@ pub(crate) fn split(document: &Document, capacity: usize, sizer: impl ChunkSizer
             pieces.push((start + part.len() - part.trim_start().len(), whole));
             continue;
         }
-        let config = ChunkConfig::new(capacity).with_sizer(&sizer);
-        let place = |(at, piece)| (start + at, piece);
-        if document.markdown {
-            pieces.extend(MarkdownSplitter::new(config).chunk_indices(part).map(place));
+        let config = ChunkConfig::new(capacity).with_sizer(Watched { sizer, may_go_on });
+        if is_cut_as_markdown(document) {
+            for piece in MarkdownSplitter::new(config).try_chunk_indices(part) {
+                pieces.push(piece.map(|(at, piece)| (start + at, piece))?);
+            }
         } else {
-            pieces.extend(TextSplitter::new(config).chunk_indices(part).map(place));
+            for piece in TextSplitter::new(config).try_chunk_indices(part) {
+                pieces.push(piece.map(|(at, piece)| (start + at, piece))?);
+            }
         }
     }
     let mut signs = Signs::of(document);
@@ -74,7 +105,11 @@ pub(crate) fn split(document: &Document, capacity: usize, sizer: impl ChunkSizer
             place: signs.place(start, start + text_of_chunk.len()),
         });
     }
-    chunks
+    Ok(chunks)
+}
+
+fn is_cut_as_markdown(document: &Document) -> bool {
+    document.markdown && document.text.len() <= LARGEST_MARKDOWN
 }
 
 /// The document cut where a page, a slide or a sheet begins: each part with the byte it starts at.
@@ -106,7 +141,7 @@ struct Signs {
 impl Signs {
     fn of(document: &Document) -> Self {
         let mut ahead = document.landmarks.clone();
-        if document.markdown {
+        if is_cut_as_markdown(document) {
             let headings = headings(&document.text).into_iter();
             ahead
                 .extend(headings.map(|heading| {
@@ -144,7 +179,10 @@ impl Signs {
             Landmark::Page(page) => self.page = Some(page),
             Landmark::Sheet(sheet) => (self.sheet, self.row) = (Some(sheet), None),
             Landmark::Row(row) => self.row = Some(row),
-            Landmark::Heading(level, text) => {
+            Landmark::Heading(level, mut text) => {
+                if let Some((end, _)) = text.char_indices().nth(MOST_OF_HEADING) {
+                    text.truncate(end);
+                }
                 self.open.retain(|(open, _)| *open < level);
                 self.open.push((level, text));
             }

@@ -1,5 +1,8 @@
 //! The cutting itself, with words in place of tokens; the real tokenizer is in `tests/model`.
 
+use std::cell::Cell;
+use std::convert::Infallible;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -11,6 +14,11 @@ impl ChunkSizer for Words {
     fn size(&self, text: &str) -> usize {
         text.split_whitespace().count()
     }
+}
+
+fn split(document: &Document, capacity: usize, sizer: Words) -> Vec<Chunk> {
+    let Ok(chunks) = super::split(document, capacity, &sizer, &|| Ok::<_, Infallible>(()));
+    chunks
 }
 
 fn document(text: &str, markdown: bool) -> Document {
@@ -117,6 +125,39 @@ fn chunks_of_sheets_know_their_rows() {
             ("Two\n\nb: 4", Some("Two"), Some((2, 2))),
         ]
     );
+}
+
+#[test]
+fn cutting_ends_as_soon_as_it_may_not_go_on() {
+    let text = "> one two three\n\n".repeat(1000);
+    for markdown in [false, true] {
+        let asked = Cell::new(0);
+        let may_go_on = || {
+            asked.set(asked.get() + 1);
+            if asked.get() == 100 { Err("too long") } else { Ok(()) }
+        };
+        let cut = super::split(&document(&text, markdown), 5, &Words, &may_go_on);
+        assert_eq!((cut, asked.get()), (Err("too long"), 100));
+    }
+}
+
+#[test]
+fn a_markdown_text_of_many_megabytes_is_cut_as_plain_text() {
+    let line = "word ".repeat(1 << 10);
+    let text = format!("# One\n\n{}", line.repeat(LARGEST_MARKDOWN / line.len() + 1));
+    let chunks = split(&document(&text, true), 1 << 19, Words);
+    assert!(chunks.iter().all(|chunk| chunk.place.headings.is_empty()));
+    let chunks = split(&document(&text[..LARGEST_MARKDOWN], true), 1 << 19, Words);
+    assert!(chunks.iter().all(|chunk| chunk.place.headings == ["One"]));
+}
+
+#[test]
+fn a_heading_without_end_is_not_carried_whole_by_each_of_its_chunks() {
+    let text = format!("# {}\n\na b c", "ä ".repeat(MOST_OF_HEADING));
+    let chunks = split(&document(&text, true), 100, Words);
+    let longest =
+        chunks.iter().flat_map(|chunk| &chunk.place.headings).map(|it| it.chars().count());
+    assert_eq!(longest.max(), Some(MOST_OF_HEADING));
 }
 
 proptest! {

@@ -13,8 +13,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use crate::chunk::Chunk;
 use crate::error::ExtractError;
 use crate::extract::{self, Document};
+use crate::model::Model;
 use message::Request;
 pub use worker::work;
 
@@ -117,6 +119,28 @@ impl Extractor {
         let _ = child.kill();
         let _ = child.wait();
         answer
+    }
+
+    /// The chunks of a document, for a model. It blocks, as long as the limits allow, and computes in this process: the model's
+    /// tokenizer is here. `is_in_vain` is asked from time to time.
+    ///
+    /// # Errors
+    /// It takes too long, or the server stops.
+    pub fn cut(
+        &self,
+        model: &Model,
+        document: &Document,
+        is_in_vain: &dyn Fn() -> bool,
+    ) -> Result<Vec<Chunk>, ExtractFailure> {
+        let (started, computed) = (Instant::now(), limits::computed());
+        model.chunk_while(document, &|| {
+            if is_in_vain() {
+                return Err(ExtractFailure::Passing("the server stops".into()));
+            }
+            let is_too_long = limits::computed().saturating_sub(computed) > self.limits.time
+                || started.elapsed() > self.limits.time * PATIENCE;
+            if is_too_long { Err(self.too_long().into()) } else { Ok(()) }
+        })
     }
 
     fn start(&self) -> std::io::Result<Child> {

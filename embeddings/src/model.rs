@@ -7,6 +7,7 @@ mod linear;
 mod manner;
 mod weights;
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -120,8 +121,18 @@ impl Model {
 
     /// Cuts a document into chunks that are read whole; a text that fits whole is one chunk.
     pub fn chunk(&self, document: &Document) -> Vec<Chunk> {
+        let Ok(chunks) = self.chunk_while(document, &|| Ok::<_, Infallible>(()));
+        chunks
+    }
+
+    /// The same, as long as `may_go_on`, which is asked often.
+    pub(crate) fn chunk_while<E>(
+        &self,
+        document: &Document,
+        may_go_on: &dyn Fn() -> Result<(), E>,
+    ) -> Result<Vec<Chunk>, E> {
         let counter = TokenCounter::new(&self.0.tokenizer, &document.text);
-        split(document, self.0.room, counter)
+        split(document, self.0.room, &counter, may_go_on)
     }
 
     /// The number of tokens of a text, `[CLS]` and `[SEP]` included, however long it is.

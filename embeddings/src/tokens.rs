@@ -7,6 +7,9 @@ use tokenizers::Tokenizer;
 /// A document is read in pieces of about this many bytes: the tokenizer keeps a hundred bytes for every token of what it reads.
 const PIECE_BYTES: usize = 1 << 16;
 
+/// What has no white space for so many bytes is no word: it is read in pieces, and is longer than whatever a model reads.
+const LONGEST_WORD: usize = 1 << 20;
+
 /// White space that every part of the tokenizer takes for white space: no token reaches across it. (Rarer kinds are removed by its
 /// normaliser, which joins what stood beside them.)
 const SPACES: [char; 4] = [' ', '\n', '\t', '\r'];
@@ -28,30 +31,54 @@ impl<'a> TokenCounter<'a> {
         }
     }
 
-    /// The bytes of the text that `part` is, if it is a part of it and no token reaches across its ends.
-    fn place(&self, part: &str) -> Option<(usize, usize)> {
+    /// The byte of the text that `part` starts at, if it is a part of it.
+    fn place(&self, part: &str) -> Option<usize> {
         let start = (part.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize)?;
-        let end = start + part.len();
-        let (before, after) = (self.text.get(..start)?, self.text.get(end..)?);
-        let opens = before.is_empty() || before.ends_with(SPACES) || part.starts_with(SPACES);
-        let closes = after.is_empty() || after.starts_with(SPACES) || part.ends_with(SPACES);
-        (opens && closes).then_some((start, end))
+        self.text.get(start..start + part.len()).map(|_| start)
+    }
+
+    /// Whether no token reaches across this byte of the text.
+    fn is_seam(&self, at: usize) -> bool {
+        let (before, after) = self.text.split_at(at);
+        before.is_empty()
+            || after.is_empty()
+            || before.ends_with(SPACES)
+            || after.starts_with(SPACES)
+    }
+
+    /// The number of tokens between two bytes of the text that no token reaches across.
+    fn counted(&self, start: usize, end: usize) -> usize {
+        let before = |byte| self.starts.partition_point(|token| *token < byte);
+        before(end) - before(start)
+    }
+
+    /// What the tokenizer says. What cannot be read is as long as can be, so that it is cut further.
+    fn ask(&self, part: &str) -> usize {
+        match part.len() {
+            0 => 0,
+            length if length > LONGEST_WORD => usize::MAX,
+            _ => self.tokenizer.encode_fast(part, false).map_or(usize::MAX, |it| it.len()),
+        }
     }
 }
 
 impl ChunkSizer for TokenCounter<'_> {
     fn size(&self, part: &str) -> usize {
-        match self.place(part) {
-            Some((start, end)) => {
-                self.starts.partition_point(|token| *token < end)
-                    - self.starts.partition_point(|token| *token < start)
-            }
-            // What cannot be read is as long as can be, so that it is cut further.
-            None => self
-                .tokenizer
-                .encode_fast(part, false)
-                .map_or(usize::MAX, |encoding| encoding.len()),
+        let Some(start) = self.place(part) else { return self.ask(part) };
+        // Only the first and the last word may have been torn by the cut: what is between them was counted.
+        let first = match self.is_seam(start) {
+            true => 0,
+            false => part.find(SPACES).unwrap_or(part.len()),
+        };
+        let last = match self.is_seam(start + part.len()) {
+            true => part.len(),
+            false => part.rfind(SPACES).unwrap_or(0),
+        };
+        if first > last {
+            return self.ask(part);
         }
+        let between = self.counted(start + first, start + last);
+        self.ask(&part[..first]).saturating_add(between).saturating_add(self.ask(&part[last..]))
     }
 }
 
@@ -60,9 +87,9 @@ fn starts(tokenizer: &Tokenizer, text: &str) -> tokenizers::Result<Vec<usize>> {
     let mut starts = Vec::new();
     let mut first = 0;
     while first < text.len() {
-        let after = text[first..]
-            .char_indices()
-            .find(|(at, next)| *at >= PIECE_BYTES && SPACES.contains(next));
+        let after = text[first..].char_indices().find(|(at, next)| {
+            *at >= PIECE_BYTES && (SPACES.contains(next) || *at >= LONGEST_WORD)
+        });
         let piece = &text[first..after.map_or(text.len(), |(at, _)| first + at)];
         let encoding = tokenizer.encode(piece, false)?;
         starts.extend(encoding.get_offsets().iter().map(|(start, _)| first + start));
@@ -100,6 +127,26 @@ mod tests {
         let counter = TokenCounter::new(&TOKENIZER, &text);
         assert!(text.len() > 4 * PIECE_BYTES);
         assert_eq!(counter.size(&text), TOKENIZER.encode_fast(text.as_str(), false).unwrap().len());
+    }
+
+    #[test]
+    fn a_word_without_end_is_read_in_pieces_and_fits_nowhere() {
+        let text = ">".repeat(LONGEST_WORD + PIECE_BYTES);
+        let counter = TokenCounter::new(&TOKENIZER, &text);
+        assert_eq!(counter.size(&text), text.len());
+        assert_eq!(counter.size(&text[1..]), usize::MAX);
+        assert_eq!(counter.size(&text[1..3]), 2);
+    }
+
+    #[test]
+    fn of_a_part_only_the_torn_words_at_its_ends_are_read_again() {
+        let text = format!("{}antidisestablishment", ">> word ".repeat(1000));
+        let mut counter = TokenCounter::new(&TOKENIZER, &text);
+        // What was counted wrongly stays so: nothing but the ends is asked for.
+        counter.starts.retain(|start| *start < 100 || *start > text.len() - 100);
+        let part = &text[1..text.len() - 1];
+        let whole = TOKENIZER.encode_fast(part, false).unwrap().len();
+        assert!(counter.size(part) < whole - 1000, "all of it was read again");
     }
 
     proptest! {

@@ -11,6 +11,7 @@ mod index;
 mod language;
 mod passage;
 mod query;
+mod statistics;
 mod texts;
 
 pub use generations::{Active, Answering, Search};

@@ -297,6 +297,10 @@ async fn a_file_made_to_harm_its_reader_fails_with_a_reason_while_the_server_ser
     let csv = format!("{}\n{}", megabyte("name "), "1\n".repeat(100));
     assert_eq!(fault(&app, &product, "names.csv", csv.as_bytes()).await, "too_much_text");
 
+    // What is cut for longer than it may be: one word, of which every passage is looked for in all that is left of it.
+    let word = ">a,".repeat(130_000);
+    assert_eq!(fault(&app, &product, "word.md", word.as_bytes()).await, "took_too_long");
+
     // The server never stopped, and reads on.
     let id = upload(&app, &product, "handbook.pdf", &sample("handbook.pdf")).await;
     app.wait_ready(&id).await;

@@ -240,3 +240,47 @@ async fn a_generation_that_a_kill_cut_off_goes_on_and_embeds_nothing_twice() {
     wanted.sort();
     assert_eq!(embedded, wanted, "each file once");
 }
+
+#[tokio::test]
+async fn a_search_during_a_switch_is_answered_by_one_model_or_the_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mean, first) = two_models(folder.path());
+    let app = TestApp::spawn_with(&[("PRODGY_MODEL_DIR", &format!("{mean},{first}"))]).await;
+    let product = app.product().await;
+    for (name, text) in [("gate.txt", GATE), ("lunch.txt", LUNCH)] {
+        let file = app.text_file(&product, name, text).await;
+        app.wait_ready(&file).await;
+    }
+    let question = "When can I come in?";
+    let by_mean = ask(&app, &product, question).await;
+    app.post(GENERATIONS, json!({ "model": "first-token" })).await.expect_status(201);
+    let other = complete(&app, "first-token").await;
+    let active = named(&app, "mean").await;
+    app.post_empty(&at(&other, "/activate")).await.expect_status(200);
+    let by_first = ask(&app, &product, question).await;
+    assert_ne!(by_first.1, by_mean.1, "another model measures otherwise");
+
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let client = async || {
+        let mut answers = Vec::new();
+        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            answers.push(ask(&app, &product, question).await);
+        }
+        answers
+    };
+    let switch = async || {
+        for generation in [&active, &other].into_iter().cycle().take(16) {
+            app.post_empty(&at(generation, "/activate")).await.expect_status(200);
+            ask(&app, &product, question).await;
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let (one, two, three, ()) = tokio::join!(client(), client(), client(), switch());
+
+    for answer in [one, two, three].concat() {
+        assert!(
+            answer == by_mean || answer == by_first,
+            "{answer:?} is neither {by_mean:?} nor {by_first:?}"
+        );
+    }
+}

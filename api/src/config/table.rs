@@ -344,7 +344,7 @@ pub const SETTINGS: &[Setting] = &[
         default: Default::Value("60"),
         place: Place::Everywhere,
         commands: Commands::Serving,
-        help: "The longest that reading the text of one file may compute",
+        help: "The longest that reading the text of one file, or cutting it into passages, may compute",
     },
     Setting {
         name: "extraction-memory-bytes",

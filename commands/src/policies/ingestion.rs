@@ -269,7 +269,7 @@ impl Ingestion {
             let is_in_vain = || queue.is_stopping();
             let media_type = Some(media_type.as_str());
             let document = extractor.extract(name.as_str(), media_type, &bytes, &is_in_vain)?;
-            let chunks = model.chunk(&document);
+            let chunks = extractor.cut(&model, &document, &is_in_vain)?;
             Ok((document.text, chunks))
         });
         let (text, chunks) = match extracted.await {

@@ -1,4 +1,5 @@
-//! The bounds of the process that reads a file. The one rule: they are set before a byte of the file is looked at.
+//! The bounds of the process that reads a file, and the clock of the one that cuts its text. The one rule: they are set before a byte
+//! of the file is looked at.
 
 use std::time::Duration;
 
@@ -23,6 +24,16 @@ pub(super) fn bind(time: Duration, memory_bytes: u64, parent: u32) -> std::io::R
     limit(libc::RLIMIT_CORE, 0)?;
     limit(libc::RLIMIT_FSIZE, 0)?;
     limit(libc::RLIMIT_NOFILE, 3)
+}
+
+/// For how long the thread that asks has computed.
+#[expect(unsafe_code, reason = "the crates with a safe form change the features of libc for all")]
+pub(super) fn computed() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is good for the call. Where there is no such clock, the time stays zero.
+    let _ = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default());
+    seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// The addresses that the program itself takes.

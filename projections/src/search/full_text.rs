@@ -1,10 +1,10 @@
 //! Full text with tantivy: one document for each chunk, ranked by BM25.
 //!
 //! The rule of this file: the position up to which the log was taken in is the payload of the commit
-//! that holds it, so that both are durable together.
+//! that holds it, so that both are durable together. What knowledge bases hold that are not asked moves no score.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::path::Path;
 
@@ -28,6 +28,7 @@ use uuid::Uuid;
 use super::Filters;
 use super::index::{Said, VERSION};
 use super::language::{self, Words};
+use super::statistics::{Counts, LENGTH, Statistics};
 use crate::Error;
 use crate::file::File;
 
@@ -45,6 +46,7 @@ pub(super) struct FullText {
     writer: Mutex<IndexWriter>,
     fields: Fields,
     words: Words,
+    counts: Counts,
 }
 
 #[derive(Clone, Copy)]
@@ -60,6 +62,8 @@ struct Fields {
     /// When the file was uploaded, in microseconds.
     created: Field,
     text: Field,
+    /// How many words the chunk has.
+    length: Field,
 }
 
 impl FullText {
@@ -86,7 +90,8 @@ impl FullText {
         let index = Index::open_or_create(directory, schema)?;
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let writer = index.writer_with_num_threads(1, WRITER_MEMORY)?;
-        Ok(FullText { index, reader, writer: Mutex::new(writer), fields, words: Words::new() })
+        let (writer, words) = (Mutex::new(writer), Words::new());
+        Ok(FullText { index, reader, writer, fields, words, counts: Counts::default() })
     }
 
     /// Up to where the log was taken in.
@@ -130,7 +135,8 @@ impl FullText {
                 text: word.stem,
                 position_length: 1,
             });
-            let tokens = tokens.collect();
+            let tokens: Vec<Token> = tokens.collect();
+            document.add_u64(self.fields.length, tokens.len() as u64);
             // (The text itself is not stored: only its tokens are taken.)
             let words = PreTokenizedString { text: String::new(), tokens };
             document.add_pre_tokenized_text(self.fields.text, words);
@@ -186,6 +192,7 @@ impl FullText {
         if limit == 0 || bases.is_empty() || stems.is_empty() {
             return Ok(vec![]);
         }
+        let asked: Vec<Uuid> = bases.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
         // A word that is said twice weighs twice, as in the question of a whole paragraph.
         let words = stems.iter().map(|(stem, times)| {
             let term = Term::from_field_text(self.fields.text, stem);
@@ -199,8 +206,12 @@ impl FullText {
         ];
         parts.extend(self.conditions(filters).into_iter().map(|part| (Occur::Must, part)));
         let searcher = self.reader.searcher();
-        let top = searcher
-            .search(&BooleanQuery::new(parts), &TopDocs::with_limit(limit).order_by_score())?;
+        let statistics = Statistics::of(&searcher, self.fields.base, &asked, &self.counts)?;
+        let top = searcher.search_with_statistics_provider(
+            &BooleanQuery::new(parts),
+            &TopDocs::with_limit(limit).order_by_score(),
+            &statistics,
+        )?;
         let mut columns: HashMap<u32, [Column<u64>; 3]> = HashMap::new();
         let mut hits = Vec::with_capacity(top.len());
         for (score, address) in top {
@@ -311,6 +322,7 @@ fn schema() -> (Schema, Fields) {
         chunk: schema.add_u64_field(CHUNK, FAST),
         said: schema.add_text_field("said", STRING),
         created: schema.add_i64_field("created", INDEXED | FAST),
+        length: schema.add_u64_field(LENGTH, FAST),
         text: schema.add_text_field("text", TextOptions::default().set_indexing_options(words)),
     };
     (schema.build(), fields)

@@ -22,7 +22,7 @@ use crate::engine::stored_time;
 use crate::file::File;
 
 /// Goes up whenever the same artifacts would be indexed otherwise.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// How long a section is answered at most, in characters.
 const LONGEST_SECTION: u32 = 8_000;

@@ -611,6 +611,43 @@ async fn nothing_of_another_knowledge_base_is_reached_by_any_way() {
 }
 
 #[tokio::test]
+async fn what_other_knowledge_bases_hold_moves_no_score() {
+    let (node, base) = filled().await;
+    let scores = async || {
+        let mut scores = Vec::new();
+        for mode in [Mode::FullText, Mode::Hybrid] {
+            for words in ["paid leave", "the machine of the employees", "copied every night"] {
+                let found = node.find(&[base], words, mode).await;
+                let found = found.iter().map(|it| (it.file_id, it.score.to_bits()));
+                scores.push(found.collect::<Vec<_>>());
+            }
+        }
+        scores
+    };
+    let before = scores().await;
+    assert!(before.iter().flatten().count() > 3, "{before:?}");
+
+    // Rare words become common elsewhere, and texts long.
+    let other = Uuid::now_v7();
+    for number in 0..5 {
+        let text = format!("Paid leave of a machine, number {number}. ").repeat(number + 1);
+        node.add(Given::new(other, "other.md", &text)).await;
+    }
+    assert_eq!(scores().await, before);
+
+    // Asked together, both count.
+    let together = node.find(&[base, other], "paid leave", Mode::FullText).await;
+    let alone = node.find(&[other], "paid leave", Mode::FullText).await;
+    let best = |found: &[Passage]| found.iter().map(|it| it.score).fold(0.0, f32::max);
+    assert!(!alone.is_empty() && best(&together) != best(&alone), "{together:?} {alone:?}");
+    // What was deleted counts no more, here or there.
+    let gone = node.add(Given::new(base, "gone.md", "Paid machines, and employees.")).await;
+    assert_ne!(scores().await, before);
+    node.delete(gone).await;
+    assert_eq!(scores().await, before);
+}
+
+#[tokio::test]
 async fn a_deleted_file_is_not_found_and_may_come_again() {
     let (node, base) = (Node::start().await, Uuid::now_v7());
     let file = node.add(Given::new(base, "holidays.md", HOLIDAYS)).await;
