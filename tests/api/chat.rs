@@ -611,6 +611,27 @@ async fn a_document_cannot_pass_for_another_one() {
 }
 
 #[tokio::test]
+async fn a_short_question_on_something_new_is_answered_from_that() {
+    let app = TestApp::spawn().await;
+    let (product, program) = workspace(&app).await;
+    let parking = "A parking space in the garage costs 40 euros a month.";
+    let file = app.text_file(&product, "parking.txt", parking).await;
+    app.wait_ready(&file).await;
+
+    answer(&ask(&program, "short", QUESTION).await);
+    for question in ["Parking price?", "And parking?"] {
+        let all = ask(&program, "short", question).await;
+        let whole = answer(&all);
+        let content = whole["content"].as_str().unwrap();
+        assert!(content.contains("40 euros") && !content.contains("leave"), "{question}: {whole}");
+        assert_eq!(whole["sources"][0]["file_name"], "parking.txt", "{whole}");
+        answer(&ask(&program, "short", QUESTION).await);
+    }
+    let all = ask(&program, "short", "And part-timers?").await;
+    assert!(answer(&all)["content"].as_str().unwrap().contains("15 days"), "{all:?}");
+}
+
+#[tokio::test]
 async fn sessions_are_listed_renamed_and_deleted() {
     let (model, app) = Model::app().await;
     let (product, program) = workspace(&app).await;
