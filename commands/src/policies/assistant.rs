@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{Knowledge, ToolError};
 use crate::tools::Tools;
-use crate::tools::answer::marks::Marks;
+use crate::tools::answer::marks::{Marks, unmarked};
 use crate::tools::answer::{Role, Turn, citations};
 
 /// How many passages are looked at.
@@ -121,7 +121,7 @@ impl Assistant {
         }
         // A model is told all that was said before; the best sentences are looked for with what the question leans on.
         let before: Vec<Turn> = match self.tools.has_chat_model {
-            true => question.before.clone(),
+            true => question.before.iter().map(without_marks).collect(),
             false => leans_on.map(|text| Turn { role: Role::User, text }).into_iter().collect(),
         };
         let call = AnswerCall {
@@ -183,6 +183,14 @@ fn as_passage(passage: Value) -> Option<Passage> {
     let Value::Object(mut about) = passage else { return None };
     let Some(Value::String(text)) = about.remove("text") else { return None };
     Some(Passage { text, about })
+}
+
+/// A turn as a model hears it again: the numbers of an earlier answer are those of other passages.
+fn without_marks(turn: &Turn) -> Turn {
+    match turn.role {
+        Role::Assistant => Turn { role: turn.role, text: unmarked(&turn.text) },
+        Role::System | Role::User => turn.clone(),
+    }
 }
 
 /// What two searches found, by turns, each passage once.
