@@ -197,7 +197,7 @@ struct ChatSource {
     metadata: Value,
     /// What has become of the file.
     file_status: FileNow,
-    /// The file that took its place.
+    /// The file that took its place: the newest of its name that was uploaded after it.
     replaced_by: Option<Uuid>,
 }
 
@@ -620,7 +620,10 @@ async fn get_source(
     let base = source.knowledge_base_id.unwrap_or_default();
     let newer = match there {
         Some(_) => None,
-        None => app.read(|db| file::newest_named(db, base, &source.file_name))?,
+        None => {
+            let uploaded = source.metadata["created_at"].as_str().unwrap_or_default();
+            app.read(|db| file::newest_named(db, base, &source.file_name, uploaded))?
+        }
     };
     let file_status = match (&there, newer) {
         (Some(_), _) => FileNow::Present,

@@ -696,9 +696,16 @@ async fn sessions_are_listed_renamed_and_deleted() {
 #[tokio::test]
 async fn a_citation_is_kept_though_its_file_is_replaced_or_deleted() {
     let app = TestApp::spawn().await;
-    let (product, program) = workspace(&app).await;
+    let product = app.product().await;
+    let program = app.with_token(&app.token(&product, &["assistant:chat"]).await.secret);
+    // One of the same name that was there before takes nobody's place.
+    let older = app.text_file(&product, "leave.txt", "The tide comes in twice a day.").await;
+    app.wait_ready(&older).await;
+    let cited = app.text_file(&product, "leave.txt", LEAVE).await;
+    app.wait_ready(&cited).await;
     let all = ask(&program, "kept", QUESTION).await;
     let file = answer(&all)["sources"][0]["file_id"].as_str().unwrap().to_owned();
+    assert_eq!(file, cited);
     let path = format!("/api/assistant/chat/runs/{}/sources", run_of(&all));
     let source = async || program.get(&format!("{path}/1")).await.expect_status(200).data().clone();
     let before = source().await;
