@@ -203,7 +203,8 @@ async fn completion(
             "function": { "name": "http.request", "arguments": "{\"url\":\"http://127.0.0.1:9/\"}" } }]);
         events.push(piece(json!({ "tool_calls": call }), None));
     }
-    events.push(piece(json!({}), Some("stop")));
+    let finish = if question.contains("cut short") { "length" } else { "stop" };
+    events.push(piece(json!({}), Some(finish)));
     let usage = json!({ "choices": [], "usage": { "prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18 } });
     events.push(format!("data: {usage}\n\ndata: [DONE]\n\n"));
     let body = stream::iter(events.into_iter().enumerate()).then(move |(place, event)| {
@@ -494,6 +495,11 @@ async fn why_there_is_no_answer_is_said() {
     assert_eq!(error.data["error"], "llm_model_missing", "{all:?}");
     assert_eq!(error.data["success"], false);
     assert_eq!(history(&program, "down").await[1]["error"]["code"], "llm_model_missing");
+    // Nor will it for programs of OpenAI, which would ask again after a 503.
+    let body = json!({ "model": "prodgy", "messages": [{ "role": "user", "content": QUESTION }] });
+    let reply = program.post("/v1/chat/completions", body).await.expect_status(422);
+    assert_eq!(reply.body["error"]["code"], "llm_model_missing", "{reply:?}");
+    assert_eq!(reply.body["error"]["type"], "invalid_request_error", "{reply:?}");
 }
 
 /// The server's memory, in kB.
@@ -785,6 +791,17 @@ async fn programs_that_were_written_for_openai_are_answered() {
     assert_eq!(pieces.last().unwrap(), "[DONE]");
     assert_eq!(pieces[pieces.len() - 2]["usage"]["prompt_tokens"], 11, "{pieces:?}");
     assert_eq!(pieces[pieces.len() - 3]["choices"][0]["finish_reason"], "stop", "{pieces:?}");
+
+    // Why the model ended is passed on.
+    let short = |stream| {
+        let messages =
+            [json!({ "role": "user", "content": format!("To be cut short: {QUESTION}") })];
+        json!({ "model": "prodgy", "messages": messages, "stream": stream })
+    };
+    let whole = program.post("/v1/chat/completions", short(false)).await.expect_status(200).body;
+    assert_eq!(whole["choices"][0]["finish_reason"], "length", "{whole}");
+    let reply = program.post("/v1/chat/completions", short(true)).await.expect_status(200);
+    assert!(reply.text().contains("\"finish_reason\":\"length\""), "{}", reply.text());
 
     let models = program.get("/v1/models").await.expect_status(200).body;
     let embedding = models["data"][1]["id"].as_str().unwrap();
