@@ -19,6 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::Utc;
 use commands::tools::answer::{Role, Turn};
+use embeddings::ModelError;
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -182,7 +183,7 @@ struct ChatCompletionChunk {
 struct EmbeddingsRequest {
     /// The embedding model that is loaded, as `/v1/models` names it.
     model: String,
-    /// A text, or a list of at most 2048 texts.
+    /// A text, or a list of at most 2048 texts, none of which is longer than the model reads.
     #[schema(value_type = Value, example = "How much leave is there?")]
     input: Value,
     /// `float` (default), or `base64` of little-endian 32-bit numbers.
@@ -456,7 +457,6 @@ fn usage(answer: &WholeAnswer) -> OpenAiUsage {
     serde_json::from_value(usage).unwrap_or_default()
 }
 
-/// Waits for the answer.
 /// Why the model ended its answer. One that does not say so came to its end.
 fn finish_reason(answer: &WholeAnswer) -> String {
     let said = answer.metadata.get("finish_reason").and_then(Value::as_str);
@@ -501,6 +501,7 @@ fn not_answered(code: &str, message: &str) -> Response {
     response
 }
 
+/// Waits for the answer.
 async fn whole(
     run: Uuid,
     told: impl Stream<Item = Result<(u64, Told), Problem>>,
@@ -523,8 +524,8 @@ async fn whole(
                 };
                 return Ok(axum::Json(completion).into_response());
             }
-            _ => {}
             Told::Failed { code, message } => return Ok(not_answered(&code, &message)),
+            _ => {}
         }
     }
     let message = "the server stops; the answer goes on after its start: look at the run";
@@ -627,11 +628,20 @@ async fn embed_texts(
     let counted = {
         let (model, texts) = (model.clone(), texts.clone());
         tokio::task::spawn_blocking(move || {
-            texts.iter().map(|text| model.count_tokens(text).map(|count| count as u64)).sum()
+            let counts = texts.iter().map(|text| model.count_tokens(text));
+            Ok::<_, ModelError>((counts.collect::<Result<Vec<_>, _>>()?, model.longest_passage()?))
         })
     };
-    let counted: Result<u64, _> = counted.await.map_err(|error| Problem::internal(&error))?;
-    let tokens = counted.map_err(|error| Problem::internal(&error))?;
+    let counted = counted.await.map_err(|error| Problem::internal(&error))?;
+    let (counts, most) = counted.map_err(|error| Problem::internal(&error))?;
+    if let Some(place) = counts.iter().position(|count| *count > most) {
+        let message = format!(
+            "may have at most {most} tokens in each text, and text {place} (from 0) has {}: split it",
+            counts[place]
+        );
+        return Err(bad_field("input", "too_long", &message));
+    }
+    let tokens = counts.iter().sum::<usize>() as u64;
     let vectors =
         embedder.embed_passages(texts).await.map_err(|error| Problem::internal(&error))?;
     let data = vectors.into_iter().enumerate().map(|(index, vector)| {

@@ -811,6 +811,15 @@ async fn programs_that_were_written_for_openai_are_answered() {
     assert_eq!(vectors["data"][1]["embedding"].as_array().unwrap().len(), 384);
     assert!(vectors["usage"]["prompt_tokens"].as_u64().unwrap() > 4, "{vectors}");
 
+    // A text of 256 tokens is read whole, and none is cut in silence.
+    let words =
+        |count| json!({ "model": embedding, "input": ["paid leave", "word ".repeat(count)] });
+    program.post("/v1/embeddings", words(254)).await.expect_status(200);
+    let reply = program.post("/v1/embeddings", words(255)).await.expect_status(422);
+    let message = reply.body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("256") && message.contains("257"), "{message}");
+    assert_eq!(reply.body["error"]["param"], "input", "{reply:?}");
+
     for (path, status, code, body) in [
         (
             "/v1/chat/completions",
