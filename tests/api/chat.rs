@@ -639,6 +639,31 @@ async fn a_short_question_on_something_new_is_answered_from_that() {
 }
 
 #[tokio::test]
+async fn a_user_reads_a_session_by_its_name_where_there_is_one() {
+    let app = TestApp::spawn().await;
+    let (one, other) = (app.product().await, app.product().await);
+    let path = "/api/assistant/chat/history?session_id=mine";
+    app.get(path).await.expect_problem(404, "chat_session_not_found");
+    for (product, messages) in [(&one, 2), (&other, 2)] {
+        let body =
+            json!({ "message": "Hello there", "session_id": "mine", "product_id": product.id });
+        Hearing::open(asking(&app, body)).await.rest().await;
+        let named = format!("{path}&product_id={}", product.id);
+        let read = app.get(&named).await.expect_status(200);
+        assert_eq!(read.body["pagination"]["total"], messages);
+        let alone = app.get(path).await;
+        if product.id == one.id {
+            assert_eq!(alone.expect_status(200).data(), read.data());
+        } else {
+            alone.expect_problem(400, "invalid_parameters");
+        }
+    }
+    // That of a product that is gone is none.
+    app.delete(&format!("/api/products/{}", other.id)).await.expect_status(200);
+    app.get(path).await.expect_status(200);
+}
+
+#[tokio::test]
 async fn sessions_are_listed_renamed_and_deleted() {
     let (model, app) = Model::app().await;
     let (product, program) = workspace(&app).await;
