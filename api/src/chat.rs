@@ -6,6 +6,7 @@
 mod stream;
 
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use commands::{AskedMessage, NewMessage, chat_session_id};
 use domain::Name;
@@ -197,7 +198,7 @@ struct ChatSource {
     metadata: Value,
     /// What has become of the file.
     file_status: FileNow,
-    /// The file that took its place.
+    /// The file that took its place: the newest of its name that was uploaded after it.
     replaced_by: Option<Uuid>,
 }
 
@@ -216,7 +217,7 @@ struct ChatTitle {
 struct WhichSession {
     /// What its owner calls it.
     session_id: Option<String>,
-    /// The product that it is of. An API token may leave it out.
+    /// The product that it is of. An API token may leave it out, and a user session where one session alone is called so.
     product_id: Option<Uuid>,
 }
 
@@ -343,10 +344,28 @@ async fn get_history(
     let Some(name) = &query.filters.session_id else {
         return Err(missing("session_id", "must say which session is meant"));
     };
-    let Some(product) = query.filters.product_id.or(caller.bound_product()) else {
-        return Err(missing("product_id", "must be given in a user session"));
+    let products = match query.filters.product_id.or(caller.bound_product()) {
+        Some(product) => vec![product],
+        None => app.read(|db| chat::products_of(db, &caller.actor().to_string()))?,
     };
-    let session = own_session(&app, &caller, chat_session_id(product, caller.actor(), name))?;
+    let mut named = Vec::new();
+    for product in products {
+        let id = chat_session_id(product, caller.actor(), name);
+        match own_session(&app, &caller, id) {
+            Ok(session) => named.push(session),
+            Err(problem) if problem.status() == StatusCode::NOT_FOUND => {}
+            Err(problem) => return Err(problem),
+        }
+    }
+    let session = match named.len() {
+        0 | 1 => named.pop().ok_or_else(session_not_found)?,
+        _ => {
+            return Err(missing(
+                "product_id",
+                "must be given: you have sessions of this name in several products",
+            ));
+        }
+    };
     // Each run is two messages.
     let (skip, size) = (query.offset(), u64::from(query.size()));
     let (runs, count) =
@@ -620,7 +639,10 @@ async fn get_source(
     let base = source.knowledge_base_id.unwrap_or_default();
     let newer = match there {
         Some(_) => None,
-        None => app.read(|db| file::newest_named(db, base, &source.file_name))?,
+        None => {
+            let uploaded = source.metadata["created_at"].as_str().unwrap_or_default();
+            app.read(|db| file::newest_named(db, base, &source.file_name, uploaded))?
+        }
     };
     let file_status = match (&there, newer) {
         (Some(_), _) => FileNow::Present,

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
-use axum::http::HeaderValue;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +19,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::Utc;
 use commands::tools::answer::{Role, Turn};
+use embeddings::ModelError;
 use futures::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -127,8 +128,8 @@ struct ChatChoice {
     index: u32,
     /// What is answered.
     message: AnsweredMessage,
-    /// `stop`.
-    finish_reason: &'static str,
+    /// As the model said: `stop`, `length` where it was cut short, …
+    finish_reason: String,
 }
 
 /// An answer.
@@ -182,7 +183,7 @@ struct ChatCompletionChunk {
 struct EmbeddingsRequest {
     /// The embedding model that is loaded, as `/v1/models` names it.
     model: String,
-    /// A text, or a list of at most 2048 texts.
+    /// A text, or a list of at most 2048 texts, none of which is longer than the model reads.
     #[schema(value_type = Value, example = "How much leave is there?")]
     input: Value,
     /// `float` (default), or `base64` of little-endian 32-bit numbers.
@@ -379,7 +380,7 @@ async fn complete_chat(
     app.applied(&done).await?;
     let told = Teller::after(product, run, 0).tell(app.clone());
     if !request.stream.unwrap_or(false) {
-        return Ok(axum::Json(whole(run, told).await?).into_response());
+        return whole(run, told).await;
     }
     let with_usage = request.stream_options.and_then(|options| options.include_usage);
     let pieces = pieces(run, told, with_usage.unwrap_or(false));
@@ -456,32 +457,74 @@ fn usage(answer: &WholeAnswer) -> OpenAiUsage {
     serde_json::from_value(usage).unwrap_or_default()
 }
 
+/// Why the model ended its answer. One that does not say so came to its end.
+fn finish_reason(answer: &WholeAnswer) -> String {
+    let said = answer.metadata.get("finish_reason").and_then(Value::as_str);
+    said.filter(|said| *said != "unknown").unwrap_or("stop").to_owned()
+}
+
+/// The status of a failure, by its code: clients try again after a 503, and not after a 422.
+fn status_of(code: &str) -> StatusCode {
+    const LASTING: [&str; 14] = [
+        "address_refused",
+        "answer_crashed",
+        "chat_run_cancelled",
+        "filters_invalid",
+        "llm_answer_empty",
+        "llm_answer_not_json",
+        "llm_answer_not_valid",
+        "llm_answer_too_large",
+        "llm_key_invalid",
+        "llm_key_refused",
+        "llm_model_missing",
+        "llm_not_configured",
+        "llm_protocol_error",
+        "product_not_found",
+    ];
+    let refused = code
+        .strip_prefix("llm_status_")
+        .is_some_and(|status| status.starts_with('4') && !["408", "425", "429"].contains(&status));
+    match refused || LASTING.contains(&code) {
+        true => StatusCode::UNPROCESSABLE_ENTITY,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// The answer where there is none, with the code that says why.
+fn not_answered(code: &str, message: &str) -> Response {
+    let status = status_of(code);
+    let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+    let mut response = (status, headers, failed(code, message)).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+    }
+    response
+}
+
 /// Waits for the answer.
 async fn whole(
     run: Uuid,
     told: impl Stream<Item = Result<(u64, Told), Problem>>,
-) -> Result<ChatCompletion, Problem> {
+) -> Result<Response, Problem> {
     let mut told = std::pin::pin!(told);
     while let Some(next) = told.next().await {
         match next?.1 {
             Told::Answer(answer) => {
-                let usage = usage(&answer);
+                let (usage, finish_reason) = (usage(&answer), finish_reason(&answer));
                 let message = AnsweredMessage { role: "assistant", content: answer.content };
-                return Ok(ChatCompletion {
+                let completion = ChatCompletion {
                     id: completion_id(run),
                     object: "chat.completion",
                     created: Utc::now().timestamp(),
                     model: ASSISTANT,
-                    choices: vec![ChatChoice { index: 0, message, finish_reason: "stop" }],
+                    choices: vec![ChatChoice { index: 0, message, finish_reason }],
                     usage,
                     sources: answer.sources,
                     run_id: run,
-                });
+                };
+                return Ok(axum::Json(completion).into_response());
             }
-            Told::Failed { code, message } => {
-                let message = format!("there is no answer ({code}): {message}");
-                return Err(Problem::unavailable("answer_failed", message, Duration::from_secs(5)));
-            }
+            Told::Failed { code, message } => return Ok(not_answered(&code, &message)),
             _ => {}
         }
     }
@@ -521,8 +564,8 @@ fn pieces(
                     yield chunk(choice(json!({ "content": delta }), None), None, None)?;
                 }
                 Told::Answer(answer) => {
-                    let usage = usage(&answer);
-                    yield chunk(choice(json!({}), Some("stop")), None, Some(answer.sources))?;
+                    let (usage, reason) = (usage(&answer), finish_reason(&answer));
+                    yield chunk(choice(json!({}), Some(reason.as_str())), None, Some(answer.sources))?;
                     if with_usage {
                         yield chunk(Vec::new(), Some(usage), None)?;
                     }
@@ -537,11 +580,11 @@ fn pieces(
     }
 }
 
-/// A failure in the middle of a stream.
+/// A failure, as the body of an answer or in the middle of a stream.
 fn failed(code: &str, message: &str) -> String {
     let error = OpenAiError {
         message: message.to_owned(),
-        r#type: "server_error".to_owned(),
+        r#type: kind_of(status_of(code).as_u16().into()).to_owned(),
         param: None,
         code: Some(code.to_owned()),
     };
@@ -585,11 +628,20 @@ async fn embed_texts(
     let counted = {
         let (model, texts) = (model.clone(), texts.clone());
         tokio::task::spawn_blocking(move || {
-            texts.iter().map(|text| model.count_tokens(text).map(|count| count as u64)).sum()
+            let counts = texts.iter().map(|text| model.count_tokens(text));
+            Ok::<_, ModelError>((counts.collect::<Result<Vec<_>, _>>()?, model.longest_passage()?))
         })
     };
-    let counted: Result<u64, _> = counted.await.map_err(|error| Problem::internal(&error))?;
-    let tokens = counted.map_err(|error| Problem::internal(&error))?;
+    let counted = counted.await.map_err(|error| Problem::internal(&error))?;
+    let (counts, most) = counted.map_err(|error| Problem::internal(&error))?;
+    if let Some(place) = counts.iter().position(|count| *count > most) {
+        let message = format!(
+            "may have at most {most} tokens in each text, and text {place} (from 0) has {}: split it",
+            counts[place]
+        );
+        return Err(bad_field("input", "too_long", &message));
+    }
+    let tokens = counts.iter().sum::<usize>() as u64;
     let vectors =
         embedder.embed_passages(texts).await.map_err(|error| Problem::internal(&error))?;
     let data = vectors.into_iter().enumerate().map(|(index, vector)| {
@@ -648,4 +700,23 @@ async fn list_models(State(app): State<App>) -> axum::Json<OpenAiModels> {
     let embedding = embedder.map(|embedder| model(embedder.model().name()));
     let data = [model(ASSISTANT)].into_iter().chain(embedding).collect();
     axum::Json(OpenAiModels { object: "list", data })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_pass_is_no_503() {
+        for lasting in
+            ["llm_model_missing", "llm_key_refused", "llm_status_400", "llm_answer_empty"]
+        {
+            assert_eq!(status_of(lasting), StatusCode::UNPROCESSABLE_ENTITY, "{lasting}");
+        }
+        for passing in
+            ["llm_unreachable", "llm_status_429", "llm_status_500", "model_missing", "of_tomorrow"]
+        {
+            assert_eq!(status_of(passing), StatusCode::SERVICE_UNAVAILABLE, "{passing}");
+        }
+    }
 }

@@ -204,7 +204,7 @@ impl Commands {
         Ok(())
     }
 
-    /// Deletes a file. Its bytes stay until retention removes them: a citation still resolves.
+    /// Deletes a file: it is hidden. Its bytes stay until its product is deleted; nothing removes those of a single file yet.
     ///
     /// # Errors
     /// There is none of that id.

@@ -144,6 +144,11 @@ impl Model {
             .map_err(ModelError::Tokenizer)
     }
 
+    /// The most tokens of a passage that is read whole, counted as [`Model::count_tokens`] does.
+    pub fn longest_passage(&self) -> Result<usize, ModelError> {
+        Ok(self.0.room + self.count_tokens("")?)
+    }
+
     /// The ids of a text's tokens, cut to [`Model::max_tokens`] and closed by `[SEP]` all the same.
     pub(crate) fn tokenize(&self, text: &str) -> Result<Vec<u32>, ModelError> {
         let encoding = self.0.tokenizer.encode_fast(text, true).map_err(ModelError::Tokenizer)?;

@@ -258,6 +258,17 @@ fn read_run(row: &Row<'_>) -> rusqlite::Result<Run> {
     })
 }
 
+/// The products in which somebody has sessions.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn products_of(db: &Connection, owner: &str) -> Result<Vec<Uuid>, Error> {
+    let mut statement =
+        db.prepare_cached("SELECT DISTINCT product FROM chat_session WHERE owner = ?1")?;
+    let rows = statement.query_map([owner], |row| id(row, 0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// A session by its id.
 ///
 /// # Errors

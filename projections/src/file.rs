@@ -305,15 +305,21 @@ pub fn ready_in(db: &Connection, base: Uuid, indexed: u64) -> Result<Vec<Uuid>, 
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// The newest file of a knowledge base that has this name.
+/// The newest file of a knowledge base that has this name and was uploaded after a time, as a file's `created_at` writes it.
 ///
 /// # Errors
 /// The views file cannot be read.
-pub fn newest_named(db: &Connection, base: Uuid, name: &str) -> Result<Option<Uuid>, Error> {
+pub fn newest_named(
+    db: &Connection,
+    base: Uuid,
+    name: &str,
+    after: &str,
+) -> Result<Option<Uuid>, Error> {
     let mut statement = db.prepare_cached(
-        "SELECT id FROM file WHERE knowledge_base = ?1 AND name = ?2 ORDER BY position DESC LIMIT 1",
+        "SELECT id FROM file WHERE knowledge_base = ?1 AND name = ?2 AND created_at > ?3
+         ORDER BY position DESC LIMIT 1",
     )?;
-    Ok(statement.query_row([&base.to_string(), name], |row| id(row, 0)).optional()?)
+    Ok(statement.query_row([&base.to_string(), name, after], |row| id(row, 0)).optional()?)
 }
 
 /// Whether there is any file in a knowledge base, deleted as that may be.

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{Knowledge, ToolError};
 use crate::tools::Tools;
-use crate::tools::answer::marks::Marks;
+use crate::tools::answer::marks::{Marks, unmarked};
 use crate::tools::answer::{Role, Turn, citations};
 
 /// How many passages are looked at.
@@ -56,8 +56,8 @@ pub(super) struct Question {
 pub(super) struct Found {
     /// What is near to it, nearest first.
     pub(super) passages: Vec<Passage>,
-    /// The question as it was looked up: with what it leans on.
-    asked: String,
+    /// The question before, where it was looked up with that.
+    leans_on: Option<String>,
 }
 
 /// An answer.
@@ -82,28 +82,25 @@ impl Assistant {
         Assistant { knowledge, tools }
     }
 
-    /// Looks up what may hold the answer. A question that leans on the one before it is looked up together with
-    /// that first.
+    /// Looks up what may hold the answer. A question that goes on from the one before is looked up together with that, too; one
+    /// that is merely short only where nothing is near to it alone: it may be of something else.
     ///
     /// # Errors
     /// The search fails.
     pub(super) async fn find(&self, question: &Question) -> Result<Found, ToolError> {
         let Question { product, text, before, .. } = question;
-        let together = asked_before(before).map(|earlier| format!("{earlier}\n{text}"));
-        let tries = match together {
-            Some(together) if leans(text) => vec![together, text.clone()],
-            _ => vec![text.clone()],
+        let alone = self.look_up(*product, text.clone()).await?;
+        let leans = goes_on(text) || (is_short(text) && alone.is_empty());
+        let Some(earlier) = asked_before(before).filter(|_| leans) else {
+            return Ok(Found { passages: alone, leans_on: None });
         };
-        let mut found = Found { passages: Vec::new(), asked: text.clone() };
-        for asked in tries {
-            let near = self.knowledge.near(*product, asked.clone(), PASSAGES).await?;
-            found.passages = near.into_iter().filter_map(as_passage).collect();
-            if !found.passages.is_empty() {
-                found.asked = asked;
-                break;
-            }
-        }
-        Ok(found)
+        let together = self.look_up(*product, format!("{earlier}\n{text}")).await?;
+        Ok(Found { passages: merged(alone, together), leans_on: Some(earlier.to_owned()) })
+    }
+
+    async fn look_up(&self, product: Uuid, asked: String) -> Result<Vec<Passage>, ToolError> {
+        let near = self.knowledge.near(product, asked, PASSAGES).await?;
+        Ok(near.into_iter().filter_map(as_passage).collect())
     }
 
     /// Answers from what was found, and tells the answer while it is written. Its text is what was told,
@@ -117,15 +114,18 @@ impl Assistant {
         found: Found,
         told: mpsc::Sender<String>,
     ) -> Result<Answer, ToolError> {
-        let Found { passages, asked } = found;
+        let Found { passages, leans_on } = found;
         if passages.is_empty() {
             let _ = told.send(NOT_THERE.to_owned()).await;
             return Ok(Answer::not_there());
         }
-        let has_model = self.tools.has_chat_model;
+        // A model is told all that was said before; the best sentences are looked for with what the question leans on.
+        let before: Vec<Turn> = match self.tools.has_chat_model {
+            true => question.before.iter().map(without_marks).collect(),
+            false => leans_on.map(|text| Turn { role: Role::User, text }).into_iter().collect(),
+        };
         let call = AnswerCall {
-            // A model is told what was said before; the best sentences are those near to all of it.
-            task: Task::Question(if has_model { question.text.clone() } else { asked }),
+            task: Task::Question(question.text.clone()),
             system: (!question.has_instructions).then(|| SYSTEM.to_owned()),
             context: passages,
             model: None,
@@ -134,7 +134,7 @@ impl Assistant {
             schema: None,
         };
         let (raw, mut pieces) = mpsc::channel::<String>(PIECES);
-        let answering = self.tools.answers.answer_in_pieces(&call, &question.before, raw);
+        let answering = self.tools.answers.answer_in_pieces(&call, &before, raw);
         let passing_on = async {
             let mut marks = Marks::of(call.context.len());
             let mut text = String::new();
@@ -185,15 +185,48 @@ fn as_passage(passage: Value) -> Option<Passage> {
     Some(Passage { text, about })
 }
 
+/// A turn as a model hears it again: the numbers of an earlier answer are those of other passages.
+fn without_marks(turn: &Turn) -> Turn {
+    match turn.role {
+        Role::Assistant => Turn { role: turn.role, text: unmarked(&turn.text) },
+        Role::System | Role::User => turn.clone(),
+    }
+}
+
+/// What two searches found, by turns, each passage once.
+fn merged(one: Vec<Passage>, other: Vec<Passage>) -> Vec<Passage> {
+    let place =
+        |passage: &Passage| ["file_id", "chunk_index"].map(|name| passage.about.get(name).cloned());
+    let mut merged: Vec<Passage> = Vec::new();
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    loop {
+        let next = [one.next(), other.next()];
+        if next.iter().all(Option::is_none) || merged.len() >= PASSAGES {
+            merged.truncate(PASSAGES);
+            return merged;
+        }
+        for passage in next.into_iter().flatten() {
+            if merged.iter().all(|known| place(known) != place(&passage)) {
+                merged.push(passage);
+            }
+        }
+    }
+}
+
 /// The last question before this one.
 fn asked_before(before: &[Turn]) -> Option<&str> {
     let turn = before.iter().rev().find(|turn| turn.role == Role::User)?;
     Some(turn.text.as_str()).filter(|text| !text.trim().is_empty())
 }
 
-/// Whether a question says too little by itself: it is short, begins with a word that goes on, or has one
-/// that stands for something named before.
-fn leans(question: &str) -> bool {
+/// Whether a question may say too little by itself.
+fn is_short(question: &str) -> bool {
+    question.unicode_words().count() < FEW_WORDS
+}
+
+/// Whether a question goes on from what was said before: it begins with a word that does, or has one that stands for
+/// something named before.
+fn goes_on(question: &str) -> bool {
     const GO_ON: [&str; 14] = [
         "and", "but", "or", "so", "then", "why", "y", "pero", "und", "aber", "et", "mais", "e",
         "ma",
@@ -206,7 +239,7 @@ fn leans(question: &str) -> bool {
     let words: Vec<String> = question.unicode_words().map(str::to_lowercase).collect();
     let begins = words.first().is_some_and(|first| GO_ON.contains(&first.as_str()));
     let stands = || words.iter().any(|word| STAND_FOR.contains(&word.as_str()));
-    words.len() < FEW_WORDS || begins || stands()
+    begins || stands()
 }
 
 #[cfg(test)]
@@ -214,23 +247,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_that_says_too_little_leans_on_the_one_before() {
+    fn a_question_that_goes_on_is_told_by_its_words() {
         for leaning in [
             "Why?",
+            "And part-timers?",
             "And in winter?",
             "How long does it last for a new employee?",
             "¿Y los demás empleados de la empresa?",
             "Who pays for that?",
         ] {
-            assert!(leans(leaning), "{leaning}");
+            assert!(goes_on(leaning), "{leaning}");
         }
         for whole in [
             "How many days of leave does an employee have?",
+            "Parking price?",
             "Who is the head of finance?",
             "Wie viele Tage Urlaub gibt der Vertrag?",
         ] {
-            assert!(!leans(whole), "{whole}");
+            assert!(!goes_on(whole), "{whole}");
         }
+    }
+
+    #[test]
+    fn what_two_searches_find_comes_by_turns_and_once() {
+        let passage = |number: u64| {
+            let about = Map::from_iter([("chunk_index".to_owned(), number.into())]);
+            Passage { text: number.to_string(), about }
+        };
+        let all = |numbers: &[u64]| numbers.iter().map(|number| passage(*number)).collect();
+        let texts = |found: Vec<Passage>| found.into_iter().map(|it| it.text).collect::<Vec<_>>();
+        assert_eq!(texts(merged(all(&[1, 2]), all(&[3, 1, 4]))), ["1", "3", "2", "4"]);
+        assert_eq!(texts(merged(all(&[]), all(&[3]))), ["3"]);
+        let many: Vec<u64> = (0..20).collect();
+        assert_eq!(merged(all(&many), all(&many[9..])).len(), PASSAGES);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The rule of this file: it says nothing that is not in the context, and where nothing there is
 //! close to the question, it says that.
 
+use std::collections::HashSet;
+
 use domain::step::{AnswerCall, Passage, Task};
 use embeddings::{Embedder, ModelError};
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
@@ -12,8 +14,11 @@ use tokio::sync::{mpsc, watch};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::marks::unmarked;
-use super::{AnswerModel, Turn, citations};
+use super::{AnswerModel, Role, Turn, citations};
 use crate::policies::ToolError;
+
+/// From which cosine on a text is near by all-MiniLM-L6-v2. The numbers below are of its scale: see [`scaled`].
+const NEAR: f32 = 0.256;
 
 /// How close to the question a sentence must be at least; unrelated ones are below it.
 const LEAST: f32 = 0.35;
@@ -23,6 +28,10 @@ const SHARE_OF_BEST: f32 = 0.75;
 
 /// How many sentences an answer has at most.
 const MOST: usize = 5;
+
+/// How much closer a sentence is for a name with a number that it shares with the question, as `E4711`: vectors hardly tell one
+/// such name from another.
+const NAMED: f32 = 0.5;
 
 /// Two sentences that are closer than this say the same.
 const SAME: f32 = 0.93;
@@ -52,11 +61,13 @@ impl Extractive {
         Extractive { embedder }
     }
 
-    /// The sentences that answer, in the order of the context.
+    /// The sentences that answer, in the order of the context: those close to the question, or where there are none, to it
+    /// together with what was asked before.
     async fn choose(
         &self,
         embedder: &Embedder,
         question: &str,
+        earlier: Option<&str>,
         context: &[Passage],
     ) -> Result<Vec<Sentence>, ToolError> {
         let (asked, passages) = (question.to_owned(), context.to_vec());
@@ -65,22 +76,17 @@ impl Extractive {
             ToolError::lasting("answer_crashed", format!("the context cannot be read: {error}"))
         })?;
         let texts = candidates.iter().map(|sentence| sentence.text.clone()).collect();
-        let asked = embedder.embed_query(question).await.map_err(not_embedded)?;
+        let near = embedder.near().await.map_err(not_embedded)?;
         let vectors = embedder.embed_passages(texts).await.map_err(not_embedded)?;
-        let scores: Vec<f32> = vectors.iter().map(|vector| likeness(&asked, vector)).collect();
-
-        let mut best_first: Vec<usize> = (0..scores.len()).collect();
-        best_first.sort_by(|one, other| scores[*other].total_cmp(&scores[*one]));
-        let best = best_first.first().map_or(0.0, |best| scores[*best]);
-        let least = LEAST.max(best * SHARE_OF_BEST);
-        let mut chosen: Vec<usize> = Vec::new();
-        for index in best_first {
-            if scores[index] < least || chosen.len() == MOST {
+        let together = earlier.map(|earlier| format!("{earlier}\n{question}"));
+        let mut chosen = Vec::new();
+        for asked in [Some(question.to_owned()), together].into_iter().flatten() {
+            let asked_as = embedder.embed_query(&asked).await.map_err(not_embedded)?;
+            let closeness = vectors.iter().map(|vector| scaled(likeness(&asked_as, vector), near));
+            let scores: Vec<f32> = with_names(&asked, &candidates, closeness.collect());
+            chosen = best(&scores, &vectors, near);
+            if !chosen.is_empty() {
                 break;
-            }
-            let says_more = |other: &usize| likeness(&vectors[*other], &vectors[index]) < SAME;
-            if chosen.iter().all(says_more) {
-                chosen.push(index);
             }
         }
         let numbered = candidates.into_iter().enumerate();
@@ -89,13 +95,70 @@ impl Extractive {
     }
 }
 
+/// The best sentences by their scores, none of which says what a better one says.
+fn best(scores: &[f32], vectors: &[Vec<f32>], near: f32) -> Vec<usize> {
+    let mut best_first: Vec<usize> = (0..scores.len()).collect();
+    best_first.sort_by(|one, other| scores[*other].total_cmp(&scores[*one]));
+    let best = best_first.first().map_or(0.0, |best| scores[*best]);
+    let least = LEAST.max(best * SHARE_OF_BEST);
+    let mut chosen: Vec<usize> = Vec::new();
+    for index in best_first {
+        if scores[index] < least || chosen.len() == MOST {
+            break;
+        }
+        let says_more =
+            |other: &usize| scaled(likeness(&vectors[*other], &vectors[index]), near) < SAME;
+        if chosen.iter().all(says_more) {
+            chosen.push(index);
+        }
+    }
+    chosen
+}
+
+/// The scores of sentences: more for one that is near and shares with the question a name with a number, less for one that
+/// names another of the same kind. Where none shares one, or all do, that says nothing.
+fn with_names(question: &str, candidates: &[Sentence], mut scores: Vec<f32>) -> Vec<f32> {
+    let asked = names(question);
+    let kinds: HashSet<String> = asked.iter().map(|name| kind(name)).collect();
+    let named: Vec<HashSet<String>> = candidates.iter().map(|it| names(&it.text)).collect();
+    let shares = |names: &HashSet<String>| names.intersection(&asked).count();
+    let telling = named.iter().filter(|names| shares(names) > 0).count();
+    if telling == 0 || telling == candidates.len() {
+        return scores;
+    }
+    for (score, names) in scores.iter_mut().zip(&named).filter(|(score, _)| **score >= NEAR) {
+        match shares(names) {
+            0 if names.iter().any(|name| kinds.contains(&kind(name))) => *score -= NAMED,
+            count => *score += NAMED * count as f32 / asked.len() as f32,
+        }
+    }
+    scores
+}
+
+/// What a text calls by a number: codes, years, sections.
+fn names(text: &str) -> HashSet<String> {
+    let is_name = |word: &&str| word.len() > 1 && word.contains(|sign: char| sign.is_ascii_digit());
+    text.unicode_words().filter(is_name).map(str::to_lowercase).collect()
+}
+
+/// Of what kind a name is: `E4711` and `E4712` are of one.
+fn kind(name: &str) -> String {
+    name.chars().map(|sign| if sign.is_ascii_digit() { '0' } else { sign }).collect()
+}
+
+/// A cosine by a model that calls texts near from `near` on, as all-MiniLM-L6-v2 would have it: unrelated texts are at 0.05 there,
+/// and above 0.7 in E5.
+fn scaled(cosine: f32, near: f32) -> f32 {
+    1.0 - (1.0 - cosine) * (1.0 - NEAR) / (1.0 - near).max(f32::EPSILON)
+}
+
 #[async_trait::async_trait]
 impl AnswerModel for Extractive {
-    /// What was said before plays no part: whoever asks says in the question what it is about.
+    /// Of what was said before, the last question plays a part, and only where nothing is close to this one.
     async fn answer_in_pieces(
         &self,
         call: &AnswerCall,
-        _: &[Turn],
+        before: &[Turn],
         pieces: mpsc::Sender<String>,
     ) -> Result<Value, ToolError> {
         let Task::Question(question) = &call.task else {
@@ -111,7 +174,9 @@ impl AnswerModel for Extractive {
                  soon as it is there",
             )
         })?;
-        let chosen = self.choose(&embedder, question, &call.context).await?;
+        let earlier = before.iter().rev().find(|turn| turn.role == Role::User);
+        let earlier = earlier.map(|turn| turn.text.as_str());
+        let chosen = self.choose(&embedder, question, earlier, &call.context).await?;
         let marked: Vec<String> = chosen
             .iter()
             .map(|sentence| format!("{} [{}]", unmarked(&sentence.text), sentence.passage + 1))

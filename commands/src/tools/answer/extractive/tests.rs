@@ -9,14 +9,16 @@ use serde_json::Map;
 
 use super::*;
 
-static EMBEDDER: LazyLock<Embedder> = LazyLock::new(|| {
+static EMBEDDER: LazyLock<Embedder> =
+    LazyLock::new(|| Embedder::new(Model::load(&model_directory()).unwrap(), 1));
+
+fn model_directory() -> PathBuf {
     let named = std::env::var_os("PRODGY_MODEL_DIR").map(PathBuf::from);
-    let directory = named.unwrap_or_else(|| {
+    named.unwrap_or_else(|| {
         PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap())
             .join("../models/all-MiniLM-L6-v2")
-    });
-    Embedder::new(Model::load(&directory).unwrap(), 1)
-});
+    })
+}
 
 const LEAVE: &str = "# Parental leave\n\nEmployees are entitled to 18 weeks of paid parental leave. It can be taken \
                      in one block or in several\nparts within the first two years. Dr. Weber in the people team \
@@ -33,6 +35,18 @@ fn call(with: Value) -> AnswerCall {
         other => panic!("{other:?}"),
     }
 }
+
+/// The same weights, used in another manner: another model, which calls texts near that the first calls far.
+static OTHER: LazyLock<Embedder> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        std::fs::copy(model_directory().join(file), folder.path().join(file)).unwrap();
+    }
+    std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+    let pooling = r#"{ "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false }"#;
+    std::fs::write(folder.path().join("1_Pooling/config.json"), pooling).unwrap();
+    Embedder::new(Model::load(folder.path()).unwrap(), 1)
+});
 
 async fn ask(with: Value) -> Result<Value, ToolError> {
     let (_sender, embedder) = watch::channel(Some(EMBEDDER.clone()));
@@ -165,4 +179,78 @@ async fn without_the_embedding_model_it_may_work_later() {
 
     assert_eq!((error.code.as_str(), error.is_passing), ("model_missing", true));
     assert_eq!(output["citations"][0]["number"], 1);
+}
+
+#[tokio::test]
+async fn what_is_called_by_a_number_is_answered_by_what_is_said_of_that_number() {
+    let codes = "E4711: the pump is blocked, clean the filter. E4712: the heater is too hot, wait an hour. \
+                 E4713: the door of the heater stands open.";
+    for (question, code, others) in [
+        ("What does error code E4711 of the heater mean?", "E4711", ["E4712", "E4713"]),
+        ("error code e4713", "E4713", ["E4711", "E4712"]),
+    ] {
+        let output = answer(question, json!([codes, OFFICE])).await;
+        let text = output["answer"].as_str().unwrap();
+        assert!(text.contains(code), "{question} {text}");
+        assert!(others.iter().all(|other| !text.contains(other)), "{question} {text}");
+    }
+    // A number alone makes nothing of it that has nothing to do with the question.
+    let output = answer(
+        "How many weeks of parental leave were there in 2024?",
+        json!([LEAVE, "Plants were watered in 2024."]),
+    )
+    .await;
+    assert!(!output["answer"].as_str().unwrap().contains("Plants"), "{output}");
+    assert!(output["answer"].as_str().unwrap().contains("18 weeks"), "{output}");
+}
+
+#[tokio::test]
+async fn a_question_that_says_nothing_alone_is_answered_with_the_one_before() {
+    let (_sender, embedder) = watch::channel(Some(EMBEDDER.clone()));
+    let model = Extractive::new(embedder);
+    let before = [Turn { role: Role::User, text: "How long is parental leave?".to_owned() }];
+    let told = async |question: &str, before: &[Turn]| {
+        let call = call(json!({ "question": question, "context": [LEAVE, OFFICE] }));
+        let (pieces, _) = mpsc::channel(1);
+        let output = model.answer_in_pieces(&call, before, pieces).await.unwrap();
+        output["answer"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(told("And why?", &[]).await, NOTHING_FOUND);
+    assert!(told("And why?", &before).await.contains("18 weeks"));
+    let office = told("And the kitchen?", &before).await;
+    assert!(office.contains("second floor") && !office.contains("leave"), "{office}");
+}
+
+#[tokio::test]
+async fn another_model_cites_nothing_that_is_far_by_its_own_measure() {
+    let (_sender, embedder) = watch::channel(Some(OTHER.clone()));
+    let model = Extractive::new(embedder);
+    let near = OTHER.near().await.unwrap();
+    assert!(near > LEAST, "what is unrelated to it would be cited: {near}");
+    let told = async |question: &str| {
+        let call = call(json!({ "question": question, "context": [LEAVE, OFFICE, EXPENSES] }));
+        model.answer(&call).await.unwrap()["answer"].as_str().unwrap().to_owned()
+    };
+    for unrelated in ["Which planet has the most moons?", "How did the final of the cup end?"] {
+        assert_eq!(told(unrelated).await, NOTHING_FOUND);
+    }
+    assert!(
+        told("How many weeks of paid parental leave are employees entitled to?")
+            .await
+            .contains("18 weeks")
+    );
+}
+
+#[test]
+fn closeness_is_measured_on_one_scale_for_all_models() {
+    for cosine in [-0.2, 0.0, 0.35, 0.93, 1.0] {
+        assert!(
+            (scaled(cosine, NEAR) - cosine).abs() < 1e-6,
+            "nothing changes for the default model"
+        );
+    }
+    let near_of_e5 = 0.8;
+    assert!((scaled(near_of_e5, near_of_e5) - NEAR).abs() < 1e-6);
+    assert!((scaled(1.0, near_of_e5) - 1.0).abs() < 1e-6);
+    assert!(scaled(0.75, near_of_e5) < LEAST && scaled(0.9, near_of_e5) > LEAST);
 }
