@@ -420,23 +420,38 @@ async fn what_is_of_another_product_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_member_reads_everything_that_is_there() {
+async fn the_owner_and_a_member_read_everything_that_is_theirs_to_see() {
     let app = TestApp::spawn().await;
     let fixture = Fixture::make(&app).await;
+    let member = app.user("member").await;
 
     for (method, path, needs) in ROUTES.iter().filter(|(method, ..)| *method == "GET") {
         if matches!(needs, ApiToken) {
             continue;
         }
-        let status = call(&app, method, &fill(path, &fixture.ids)).await;
-        let expected = match *path {
-            // The model may not be loaded yet.
-            "/readyz" => [200, 503],
-            // There is no answer yet, nor anything that it cites.
-            "/api/assistant/chat/runs/{runId}/sources/{number}" => [200, 404],
-            _ => [200, 200],
-        };
-        assert!(expected.contains(&status), "{method} {path} as the owner: {status}");
+        for (client, role) in [(app.owner(), Role::Owner), (&member, Role::Member)] {
+            let status = call(client, method, &fill(path, &fixture.ids)).await;
+            let is_refused = matches!(needs, Has(right) if right.rule().role > role);
+            let expected = match *path {
+                _ if is_refused => [403, 403],
+                // What one asked the assistant is for oneself alone; the owner did.
+                "/api/assistant/chat/history"
+                | "/api/assistant/chat/sessions/{sessionId}"
+                | "/api/assistant/chat/runs/{runId}"
+                | "/api/assistant/chat/runs/{runId}/events"
+                | "/api/assistant/chat/runs/{runId}/sources/{number}"
+                    if role == Role::Member =>
+                {
+                    [404, 404]
+                }
+                // The model may not be loaded yet.
+                "/readyz" => [200, 503],
+                // There is no answer yet, nor anything that it cites.
+                "/api/assistant/chat/runs/{runId}/sources/{number}" => [200, 404],
+                _ => [200, 200],
+            };
+            assert!(expected.contains(&status), "{method} {path} as the {role}: {status}");
+        }
     }
 }
 

@@ -119,7 +119,7 @@ impl<'q> Pairs<'q> {
         let deserializer = serde_html_form::Deserializer::from_bytes(query.as_bytes());
         serde_path_to_error::deserialize(deserializer).map_err(|error| {
             // serde_html_form tells the place only for values, not for what is missing.
-            bad_parameters(vec![json::fault(error.path(), error.inner())])
+            bad_parameters(vec![helpful(json::fault(error.path(), error.inner()))])
         })
     }
 
@@ -133,8 +133,42 @@ impl<'q> Pairs<'q> {
 /// The answer to parameters that cannot be used.
 pub(super) fn bad_parameters(faults: Vec<FieldError>) -> Problem {
     let names: Vec<&str> = faults.iter().map(|fault| fault.field.trim_start_matches('/')).collect();
-    let detail = format!("bad query parameters: {}; errors says why", names.join(", "));
+    let detail = match (names.as_slice(), faults.first()) {
+        ([name], Some(only)) => format!("bad query parameter {name}: {}", only.message),
+        ([first, ..], Some(fault)) => {
+            format!("bad query parameters: {}; {first}: {}", names.join(", "), fault.message)
+        }
+        _ => "bad query parameters".to_owned(),
+    };
     Problem::malformed("invalid_parameters", detail).with_errors(faults)
+}
+
+/// What those say who read times, ids and numbers for serde, and what is meant by it.
+const SAID: [(&str, &str); 12] = [
+    ("UUID parsing failed", ID),
+    ("invalid digit", NUMBER),
+    ("number too large", NUMBER),
+    ("number too small", NUMBER),
+    ("cannot parse integer", NUMBER),
+    ("premature end of input", TIME),
+    ("input contains invalid characters", TIME),
+    ("input is out of range", TIME),
+    ("trailing input", TIME),
+    ("no possible date and time", TIME),
+    ("input is not enough", TIME),
+    ("`true` or `false`", "must be true or false"),
+];
+
+const ID: &str = "must be an id, a UUID as 01936f6e-7d3c-7a10-8000-000000000000";
+const NUMBER: &str = "must be a whole number, as 42, and not too large";
+const TIME: &str = "must be a time as 2026-01-01T00:00:00Z";
+
+/// A fault that says what to send in the place of what was sent.
+fn helpful(mut fault: FieldError) -> FieldError {
+    if let Some((_, meant)) = SAID.iter().find(|(said, _)| fault.message.contains(said)) {
+        fault.message = (*meant).to_owned();
+    }
+    fault
 }
 
 /// The JSON pointer of a parameter.

@@ -2,6 +2,7 @@
 
 use axum::Router;
 use axum::routing::get;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ struct Filters {
     seconds: Option<u8>,
     kind: Option<Kind>,
     keep: Option<bool>,
+    at: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -38,7 +40,7 @@ struct Paper {
 
 fn app() -> Router {
     let show = async |Query(filters): Query<Filters>| {
-        let Filters { q, product, seconds, kind, keep } = filters;
+        let Filters { q, product, seconds, kind, keep, at: _ } = filters;
         format!("{q:?} {} {seconds:?} {} {keep:?}", product.is_some(), kind.is_some())
     };
     let both = async |Queries(one, other): Queries<Paper, Filters>| {
@@ -90,13 +92,31 @@ async fn a_faulty_parameter_is_named() {
 }
 
 #[tokio::test]
+async fn a_faulty_parameter_says_what_to_send() {
+    let with = |meant: &'static str| move |query: &'static str| (query, meant);
+    let times =
+        ["at=yesterday", "at=2026-01-01", "at=2026-13-01T00:00:00Z", "at=2026-01-01T00:00:00Zz"];
+    let numbers = ["seconds=256", "seconds=-1", "seconds=ten"];
+    let all = times.map(with(TIME)).into_iter().chain(numbers.map(with(NUMBER)));
+    for (query, meant) in all.chain([("productId=7", ID), ("keep=1", "must be true or false")]) {
+        let body = ask(query).await.problem(400, "invalid_parameters");
+        assert_eq!(body["errors"][0]["message"], meant, "{query}");
+        let name = query.split('=').next().unwrap();
+        assert_eq!(body["message"], format!("bad query parameter {name}: {meant}"));
+    }
+}
+
+#[tokio::test]
 async fn unknown_parameters_are_all_named_with_those_that_are_known() {
     let body = ask("x=1&seconds=2&y=").await.problem(400, "invalid_parameters");
 
-    assert_eq!(body["message"], "bad query parameters: x, y; errors says why");
+    assert_eq!(
+        body["message"],
+        "bad query parameters: x, y; x: unknown here; known are at, keep, kind, productId, q, seconds"
+    );
     assert_eq!(
         body["errors"][0]["message"],
-        "unknown here; known are keep, kind, productId, q, seconds"
+        "unknown here; known are at, keep, kind, productId, q, seconds"
     );
 }
 
