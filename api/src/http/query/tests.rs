@@ -17,6 +17,7 @@ struct Filters {
     seconds: Option<u8>,
     kind: Option<Kind>,
     keep: Option<bool>,
+    #[expect(dead_code, reason = "only how it is refused is looked at")]
     at: Option<DateTime<Utc>>,
 }
 
@@ -40,7 +41,7 @@ struct Paper {
 
 fn app() -> Router {
     let show = async |Query(filters): Query<Filters>| {
-        let Filters { q, product, seconds, kind, keep, at: _ } = filters;
+        let Filters { q, product, seconds, kind, keep, .. } = filters;
         format!("{q:?} {} {seconds:?} {} {keep:?}", product.is_some(), kind.is_some())
     };
     let both = async |Queries(one, other): Queries<Paper, Filters>| {
