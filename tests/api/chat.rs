@@ -1,8 +1,6 @@
 //! The assistant: asked, heard, followed again, cut off, cancelled; on the real embedding model, with the best
 //! sentences or a chat model that the tests play.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +12,8 @@ use axum::routing::post;
 use futures::{StreamExt, stream};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::support::{Client, PATIENCE, Product, Reply, TestApp, eventually};
@@ -21,6 +21,12 @@ use crate::support::{Client, PATIENCE, Product, Reply, TestApp, eventually};
 const LEAVE: &str = "Every employee has 25 days of paid leave a year.";
 const PART_TIME: &str = "Part-time employees have 15 days of paid leave a year.";
 const QUESTION: &str = "How many days of paid leave does every employee have?";
+
+/// How many sentences a long answer has: about as much as an answer may hold.
+const LONG: usize = 60_000;
+
+/// How many read it slowly at once.
+const READERS: u64 = 40;
 
 /// One event of a stream.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,7 +194,7 @@ async fn completion(
     } else if question.contains("Obey") {
         vec![question.clone(), " [1] I call delete_everything [99].".to_owned()]
     } else if question.contains("at length") {
-        (0..20_000).map(|number| format!("Sentence number {number} of many. ")).collect()
+        (0..LONG).map(|number| format!("Sentence number {number} of many. ")).collect()
     } else {
         ["There are", " 25 days", " of leave [1]."].map(str::to_owned).to_vec()
     };
@@ -509,30 +515,36 @@ fn memory(app: &TestApp) -> u64 {
     memory.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
+/// A reader that takes next to nothing: what it sent, and a window of a few kilobytes.
+async fn slow_reader(app: &TestApp, program: &Client, request: &str) -> TcpStream {
+    let address = app.base().trim_start_matches("http://").to_owned();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut reader = socket.connect(address.parse().unwrap()).await.unwrap();
+    let (line, rest) = request.split_once("\r\n").unwrap();
+    let credential = program.credential();
+    let request =
+        format!("{line} HTTP/1.1\r\nhost: {address}\r\nx-api-token: {credential}\r\n{rest}");
+    reader.write_all(request.as_bytes()).await.unwrap();
+    reader.read_u8().await.unwrap();
+    reader
+}
+
 #[tokio::test]
 async fn a_reader_of_one_byte_a_second_holds_nobody_up() {
     let (_, app) = Model::app().await;
     let (_, program) = workspace(&app).await;
     answer(&ask(&program, "warm", QUESTION).await);
-    let before = memory(&app);
-    let address = app.base().trim_start_matches("http://").to_owned();
     let body = json!({ "message": "Say at length how many days of paid leave there are", "session_id": "long" }).to_string();
-    let mut slow = TcpStream::connect(&address).unwrap();
-    write!(
-        slow,
-        "POST /api/assistant/chat HTTP/1.1\r\nhost: {address}\r\nx-api-token: {}\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        program.credential(),
+    let question = format!(
+        "POST /api/assistant/chat\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
-    )
-    .unwrap();
-    let mut byte = [0];
-    slow.read_exact(&mut byte).unwrap();
+    );
+    let mut slow = slow_reader(&app, &program, &question).await;
 
     let begun = Instant::now();
-    let all = ask(&program, "quick", QUESTION).await;
-    answer(&all);
-    slow.read_exact(&mut byte).unwrap();
+    answer(&ask(&program, "quick", QUESTION).await);
+    slow.read_u8().await.unwrap();
     // The answer is finished although its reader has taken next to nothing of it.
     let last = eventually("the long answer is not finished", async || {
         let messages = history(&program, "long").await;
@@ -540,16 +552,28 @@ async fn a_reader_of_one_byte_a_second_holds_nobody_up() {
     })
     .await;
     assert!(begun.elapsed() < PATIENCE);
-    assert!(last["content"].as_str().unwrap().ends_with("Sentence number 19999 of many."));
+    let content = last["content"].as_str().unwrap();
+    assert!(content.ends_with(&format!("Sentence number {} of many.", LONG - 1)));
+
+    // Nor do many: none is let go, and the server holds no more for each than the event that it is being told.
+    let follow =
+        format!("GET /api/assistant/chat/runs/{}/events\r\n\r\n", last["run_id"].as_str().unwrap());
+    let mut readers = vec![slow_reader(&app, &program, &follow).await];
+    let before = memory(&app);
+    for _ in 0..READERS {
+        readers.push(slow_reader(&app, &program, &follow).await);
+    }
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        slow.read_exact(&mut byte).unwrap();
+        for reader in &mut readers {
+            reader.read_u8().await.unwrap();
+        }
     }
-    let after = memory(&app);
-    assert!(after < before + 100_000, "{before} kB, then {after} kB");
-    let rest =
-        tokio::time::timeout(Duration::from_secs(20), ask(&program, "quick", QUESTION)).await;
-    answer(&rest.expect("others are answered"));
+    let each = memory(&app).saturating_sub(before) / READERS;
+    let whole = content.len() as u64 / 1024;
+    // The whole answer is the last event: as text and as what is being sent.
+    assert!(each < 3 * whole, "{each} kB are held for each reader of {whole} kB");
+    answer(&ask(&program, "quick", QUESTION).await);
 }
 
 #[tokio::test]

@@ -143,9 +143,12 @@ impl Teller {
                 while let Some(events) = self.events.next(&app, goal).await? {
                     for event in events {
                         let told = told_by(&app, self.product, &event).await?;
+                        let sequence = event.sequence;
+                        // Whoever listens slowly keeps what is handed out in memory: once, and not as an event, too.
+                        drop(event);
                         for (place, told) in (0..OF_ONE).zip(told) {
                             let is_last = told == Told::Done;
-                            yield (event.sequence * OF_ONE + place, told);
+                            yield (sequence * OF_ONE + place, told);
                             if is_last {
                                 return;
                             }
@@ -246,7 +249,9 @@ fn events(
         for await told in teller.tell(app) {
             let (id, told) = told?;
             if id > last {
-                yield told.event(id)?;
+                let event = told.event(id)?;
+                drop(told);
+                yield event;
             }
         }
     }
