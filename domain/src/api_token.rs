@@ -330,7 +330,9 @@ pub enum ApiTokenError {
     #[error("the API token has expired: renew it first")]
     Expired,
     /// A token that could never be used.
-    #[error("expires_at lies in the past: choose a time in the future, or leave it out")]
+    #[error(
+        "expires_at lies in the past: choose a time in the future, or null for a token that does not expire"
+    )]
     ExpiresInPast,
     /// A token that could not do anything.
     #[error("a token without scopes can do nothing: name at least one, or leave them out for all")]

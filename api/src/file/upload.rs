@@ -270,6 +270,9 @@ impl Form {
     }
 
     async fn take_file(&mut self, app: &App, part: Part<'_>) -> Result<(), Problem> {
+        if part.has_unreadable_file_name() {
+            return Err(bad_field("file", "not_utf_8", "must have a file name in UTF-8"));
+        }
         let Some(name) = part.file_name() else {
             return Err(bad_field(
                 "file",

@@ -156,7 +156,7 @@ const SAID: [(&str, &str); 12] = [
     ("trailing input", TIME),
     ("no possible date and time", TIME),
     ("input is not enough", TIME),
-    ("`true` or `false`", "must be true or false"),
+    (r#"expected "true""#, "must be true or false"),
 ];
 
 const ID: &str = "must be an id, a UUID as 01936f6e-7d3c-7a10-8000-000000000000";

@@ -90,7 +90,7 @@ pub fn scope_sync<T>(request_id: Arc<str>, work: impl FnOnce() -> T) -> T {
 /// The outermost layer: names the request, opens its span, returns the names in the answer.
 ///
 /// The span and the line at the end hold no query string, no body, no header but the id, and of the path
-/// what [`ShownPath`] shows.
+/// what `ShownPath` shows.
 pub async fn establish(mut request: Request, next: Next) -> Result<Response, Infallible> {
     let started = Instant::now();
     let context = RequestContext::from_headers(request.headers());

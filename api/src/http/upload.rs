@@ -5,7 +5,8 @@
 use axum::body::Bytes;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{FromRequest, Request};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderValue;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum_extra::headers::{ContentType, HeaderMapExt};
 use futures::{Stream, TryStreamExt};
 use mime_guess::mime::{self, Mime};
@@ -15,6 +16,9 @@ use super::{FieldError, Problem, problem, query};
 
 /// Parts that one upload may have.
 pub const MAX_PARTS: usize = 1_000;
+
+/// The parameter that holds the name of a file.
+const FILE_NAME: &[u8] = b"filename";
 
 /// A `multipart/form-data` body.
 #[derive(Debug)]
@@ -92,6 +96,15 @@ impl<'u> Part<'u> {
     pub fn file_name(&self) -> Option<&str> {
         let name = self.field.file_name()?;
         Some(name.rsplit(['/', '\\']).next().unwrap_or(name))
+    }
+
+    /// Whether it has a name of a file that is no UTF-8, and so is none for [`Part::file_name`].
+    pub fn has_unreadable_file_name(&self) -> bool {
+        let said = self.field.headers().get(CONTENT_DISPOSITION);
+        let names_a_file = |said: &HeaderValue| {
+            said.as_bytes().windows(FILE_NAME.len()).any(|at| at.eq_ignore_ascii_case(FILE_NAME))
+        };
+        self.field.file_name().is_none() && said.is_some_and(names_a_file)
     }
 
     /// The media type that the client says the part has.

@@ -47,6 +47,27 @@ async fn fields_and_files_are_read_in_order() {
 }
 
 #[tokio::test]
+async fn a_file_whose_name_is_no_utf_8_is_told_from_one_without_a_name() {
+    let upload = async |mut upload: Upload| -> Result<String, Problem> {
+        let part = upload.next_part().await?;
+        Ok(part.is_some_and(|part| part.has_unreadable_file_name()).to_string())
+    };
+    let app = Router::new().route("/", post(upload));
+    let disposition = b"--XX\r\nContent-Disposition: form-data; name=\"file\"";
+    for (name, is_unreadable) in [
+        (&b"; filename=\"a\xff.md\""[..], "true"),
+        (b"; FileName=\"a\xff.md\"", "true"),
+        (b"; filename=\"a.md\"", "false"),
+        (b"", "false"),
+    ] {
+        let body = [disposition, name, b"\r\n\r\nx\r\n--XX--\r\n"].concat();
+        let request = Request::post("/").header("content-type", "multipart/form-data; boundary=XX");
+        let answer = send(&app, request.body(body.into()).unwrap()).await;
+        assert_eq!(answer.body, is_unreadable, "{name:?}");
+    }
+}
+
+#[tokio::test]
 async fn another_media_type_is_refused() {
     for media_type in ["application/json", "multipart/mixed; boundary=XX", "nonsense"] {
         let request = Request::post("/").header("content-type", media_type);
