@@ -1,6 +1,7 @@
 //! The search index on a real log, a real vault and the real model: what is found, by whom, and what
 //! is not.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -618,8 +619,9 @@ async fn what_other_knowledge_bases_hold_moves_no_score() {
         for mode in [Mode::FullText, Mode::Hybrid] {
             for words in ["paid leave", "the machine of the employees", "copied every night"] {
                 let found = node.find(&[base], words, mode).await;
-                let found = found.iter().map(|it| (it.file_id, it.score.to_bits()));
-                scores.push(found.collect::<Vec<_>>());
+                let found = found.iter().map(|it| (it.score.to_bits(), it.file_id));
+                // Of equal ones either may come first.
+                scores.push(found.collect::<BTreeSet<_>>());
             }
         }
         scores
