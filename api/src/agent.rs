@@ -175,7 +175,7 @@ struct AgentTrigger {
     key: String,
     /// What it listens to.
     #[serde(rename = "type")]
-    #[schema(value_type = crate::trigger::TriggerType, inline)]
+    #[schema(value_type = crate::trigger::TriggerType)]
     kind: String,
     /// It may fire.
     enabled: bool,

@@ -71,7 +71,7 @@ struct TriggerDetails {
     key: String,
     /// What it listens to.
     #[serde(rename = "type")]
-    #[schema(value_type = TriggerType, inline)]
+    #[schema(value_type = TriggerType)]
     kind: String,
     /// It may fire.
     enabled: bool,
