@@ -43,10 +43,20 @@ impl App {
         if query.mode == Mode::FullText || query.vector.is_some() {
             return Ok(self.search.search(query).await?);
         }
+        let query = &query;
+        let search = |embedder| async move {
+            self.find_embedded(embed(&embedder, query.clone()).await?).await
+        };
+        self.by_answering_model(search).await
+    }
+
+    /// Searches with the model of the generation that answers; once more where that one was gone meanwhile.
+    async fn by_answering_model<T, F: Future<Output = Result<Option<T>, Problem>>>(
+        &self,
+        search: impl Fn(Embedder) -> F,
+    ) -> Result<T, Problem> {
         for _ in 0..TRIES {
-            let embedder = self.answering_embedder()?;
-            let embedded = embed(&embedder, query.clone()).await?;
-            if let Some(found) = self.find_embedded(embedded).await? {
+            if let Some(found) = search(self.answering_embedder()?).await? {
                 return Ok(found);
             }
         }
@@ -192,14 +202,10 @@ impl Knowledge for App {
             include: Include::default(),
         };
         self.check_search().map_err(tool_error)?;
-        for _ in 0..TRIES {
-            let embedder = self.answering_embedder().map_err(tool_error)?;
-            let found = self.near_by(&embedder, both.clone()).await.map_err(tool_error)?;
-            if let Some(best) = found {
-                return Ok(best.into_iter().take(limit).collect());
-            }
-        }
-        Err(tool_error(switching()))
+        let both = &both;
+        let search = |embedder| async move { self.near_by(&embedder, both.clone()).await };
+        let best = self.by_answering_model(search).await.map_err(tool_error)?;
+        Ok(best.into_iter().take(limit).collect())
     }
 
     async fn default_base(&self, product: Uuid) -> Result<Uuid, ToolError> {

@@ -36,8 +36,7 @@ pub async fn remember(State(app): State<App>, mut request: Request, next: Next) 
     let address = request.extensions().get::<ClientAddress>().map(|address| address.0);
     let request_id =
         request.extensions().get::<RequestContext>().map(|context| context.request_id.to_string());
-    let (method, path) = (request.method().clone(), request.uri().clone());
-    let shown = ShownPath::of(&request).to_string();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
     let user_agent =
         request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).map(cut);
 
@@ -82,8 +81,8 @@ pub async fn remember(State(app): State<App>, mut request: Request, next: Next) 
             actor: seen.map_or(Actor::Anonymous, |seen| seen.actor),
             product: seen.and_then(|seen| seen.product).or(aim.map(|aim| aim.product)),
             method: method.to_string(),
-            resource: aimed_at.or_else(|| resource(path.path(), route.as_deref(), seen)),
-            path: cut(&shown),
+            resource: aimed_at.or_else(|| resource(uri.path(), route.as_deref(), seen)),
+            path: cut(&ShownPath::new(route.as_deref(), uri.path()).to_string()),
             route,
             status: status.as_u16(),
             code: code.to_owned(),

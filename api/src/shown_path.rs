@@ -35,10 +35,15 @@ pub struct ShownPath<'a> {
 }
 
 impl<'a> ShownPath<'a> {
+    /// A path, and the route that it was found to be of.
+    pub fn new(route: Option<&'a str>, path: &'a str) -> ShownPath<'a> {
+        ShownPath { route, path }
+    }
+
     /// The path of a request.
     pub fn of(request: &'a Request) -> ShownPath<'a> {
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-        ShownPath { route, path: request.uri().path() }
+        ShownPath::new(route, request.uri().path())
     }
 }
 

@@ -1,12 +1,8 @@
 //! Read models that stopped at an event which they cannot take in, or are far behind: what depends on
 //! them is refused, and nothing is let in by what they no longer know.
 
-use std::sync::Arc;
-
-use eventlog::{
-    Append, EventStore, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore, StreamId,
-};
-use serde_json::value::RawValue;
+use eventlog::conformance::{command_with, event};
+use eventlog::{Append, EventStore, Expected, NewEvent, SqliteOptions, SqliteStore, StreamId};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -22,35 +18,12 @@ impl Log {
     }
 
     async fn append(&self, stream: &str, event_type: &str, data: &Value, times: usize) {
-        let event = NewEvent {
-            event_type: event_type.into(),
-            data: RawValue::from_string(data.to_string()).unwrap(),
-            metadata: None,
+        let event = NewEvent { event_type: event_type.into(), ..event(data) };
+        let append = Append {
+            stream: StreamId::from(stream),
+            ..command_with(1, Expected::Any, vec![event; times])
         };
-        self.0.append(append(stream, vec![event; times])).await.unwrap();
-    }
-}
-
-fn append(stream: &str, events: Vec<NewEvent>) -> Append {
-    let metadata = Metadata {
-        organization: Uuid::nil(),
-        product: None,
-        actor: "system:test".into(),
-        correlation: Uuid::now_v7(),
-        causation: None,
-        request_id: None,
-        traceparent: None,
-        address: None,
-        user_agent: None,
-    };
-    Append {
-        stream: StreamId::from(stream),
-        expected: Expected::Any,
-        command_id: Uuid::now_v7(),
-        request_hash: None,
-        metadata: Arc::new(metadata),
-        keys: vec![],
-        events,
+        self.0.append(append).await.unwrap();
     }
 }
 

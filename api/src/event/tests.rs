@@ -1,6 +1,8 @@
 //! Reading one stream of the log from any place on, however long it is.
 
-use eventlog::{Append, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore};
+use eventlog::conformance::{command_with, event};
+use eventlog::{Append, Expected, SqliteOptions, SqliteStore};
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
@@ -20,31 +22,9 @@ async fn log_of(pieces: usize, piece: usize) -> (TempDir, SqliteStore) {
 }
 
 async fn append(log: &SqliteStore, stream: &str, count: usize) {
-    let metadata = Metadata {
-        organization: Uuid::nil(),
-        product: None,
-        actor: "system:test".into(),
-        correlation: Uuid::nil(),
-        causation: None,
-        request_id: None,
-        traceparent: None,
-        address: None,
-        user_agent: None,
-    };
-    let event = NewEvent {
-        event_type: "note.taken.v1".into(),
-        data: RawValue::from_string("{}".into()).unwrap(),
-        metadata: None,
-    };
-    let append = Append {
-        stream: StreamId::from(stream),
-        expected: Expected::Any,
-        command_id: Uuid::now_v7(),
-        request_hash: None,
-        metadata: Arc::new(metadata),
-        keys: vec![],
-        events: vec![event; count],
-    };
+    let events = vec![event(&json!({})); count];
+    let append =
+        Append { stream: StreamId::from(stream), ..command_with(1, Expected::Any, events) };
     log.append(append).await.unwrap();
 }
 

@@ -131,7 +131,7 @@ pub(crate) async fn take<S: Send + Sync>(request: Request, state: &S) -> Result<
         BytesRejection::FailedToBufferBody(reason) if problem::means_too_large(reason.status()) => {
             limit.exceeded()
         }
-        _ => Problem::malformed("incomplete_body", "the body ended before it was complete"),
+        _ => Problem::incomplete_body(),
     })
 }
 

@@ -71,19 +71,24 @@ pub struct BodyLimit {
 
 /// The layer that limits the bodies of the routes inside it. The innermost one counts.
 pub fn body_limit(bytes: usize, within: Duration) -> (Extension<BodyLimit>, DefaultBodyLimit) {
-    (Extension(BodyLimit { bytes, within }), DefaultBodyLimit::max(bytes))
+    (Extension(BodyLimit::new(bytes, within)), DefaultBodyLimit::max(bytes))
 }
 
 impl BodyLimit {
+    /// So many bytes, within so long.
+    pub fn new(bytes: usize, within: Duration) -> Self {
+        BodyLimit { bytes, within }
+    }
+
     /// The limit of the route that this request reached.
     pub(super) fn of(request: &Request) -> Self {
         // Without a layer of ours axum's own limit holds, which is 2 MiB.
-        let without = BodyLimit { bytes: 2 * 1024 * 1024, within: Duration::MAX };
+        let without = BodyLimit::new(2 * 1024 * 1024, Duration::MAX);
         request.extensions().get().copied().unwrap_or(without)
     }
 
     /// Refuses a body that says it is too long, before a byte of it is read.
-    pub(super) fn check_announced(self, headers: &HeaderMap) -> Result<(), Problem> {
+    pub fn check_announced(self, headers: &HeaderMap) -> Result<(), Problem> {
         let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         match announced.and_then(|text| text.parse::<u64>().ok()) {
             Some(length) if length > self.bytes as u64 => Err(self.exceeded()),
@@ -92,13 +97,13 @@ impl BodyLimit {
     }
 
     /// Waits for a whole body, as long as the limit says: nobody else may be waiting by then.
-    pub(super) async fn wait<T>(self, body: impl Future<Output = T>) -> Result<T, Problem> {
+    pub async fn wait<T>(self, body: impl Future<Output = T>) -> Result<T, Problem> {
         let whole = tokio::time::timeout(self.within, body).await;
         whole.map_err(|_| Problem::timed_out(self.within))
     }
 
     /// The problem of a body that turned out too long.
-    pub(super) fn exceeded(self) -> Problem {
+    pub fn exceeded(self) -> Problem {
         Problem::too_large(self.bytes)
     }
 }

@@ -186,6 +186,11 @@ impl Problem {
         )
     }
 
+    /// The body broke off (400).
+    pub fn incomplete_body() -> Self {
+        Self::malformed("incomplete_body", "the body ended before it was complete")
+    }
+
     /// The body is of a media type that this route does not read (415).
     pub fn unsupported_media_type(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)

@@ -126,12 +126,7 @@ impl RateLimit {
         let decision = self.take(Key::Door(door, network_of(address)), self.now());
         match decision.wait {
             None => Ok(Standing { limit: self.clone(), decision }),
-            Some(wait) => Err(self
-                .headers(decision)
-                .into_iter()
-                .fold(Problem::too_many_requests(wait), |problem, (name, value)| {
-                    problem.with_header(name, value)
-                })),
+            Some(wait) => Err(self.refusal(decision, wait)),
         }
     }
 
@@ -195,10 +190,10 @@ impl RateLimit {
         ]
     }
 
-    fn refuse(&self, decision: Decision, wait: Duration) -> Response {
-        let mut response = Problem::too_many_requests(wait).into_response();
-        self.write(decision, response.headers_mut());
-        response
+    fn refusal(&self, decision: Decision, wait: Duration) -> Problem {
+        let refusal = Problem::too_many_requests(wait);
+        let headers = self.headers(decision).into_iter();
+        headers.fold(refusal, |refusal, (name, value)| refusal.with_header(name, value))
     }
 }
 
@@ -240,12 +235,12 @@ pub async fn enforce(
     if credential.is_some() {
         let decision = limit.look(address, now);
         if let Some(wait) = decision.wait {
-            return limit.refuse(decision, wait);
+            return limit.refusal(decision, wait).into_response();
         }
     }
     let decision = limit.take(credential.unwrap_or(address), now);
     if let Some(wait) = decision.wait {
-        return limit.refuse(decision, wait);
+        return limit.refusal(decision, wait).into_response();
     }
     let mut response = next.run(request).await;
     if credential.is_some() && problem::is_bad_credential(&response) {

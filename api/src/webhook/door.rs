@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
@@ -23,6 +22,7 @@ use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::http::Problem;
+use crate::http::layers::BodyLimit;
 use crate::http::rate_limit::{RateLimit, Standing, network_of};
 use crate::record::Aim;
 
@@ -158,14 +158,11 @@ impl Doors {
         door: Uuid,
         address: IpAddr,
         request: Request,
-        limit: usize,
+        longest: usize,
         patience: Duration,
     ) -> Result<(Vec<u8>, Held), Problem> {
-        let announced = request.headers().get(CONTENT_LENGTH).and_then(|it| it.to_str().ok());
-        let announced = announced.and_then(|text| text.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > limit as u64) {
-            return Err(Problem::too_large(limit));
-        }
+        let limit = BodyLimit::new(longest, patience);
+        limit.check_announced(request.headers())?;
         let network = network_of(address);
         let _reading = self.begin_to_read(door, network)?;
         let mut held = Held { doors: self.clone(), door, network, bytes: 0 };
@@ -173,20 +170,16 @@ impl Doors {
             let mut body = Vec::new();
             let mut chunks = request.into_body().into_data_stream();
             while let Some(chunk) = chunks.next().await {
-                let chunk = chunk.map_err(|_| {
-                    let detail = "the body ended before it was complete";
-                    Problem::malformed("incomplete_body", detail)
-                })?;
-                if body.len() + chunk.len() > limit {
-                    return Err(Problem::too_large(limit));
+                let chunk = chunk.map_err(|_| Problem::incomplete_body())?;
+                if body.len() + chunk.len() > longest {
+                    return Err(limit.exceeded());
                 }
                 held.grow(chunk.len())?;
                 body.extend_from_slice(&chunk);
             }
             Ok(body)
         };
-        let body = tokio::time::timeout(patience, whole).await;
-        let body = body.map_err(|_| Problem::timed_out(patience))??;
+        let body = limit.wait(whole).await??;
         Ok((body, held))
     }
 

@@ -1,6 +1,7 @@
 use std::task::Poll;
 
 use axum::body::{Body, Bytes};
+use axum::http::header::CONTENT_LENGTH;
 use futures::stream;
 
 use super::*;

@@ -97,13 +97,13 @@ impl Runner {
                 self.done(run, step, result).await
             }
             None => {
-                let told = match tools::read(work, step, None).await {
+                let Told { with, call } = match tools::read(work, step, None).await {
                     Ok(told) => told,
                     Err(error) => return self.done(run, step, Err(error)).await,
                 };
-                let input = self.input_of_step(run, &told).await?;
+                let input = self.input_of_step(run, with).await?;
                 let attempt = self.begin_outside(run, step, Some(input), limit(step)).await?;
-                let result = self.attempt(run, work, step, &step.id, &told.call).await?;
+                let result = self.attempt(run, work, step, &step.id, &call).await?;
                 self.ended(run, step, attempt, result).await
             }
         }
@@ -215,8 +215,8 @@ impl Runner {
     }
 
     /// What a step is told, as the log keeps it.
-    async fn input_of_step(&self, run: &Run, told: &Told) -> Result<Payload, Interruption> {
-        let text = run.veiled(told.with.clone()).to_string();
+    async fn input_of_step(&self, run: &Run, with: Value) -> Result<Payload, Interruption> {
+        let text = run.veiled(with).to_string();
         Ok(self.seal(run, STEP_STARTED, INPUT, &text).await?)
     }
 
@@ -374,10 +374,9 @@ impl Runner {
             }
             give_up_what_is_always_cut_off(&id, &known)?;
         }
-        let told = tools::read(work, step, Some(item)).await;
-        let input = match &told {
-            Ok(told) => Some(self.input_of_step(run, told).await?),
-            Err(_) => None,
+        let (input, call) = match tools::read(work, step, Some(item)).await {
+            Ok(Told { with, call }) => (Some(self.input_of_step(run, with).await?), Ok(call)),
+            Err(error) => (None, Err(error)),
         };
         loop {
             let (attempt, claimed_until) = {
@@ -386,8 +385,8 @@ impl Runner {
                 self.send(run, &mut course).await?;
                 (attempt, course.claim.until)
             };
-            let result = match &told {
-                Ok(told) => self.attempt(run, work, step, &id, &told.call).await?,
+            let result = match &call {
+                Ok(call) => self.attempt(run, work, step, &id, call).await?,
                 Err(error) => Err(error.clone()),
             };
             let result = self.note_end(run, &id, attempt, result).await?;

@@ -313,8 +313,8 @@ pub(super) async fn read(
     evaluated(move || {
         let with = expression::evaluate(&with, &scope)
             .map_err(|error| ToolError::lasting(error.code, at(&error.pointer, &error.message)))?;
-        let told = if kind.computes() { Value::Null } else { with.clone() };
-        let with = with.as_object().cloned().unwrap_or_default();
+        let Value::Object(with) = with else { return Err(crashed()) };
+        let told = if kind.computes() { Value::Null } else { Value::Object(with.clone()) };
         let call = StepCall::parse(kind, with).map_err(|faults| {
             let faults: Vec<_> =
                 faults.iter().map(|fault| at(&fault.pointer, &fault.message)).collect();

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use domain::integration::IntegrationKind;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
@@ -159,32 +159,40 @@ impl Connectors {
         ]))
     }
 
-    /// Asks with an access token. One that was given before may have been taken back since: then with a new one, once.
+    /// Asks with what the bot shows to be let in. An access token that was given before may have been taken back since:
+    /// then with a new one, once.
+    pub(super) async fn as_bot<T, F: Future<Output = Result<T, ToolError>>>(
+        &self,
+        integration: &OpenIntegration,
+        request: &Request,
+        ask: impl Fn(Request) -> F,
+    ) -> Result<T, ToolError> {
+        let known = self.known_token(integration);
+        match (ask(self.authorized(integration, request).await?).await, known) {
+            (Err(error), Some(known)) if error.code == "unauthorized" => {
+                self.forget_token(integration, &known);
+                ask(self.authorized(integration, request).await?).await
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    async fn authorized(
+        &self,
+        integration: &OpenIntegration,
+        request: &Request,
+    ) -> Result<Request, ToolError> {
+        let token = self.bot_token(integration).await?;
+        Ok(request.clone().header("authorization", format!("Bearer {token}")))
+    }
+
     async fn ask_as_bot(
         &self,
         integration: &OpenIntegration,
         request: &Request,
     ) -> Result<Answer, ToolError> {
-        let known = self.known_token(integration);
-        let mut answer = self.send_as_bot(integration, request).await?;
-        if let Some(known) = known.filter(|_| answer.status == StatusCode::UNAUTHORIZED) {
-            self.forget_token(integration, &known);
-            answer = self.send_as_bot(integration, request).await?;
-        }
-        match answer.status.is_success() {
-            true => Ok(answer),
-            false => Err(self.api(integration).refused(request, &answer)),
-        }
-    }
-
-    async fn send_as_bot(
-        &self,
-        integration: &OpenIntegration,
-        request: &Request,
-    ) -> Result<Answer, ToolError> {
-        let token = self.bot_token(integration).await?;
-        let request = request.clone().header("authorization", format!("Bearer {token}"));
-        self.api(integration).send(&request).await
+        let api = &self.api(integration);
+        self.as_bot(integration, request, |request| async move { api.ask(&request).await }).await
     }
 
     /// Calls a method of Slack's Web API, which says of a failure with the status 200.

@@ -76,20 +76,9 @@ impl Connectors {
         if !place.is_ours {
             return Ok(Fetched { response: api.open(&request).await?, url });
         }
-        let as_bot = async || {
-            let token = self.bot_token(integration).await?;
-            let authorization = format!("Bearer {token}");
-            api.open(&request.clone().header("authorization", authorization)).await
-        };
-        let known = self.known_token(integration);
-        let response = match (as_bot().await, known) {
-            // It was given before, and may have been taken back since.
-            (Err(error), Some(known)) if error.code == "unauthorized" => {
-                self.forget_token(integration, &known);
-                as_bot().await?
-            }
-            (response, _) => response?,
-        };
+        let api = &api;
+        let open = |request: Request| async move { api.open(&request).await };
+        let response = self.as_bot(integration, &request, open).await?;
         Ok(Fetched { response, url })
     }
 
