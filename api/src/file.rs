@@ -45,12 +45,14 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(list_chunks))
 }
 
-/// The routes that take as long as the client's line.
+/// The routes that take files in.
+pub fn upload_router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(upload::upload_files))
+}
+
+/// The routes that take as long as the client's line, but for those.
 pub fn long_router() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(upload::upload_files))
-        .routes(routes!(download_file))
-        .routes(routes!(stream::stream_files))
+    OpenApiRouter::new().routes(routes!(download_file)).routes(routes!(stream::stream_files))
 }
 
 /// What has become of a file.

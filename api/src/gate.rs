@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::Method;
 use axum::http::request::Parts;
 use axum::middleware::Next;
@@ -118,14 +118,15 @@ fn operations(item: &PathItem) -> impl Iterator<Item = (Method, &Operation)> {
 
 /// The layer: lets a request through to its handler, or answers in its place.
 pub async fn pass(
-    State((app, gate)): State<(App, Gate)>,
+    app: &App,
+    gate: &Gate,
     request: Request,
-    next: Next,
+    next: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {
     let (mut parts, body) = request.into_parts();
     // What no route answers is said so further in.
     if let Some(rules) = gate.rules(&parts) {
-        match rules.admit(&app, &mut parts).await {
+        match rules.admit(app, &mut parts).await {
             Ok(None) => {}
             Ok(Some(caller)) => {
                 parts.extensions.insert(caller);
@@ -136,7 +137,7 @@ pub async fn pass(
             return problem.into_response();
         }
     }
-    next.run(Request::from_parts(parts, body)).await
+    next(Request::from_parts(parts, body)).await
 }
 
 /// Who calls, as the gate has let them in.

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{
@@ -91,13 +90,13 @@ impl Drop for InFlight {
 }
 
 /// The layer: counts and times every request.
-pub async fn measure(request: Request, next: Next) -> Response {
+pub async fn measure(request: Request, next: impl AsyncFnOnce(Request) -> Response) -> Response {
     let in_flight = InFlight::begin();
     let started = Instant::now();
     let method = method_label(request.method());
     let route = request.extensions().get::<MatchedPath>().cloned();
 
-    let response = next.run(request).await;
+    let response = next(request).await;
 
     drop(in_flight);
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();

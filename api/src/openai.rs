@@ -12,7 +12,6 @@ use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::Next;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -300,8 +299,11 @@ impl IntoResponses for OpenAiFailures {
 }
 
 /// The layer around these routes: a problem is said in the form that programs of OpenAI read.
-pub async fn in_their_words(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+pub async fn in_their_words(
+    request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
+    let response = next(request).await;
     let is_problem = response
         .headers()
         .get(CONTENT_TYPE)

@@ -3,10 +3,9 @@
 //! The rule of this file: it looks at the answer, costs the good path one short lock, and writes
 //! nothing itself.
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::StatusCode;
 use axum::http::header::USER_AGENT;
-use axum::middleware::Next;
 use axum::response::Response;
 use commands::{Actor, Rejection, Usage};
 use uuid::Uuid;
@@ -29,7 +28,11 @@ pub struct Aim {
 }
 
 /// Remembers what is worth remembering of a request.
-pub async fn remember(State(app): State<App>, mut request: Request, next: Next) -> Response {
+pub async fn remember(
+    app: &App,
+    mut request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let witness = Witness::default();
     request.extensions_mut().insert(witness.clone());
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
@@ -40,7 +43,7 @@ pub async fn remember(State(app): State<App>, mut request: Request, next: Next) 
     let user_agent =
         request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok()).map(cut);
 
-    let response = next.run(request).await;
+    let response = next(request).await;
 
     let status = response.status();
     let seen = witness.seen();

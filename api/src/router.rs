@@ -2,6 +2,7 @@
 //!
 //! The rule of this file: a route is in the OpenAPI document or it does not exist.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,7 +19,7 @@ use crate::gate::{self, Gate, Unguarded};
 use crate::http::MinPosition;
 use crate::http::around::around;
 use crate::http::finish::{TimeLimit, within};
-use crate::http::layers::{self, Settings, body_limit};
+use crate::http::layers::{self, BodyLimit, Settings};
 use crate::http::openapi::{self, Document};
 use crate::http::rate_limit::{self, RateLimit};
 use crate::metrics::Metrics;
@@ -80,11 +81,10 @@ fn ordinary() -> OpenApiRouter<App> {
         .merge(admin::router())
 }
 
-/// The routes that may take as long as the client's line: uploads, downloads, streams.
-fn long(upload_limit: u64) -> OpenApiRouter<App> {
-    let upload_limit = usize::try_from(upload_limit).unwrap_or(usize::MAX);
+/// The routes that may take as long as the client's line, but for uploads: downloads, streams.
+fn long() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .merge(file::long_router().layer(body_limit(upload_limit, Duration::MAX)))
+        .merge(file::long_router())
         .merge(event::long_router())
         .merge(audit_log::long_router())
         .merge(trigger::long_router())
@@ -101,7 +101,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
         .merge(webhook::router())
         .merge(communicator::router())
         .merge(openai::router())
-        .merge(long(0))
+        .merge(file::upload_router())
+        .merge(long())
         .merge(service::router());
     let (_, mut document) = routes.split_for_parts();
     // In the document a parameter that holds slashes looks like any other.
@@ -119,41 +120,36 @@ pub fn document() -> utoipa::openapi::OpenApi {
 pub fn build(app: App, dress: Dress) -> Result<Router, Unbuildable> {
     let document = document();
     let gate = Gate::new(&document)?;
-    let gated = |router: OpenApiRouter<App>| {
-        let (router, _) = router.split_for_parts();
-        router.layer(around((app.clone(), gate.clone()), gate::pass))
+    let time = TimeLimit { limit: dress.timeout, left_alone: dress.settings.left_alone.clone() };
+    let long_way = Way {
+        app: app.clone(),
+        gate: gate.clone(),
+        is_openai: false,
+        limit: dress.limit,
+        body: Some(BodyLimit::new(dress.body_limit, dress.timeout)),
+        time: None,
     };
-    let left_alone = dress.settings.left_alone.clone();
-    let time_limit = TimeLimit { limit: dress.timeout, left_alone };
-    let quick = |router: Router<App>| {
-        router
-            .layer(around(time_limit.clone(), within))
-            .layer(body_limit(dress.body_limit, dress.timeout))
+    let way = Way { time: Some(time), ..long_way.clone() };
+    let upload_limit = usize::try_from(app.upload_limit).unwrap_or(usize::MAX);
+    let uploads = BodyLimit::new(upload_limit, Duration::MAX);
+    // How many of theirs are taken, and how long they may be, is known where it is known whom they are for.
+    let door = Way { limit: None, body: None, ..way.clone() };
+    let behind = |routes: OpenApiRouter<App>, way: Way| {
+        let (routes, _) = routes.split_for_parts();
+        routes.layer(around(Arc::new(way), walk))
     };
-    let limited = |router: Router<App>, limit: &Option<RateLimit>| match limit {
-        Some(limit) => router.layer(around(limit.clone(), rate_limit::enforce)),
-        None => router,
-    };
-    let ready =
-        |router: OpenApiRouter<App>| gated(router).layer(around(app.clone(), wait_for_position));
-    // How long a body of theirs may be is known where it is known whom it is for.
-    let webhooks = ready(webhook::router()).layer(around(time_limit.clone(), within));
-    let communicators = ready(communicator::router()).layer(around(time_limit.clone(), within));
-    let long = ready(long(app.upload_limit)).layer(body_limit(dress.body_limit, dress.timeout));
-    let openai = ready(openai::router()).layer(body_limit(dress.body_limit, dress.timeout));
-    // Around all that may refuse: a failure there has another form.
-    let openai = limited(openai, &dress.limit).layer(around((), openai::in_their_words));
-    let api = limited(quick(ready(ordinary())).merge(long), &dress.limit)
-        .merge(openai)
-        // Limited where it is known whom they are for.
-        .merge(webhooks)
-        .merge(communicators)
-        .merge(limited(quick(ready(session::sign_in_router())), &dress.sign_in_limit))
-        .layer(around(app.clone(), remember));
+    let api = behind(ordinary(), way.clone())
+        .merge(behind(long(), long_way.clone()))
+        .merge(behind(file::upload_router(), Way { body: Some(uploads), ..long_way.clone() }))
+        .merge(behind(openai::router(), Way { is_openai: true, ..long_way }))
+        .merge(behind(webhook::router(), door.clone()))
+        .merge(behind(communicator::router(), door))
+        .merge(behind(session::sign_in_router(), Way { limit: dress.sign_in_limit, ..way }));
+    let (service, _) = service::router().split_for_parts();
     let metrics = dress.metrics.clone();
     let render = get(move || async move { metrics.render() });
     let whole = api
-        .merge(gated(service::router()))
+        .merge(service.layer(around((app.clone(), gate), gated)))
         .route("/metrics", render.layer(from_fn(gate::without_parameters)))
         .merge(openapi::json(&document)?.layer(from_fn(gate::without_parameters)))
         .merge(openapi::page())
@@ -161,10 +157,73 @@ pub fn build(app: App, dress: Dress) -> Result<Router, Unbuildable> {
     Ok(layers::dress(whole, dress.settings))
 }
 
+/// What stands between the layers of all routes and those of one kind.
+#[derive(Clone)]
+struct Way {
+    app: App,
+    gate: Gate,
+    /// Failures are said as OpenAI says them.
+    is_openai: bool,
+    limit: Option<RateLimit>,
+    body: Option<BodyLimit>,
+    time: Option<TimeLimit>,
+}
+
+/// The layer of a kind of routes: a request is remembered, worded, limited, bounded, timed, and let in when
+/// the read models are where it wants them.
+async fn walk(State(way): State<Arc<Way>>, request: Request, next: Next) -> Response {
+    remember(&way.app, request, |request| way.worded(request, next)).await
+}
+
+impl Way {
+    /// Around all that may refuse: a failure there has another form.
+    async fn worded(self: &Arc<Way>, request: Request, next: Next) -> Response {
+        match self.is_openai {
+            true => openai::in_their_words(request, |request| self.limited(request, next)).await,
+            false => self.limited(request, next).await,
+        }
+    }
+
+    async fn limited(self: &Arc<Way>, mut request: Request, next: Next) -> Response {
+        if let Some(body) = self.body {
+            body.set(&mut request);
+        }
+        match &self.limit {
+            Some(limit) => {
+                rate_limit::enforce(limit, request, |request| self.timed(request, next)).await
+            }
+            None => self.timed(request, next).await,
+        }
+    }
+
+    async fn timed(self: &Arc<Way>, request: Request, next: Next) -> Response {
+        let admitted = |request| self.clone().admitted(request, next);
+        match &self.time {
+            Some(time) => within(time, request, admitted).await,
+            None => admitted(request).await,
+        }
+    }
+
+    async fn admitted(self: Arc<Way>, request: Request, next: Next) -> Response {
+        let inside =
+            |request| gate::pass(&self.app, &self.gate, request, |request| next.run(request));
+        wait_for_position(&self.app, request, inside).await
+    }
+}
+
+/// The layer of routes that are let in and no more.
+async fn gated(State((app, gate)): State<(App, Gate)>, request: Request, next: Next) -> Response {
+    gate::pass(&app, &gate, request, |request| next.run(request)).await
+}
+
 /// `X-Min-Position`: waits until the read models have taken that position in.
-async fn wait_for_position(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn wait_for_position(
+    app: &App,
+    request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let (mut parts, body) = request.into_parts();
-    let wanted = match MinPosition::from_request_parts(&mut parts, &app).await {
+    let wanted = match MinPosition::from_request_parts(&mut parts, app).await {
         Ok(MinPosition(wanted)) => wanted,
         Err(problem) => return problem.into_response(),
     };
@@ -173,5 +232,5 @@ async fn wait_for_position(State(app): State<App>, request: Request, next: Next)
     {
         return problem.into_response();
     }
-    next.run(Request::from_parts(parts, body)).await
+    next(Request::from_parts(parts, body)).await
 }

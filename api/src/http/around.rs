@@ -3,9 +3,9 @@
 //! The one rule: a layer costs the same wherever it stands.
 //!
 //! A layer of `axum::middleware::from_fn` clones the whole service inside it for every request, and
-//! a route boxes what it holds, so that each clone of it clones all of its inside again: with a
-//! dozen layers that is the square of a dozen. Behind one shared pointer a clone ends at the next
-//! layer.
+//! a route boxes what it holds, so that each clone of it clones all of its inside again: that grows
+//! with the square of their number. Behind one shared pointer a clone ends at the next layer. And what
+//! need not be a layer of its own is a function that calls the next one: see [`super::layers::dress`].
 
 use std::convert::Infallible;
 use std::sync::Arc;

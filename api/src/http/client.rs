@@ -10,11 +10,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Request};
 use axum::http::header::FORWARDED;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName};
-use axum::middleware::Next;
+use axum::http::{Extensions, HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -25,6 +24,14 @@ use super::header::X_FORWARDED_FOR;
 /// The address that a request came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
+
+impl ClientAddress {
+    /// The address that the layer has found.
+    pub(super) fn of(extensions: &Extensions) -> Result<Self, Problem> {
+        let address = extensions.get().copied();
+        address.ok_or_else(|| Problem::bug("the request has no address: is the layer missing?"))
+    }
+}
 
 /// Whose word about a client's address is believed, and in which header.
 #[derive(Clone, Debug, Default)]
@@ -87,24 +94,23 @@ impl TrustedProxies {
 
 /// The layer: puts the [`ClientAddress`] where handlers and other layers find it.
 pub async fn find_address(
-    State(proxies): State<TrustedProxies>,
+    proxies: &TrustedProxies,
     mut request: Request,
-    next: Next,
+    next: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {
     let Some(ConnectInfo(peer)) = request.extensions().get::<ConnectInfo<SocketAddr>>() else {
         return Problem::bug("no peer address: serve with connect info").into_response();
     };
     let address = ClientAddress(proxies.client(peer.ip(), request.headers()));
     request.extensions_mut().insert(address);
-    next.run(request).await
+    next(request).await
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for ClientAddress {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let address = parts.extensions.get().copied();
-        address.ok_or_else(|| Problem::bug("the request has no address: is the layer missing?"))
+        ClientAddress::of(&parts.extensions)
     }
 }
 

@@ -11,8 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -68,12 +67,15 @@ impl Drop for Watched {
 }
 
 /// The layer around everything: a request goes on when its client goes away.
-pub async fn to_the_end(
-    State(left_alone): State<LeftAlone>,
+pub async fn to_the_end<F>(
+    left_alone: &LeftAlone,
     request: Request,
-    next: Next,
-) -> Response {
-    left_alone.watch(next.run(request).boxed()).await
+    next: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response> + Send + 'static,
+{
+    left_alone.watch(next(request).boxed()).await
 }
 
 /// How long a request is waited for.
@@ -85,23 +87,26 @@ pub struct TimeLimit {
     pub left_alone: LeftAlone,
 }
 
-/// The layer that answers for a request that takes too long, which goes on all the same; for
-/// `from_fn_with_state(time_limit, within)`.
+/// The layer that answers for a request that takes too long, which goes on all the same.
 ///
 /// Not for streams, uploads and downloads: those take as long as the client's line.
-pub async fn within(
-    State(TimeLimit { limit, left_alone }): State<TimeLimit>,
+pub async fn within<F>(
+    time_limit: &TimeLimit,
     request: Request,
-    next: Next,
-) -> Response {
+    next: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response> + Send + 'static,
+{
+    let TimeLimit { limit, left_alone } = time_limit;
     // It may go on outside of the layer that names it.
     let work = match request_id::current() {
-        Some(id) => request_id::scope(id, next.run(request)).in_current_span().boxed(),
-        None => next.run(request).in_current_span().boxed(),
+        Some(id) => request_id::scope(id, next(request)).in_current_span().boxed(),
+        None => next(request).in_current_span().boxed(),
     };
-    match tokio::time::timeout(limit, left_alone.watch(work)).await {
+    match tokio::time::timeout(*limit, left_alone.watch(work)).await {
         Ok(response) => response,
-        Err(_) => Problem::timed_out(limit).into_response(),
+        Err(_) => Problem::timed_out(*limit).into_response(),
     }
 }
 

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::{
     ACCEPT, ACCEPT_RANGES, AUTHORIZATION, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH,
     CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, IF_RANGE,
@@ -15,7 +16,6 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
-use axum::{Extension, Router};
 use tower::ServiceBuilder;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -46,19 +46,29 @@ pub struct Settings {
 /// plain text into problems, panics, what is left of unread bodies, the client's address.
 pub fn dress(router: Router, settings: Settings) -> Router {
     let layers = ServiceBuilder::new()
-        .layer(around(settings.left_alone, finish::to_the_end))
-        .layer(around((), request_id::establish))
-        .layer(around((), metrics::measure))
-        .layer(around((), default_headers))
+        .layer(around(settings.left_alone, outside))
         .option_layer(cors(settings.cors_origins))
-        .layer(around((), problem::only_problems))
-        .layer(problem::catch_panics())
-        .layer(around((), linger::read_to_the_end))
-        .layer(around(settings.trusted_proxies, client::find_address));
+        .layer(around(settings.trusted_proxies, inside));
     router
         .fallback(problem::no_such_route)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(layers)
+}
+
+/// The layers outside of CORS.
+async fn outside(State(left_alone): State<LeftAlone>, request: Request, next: Next) -> Response {
+    let headed = |request| default_headers(request, |request| next.run(request));
+    let measured = |request| metrics::measure(request, headed);
+    let named = |request| request_id::establish(request, measured);
+    finish::to_the_end(&left_alone, request, named).await
+}
+
+/// The layers inside of CORS.
+async fn inside(State(proxies): State<TrustedProxies>, request: Request, next: Next) -> Response {
+    let located = |request| client::find_address(&proxies, request, |request| next.run(request));
+    let lingering = |request| linger::read_to_the_end(request, located);
+    let caught = |request| problem::catch_panics(request, lingering);
+    problem::only_problems(request, caught).await
 }
 
 /// How many bytes of body a route takes, and for how long it waits for them; read back by the
@@ -69,15 +79,16 @@ pub struct BodyLimit {
     within: Duration,
 }
 
-/// The layer that limits the bodies of the routes inside it. The innermost one counts.
-pub fn body_limit(bytes: usize, within: Duration) -> (Extension<BodyLimit>, DefaultBodyLimit) {
-    (Extension(BodyLimit::new(bytes, within)), DefaultBodyLimit::max(bytes))
-}
-
 impl BodyLimit {
     /// So many bytes, within so long.
     pub fn new(bytes: usize, within: Duration) -> Self {
         BodyLimit { bytes, within }
+    }
+
+    /// Sets the limit of a request. The last one counts.
+    pub fn set(self, request: &mut Request) {
+        DefaultBodyLimit::max(self.bytes).apply(request);
+        request.extensions_mut().insert(self);
     }
 
     /// The limit of the route that this request reached.
@@ -109,7 +120,10 @@ impl BodyLimit {
 }
 
 /// Headers for every answer that does not say otherwise: nothing is sniffed, framed, run or kept.
-async fn default_headers(request: Request, next: Next) -> Response {
+async fn default_headers(
+    request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let defaults = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
@@ -118,7 +132,7 @@ async fn default_headers(request: Request, next: Next) -> Response {
         // A browser may keep an answer, but asks with its ETag before it uses it again.
         (CACHE_CONTROL, "private, no-cache"),
     ];
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     for (name, value) in defaults {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }

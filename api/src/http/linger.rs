@@ -13,7 +13,6 @@ use std::time::Duration;
 use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::header::EXPECT;
-use axum::middleware::Next;
 use axum::response::Response;
 use futures::{Stream, StreamExt};
 
@@ -23,14 +22,17 @@ const AT_MOST: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// The layer: reads bodies to their end, whatever the routes do with them.
-pub async fn read_to_the_end(request: Request, next: Next) -> Response {
+pub async fn read_to_the_end(
+    request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     // A client that waits for `100 Continue` has sent nothing yet, and need not.
     let is_waiting = request.headers().contains_key(EXPECT);
     if is_waiting || request.body().is_end_stream() {
-        return next.run(request).await;
+        return next(request).await;
     }
     let lingering = |body: Body| Body::from_stream(Lingering(Some(body.into_data_stream())));
-    next.run(request.map(lingering)).await
+    next(request.map(lingering)).await
 }
 
 struct Lingering(Option<BodyDataStream>);

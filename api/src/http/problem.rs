@@ -11,6 +11,7 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::error::Error;
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -18,10 +19,9 @@ use axum::http::header::{
     CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
 use serde::Serialize;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::ToSchema;
 
 use super::request_id;
@@ -418,22 +418,31 @@ pub async fn method_not_allowed() -> Problem {
     Problem::method_not_allowed()
 }
 
-/// Turns panics into problems. The panic hook has already written where it happened.
-pub fn catch_panics() -> CatchPanicLayer<fn(Box<dyn Any + Send>) -> Response> {
-    fn answer(panic: Box<dyn Any + Send>) -> Response {
-        let text = panic
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned())
-            .or_else(|| panic.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a value that is not text".to_owned());
-        Problem::bug(&format!("panicked: {text}")).into_response()
+/// The layer that turns panics into problems. The panic hook has already written where it happened.
+pub async fn catch_panics(
+    request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
+    // Nothing of what panicked is looked at again.
+    match AssertUnwindSafe(next(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => {
+            Problem::bug(&format!("panicked: {}", said_by(panic.as_ref()))).into_response()
+        }
     }
-    CatchPanicLayer::custom(answer as fn(Box<dyn Any + Send>) -> Response)
+}
+
+fn said_by(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref().copied()).unwrap_or("a value that is not text")
 }
 
 /// The net below everything: a failure that some library wrote as plain text leaves as a problem.
-pub async fn only_problems(request: Request, next: Next) -> Response {
-    let response = next.run(request).await;
+pub async fn only_problems(
+    request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
+    let response = next(request).await;
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) || is_json(response.headers()) {
         return response;

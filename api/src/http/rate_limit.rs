@@ -17,10 +17,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -219,13 +218,16 @@ impl Buckets {
     }
 }
 
-/// The layer: for `from_fn_with_state(limit, enforce)`, inside the one that finds the address.
+/// The layer; inside the one that finds the address.
 pub async fn enforce(
-    State(limit): State<RateLimit>,
-    ClientAddress(address): ClientAddress,
+    limit: &RateLimit,
     request: Request,
-    next: Next,
+    next: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {
+    let address = match ClientAddress::of(request.extensions()) {
+        Ok(ClientAddress(address)) => address,
+        Err(problem) => return problem.into_response(),
+    };
     let address = Key::Address(network_of(address));
     let credential = match limit.0.by {
         By::Credential => presented_credential(request.headers()),
@@ -242,7 +244,7 @@ pub async fn enforce(
     if let Some(wait) = decision.wait {
         return limit.refusal(decision, wait).into_response();
     }
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     if credential.is_some() && problem::is_bad_credential(&response) {
         limit.take(address, limit.now());
     }

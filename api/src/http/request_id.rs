@@ -7,14 +7,12 @@
 //! that nobody recorded. When the client sends neither header, one UUIDv7 is all three names.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -91,7 +89,10 @@ pub fn scope_sync<T>(request_id: Arc<str>, work: impl FnOnce() -> T) -> T {
 ///
 /// The span and the line at the end hold no query string, no body, no header but the id, and of the path
 /// what `ShownPath` shows.
-pub async fn establish(mut request: Request, next: Next) -> Result<Response, Infallible> {
+pub async fn establish(
+    mut request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let started = Instant::now();
     let context = RequestContext::from_headers(request.headers());
     let span = tracing::info_span!(
@@ -103,7 +104,7 @@ pub async fn establish(mut request: Request, next: Next) -> Result<Response, Inf
     request.extensions_mut().insert(context.clone());
 
     let answer = async {
-        let mut response = next.run(request).await;
+        let mut response = next(request).await;
         let headers = response.headers_mut();
         headers.insert(X_REQUEST_ID, visible(&context.request_id));
         headers.insert(TRACEPARENT, visible(&context.traceparent));
@@ -119,7 +120,7 @@ pub async fn establish(mut request: Request, next: Next) -> Result<Response, Inf
         }
         response
     };
-    Ok(scope(context.request_id.clone(), answer.instrument(span)).await)
+    scope(context.request_id.clone(), answer.instrument(span)).await
 }
 
 /// The value of a header that is there exactly once and is text.

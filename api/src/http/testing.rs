@@ -1,11 +1,45 @@
 //! What the tests of this folder share: one request to a router, and its answer.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
+
+use super::layers::BodyLimit;
+
+/// A layer of a function like those that [`super::layers::dress`] nests, which may look at a value.
+macro_rules! layer {
+    ($function:path) => {
+        axum::middleware::from_fn(
+            async |request: axum::extract::Request, next: axum::middleware::Next| {
+                $function(request, |request| next.run(request)).await
+            },
+        )
+    };
+    ($function:path, $value:expr) => {{
+        let value = $value;
+        axum::middleware::from_fn(
+            move |request: axum::extract::Request, next: axum::middleware::Next| {
+                let value = value.clone();
+                async move { $function(&value, request, |request| next.run(request)).await }
+            },
+        )
+    }};
+}
+pub(crate) use layer;
+
+/// Routes whose bodies are so long at most.
+pub fn bounded(routes: Router, bytes: usize) -> Router {
+    let limit = BodyLimit::new(bytes, Duration::MAX);
+    routes.layer(axum::middleware::map_request(move |mut request: Request<Body>| {
+        limit.set(&mut request);
+        std::future::ready(request)
+    }))
+}
 
 /// An answer, read to its end.
 #[derive(Debug)]

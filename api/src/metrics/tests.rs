@@ -3,18 +3,17 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
-use axum::middleware::from_fn;
 use axum::routing::get;
 
 use super::*;
-use crate::http::testing::{self, send};
+use crate::http::testing::{self, layer, send};
 
 fn app(metrics: Metrics) -> Router {
     Router::new()
         .route("/api/things/{id}", get(async || "fine"))
         .route("/metrics", get(async move || metrics.render()))
         .fallback(crate::http::problem::no_such_route)
-        .layer(from_fn(measure))
+        .layer(layer!(measure))
 }
 
 #[tokio::test]
@@ -68,7 +67,7 @@ async fn a_request_that_was_given_up_is_no_longer_in_flight() {
     let _guard = metrics::set_default_local_recorder(&recorder);
     let app = Router::new()
         .route("/slow", get(async || tokio::time::sleep(Duration::from_secs(600)).await))
-        .layer(from_fn(measure));
+        .layer(layer!(measure));
 
     let waited =
         tokio::time::timeout(Duration::from_millis(20), send(&app, testing::get("/slow"))).await;

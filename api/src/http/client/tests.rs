@@ -5,7 +5,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 
 use super::*;
-use crate::http::testing::{self, send};
+use crate::http::testing::{self, layer, send};
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     let line = |(name, value): &(&'static str, &str)| {
@@ -101,7 +101,7 @@ async fn handlers_are_told_the_address() {
     let peer = ConnectInfo(SocketAddr::from(([192, 0, 2, 9], 80)));
     let app = Router::new()
         .route("/", get(async |ClientAddress(address): ClientAddress| address.to_string()))
-        .layer(axum::middleware::from_fn_with_state(TrustedProxies::default(), find_address));
+        .layer(layer!(find_address, TrustedProxies::default()));
 
     assert_eq!(
         send(&app.clone().layer(Extension(peer)), testing::get("/")).await.body,

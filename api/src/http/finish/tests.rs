@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::post;
 use tokio::sync::{Notify, mpsc};
 
 use super::*;
-use crate::http::testing::{self, send};
+use crate::http::testing::{self, layer, send};
 
 /// A route that begins, waits until it is told to go on, and says which request it was at its end.
 struct Slow {
@@ -43,8 +42,8 @@ async fn a_request_goes_on_when_its_client_goes_away() {
     let left_alone = LeftAlone::default();
     let router = slow
         .route
-        .layer(from_fn(request_id::establish))
-        .layer(from_fn_with_state(left_alone.clone(), to_the_end));
+        .layer(layer!(request_id::establish))
+        .layer(layer!(to_the_end, left_alone.clone()));
 
     tokio::select! {
         answer = send(&router, request()) => panic!("it should not be answered yet: {answer:?}"),
@@ -61,10 +60,8 @@ async fn a_request_goes_on_when_its_client_goes_away() {
 async fn a_request_that_takes_too_long_is_answered_and_goes_on() {
     let mut slow = slow();
     let time_limit = TimeLimit { limit: Duration::ZERO, left_alone: LeftAlone::default() };
-    let router = slow
-        .route
-        .layer(from_fn_with_state(time_limit.clone(), within))
-        .layer(from_fn(request_id::establish));
+    let router =
+        slow.route.layer(layer!(within, time_limit.clone())).layer(layer!(request_id::establish));
 
     let answer = send(&router, request()).await;
     answer.problem(503, "timed_out");
@@ -78,7 +75,7 @@ async fn a_request_that_takes_too_long_is_answered_and_goes_on() {
 async fn what_is_waited_for_is_answered_and_leaves_nothing() {
     let slow = slow();
     let left_alone = LeftAlone::default();
-    let router = slow.route.layer(from_fn_with_state(left_alone.clone(), to_the_end));
+    let router = slow.route.layer(layer!(to_the_end, left_alone.clone()));
     slow.go_on.notify_one();
 
     assert_eq!(send(&router, request()).await.body, "done");

@@ -1,7 +1,5 @@
 //! Good bodies are read; each kind of bad one has its own answer.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
@@ -10,8 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::*;
-use crate::http::layers::body_limit;
-use crate::http::testing::{Answer, post_json, send, with};
+use crate::http::testing::{Answer, bounded, post_json, send, with};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,11 +42,11 @@ fn app() -> Router {
     let read_optional =
         async |body: OptionalJson<Body1>| Ok::<_, Problem>(format!("[{}]", body.read()?.name));
     let read_any = async |body: Json<Value>| Ok::<_, Problem>(body.read()?.to_string());
-    Router::new()
+    let routes = Router::new()
         .route("/", post(read))
         .route("/optional", post(read_optional))
-        .route("/any", post(read_any))
-        .layer(body_limit(1000, Duration::MAX))
+        .route("/any", post(read_any));
+    bounded(routes, 1000)
 }
 
 async fn send_json(body: impl Into<Body>) -> Answer {

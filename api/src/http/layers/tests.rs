@@ -9,7 +9,7 @@ use axum::routing::{get, post};
 
 use super::*;
 use crate::http::finish::{TimeLimit, within};
-use crate::http::testing::{self, local, send, with};
+use crate::http::testing::{self, bounded, layer, local, send, with};
 
 fn time_limit() -> TimeLimit {
     TimeLimit { limit: Duration::from_millis(50), left_alone: LeftAlone::default() }
@@ -17,15 +17,14 @@ fn time_limit() -> TimeLimit {
 
 fn app(settings: Settings) -> Router {
     let read = async |body: Bytes| body.len().to_string();
-    let small = Router::new().route("/small", post(read)).layer(body_limit(10, Duration::MAX));
-    let large = Router::new().route("/large", post(read)).layer(body_limit(100, Duration::MAX));
+    let small = bounded(Router::new().route("/small", post(read)), 10);
+    let large = bounded(Router::new().route("/large", post(read)), 100);
     let slow = Router::new()
         .route("/slow", get(async || tokio::time::sleep(Duration::from_secs(60)).await))
         .route("/quick", get(async || "quick"))
-        .layer(around(time_limit(), within));
+        .layer(layer!(within, time_limit()));
     let own = async || ([(CACHE_CONTROL, "no-store")], "secret");
-    let all =
-        small.merge(large).merge(slow).route("/own", get(own)).layer(body_limit(50, Duration::MAX));
+    let all = bounded(small.merge(large).merge(slow).route("/own", get(own)), 50);
     local(dress(all, settings))
 }
 

@@ -3,18 +3,18 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::middleware::from_fn;
 use axum::routing::post;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::http::Problem;
+use crate::http::testing::layer;
 
 /// A server that refuses everything without reading any of it.
 async fn refusing_server() -> SocketAddr {
     let refuse = async || Problem::unauthenticated("no_credential", "send a credential along");
-    let app = Router::new().route("/", post(refuse)).layer(from_fn(read_to_the_end));
+    let app = Router::new().route("/", post(refuse)).layer(layer!(read_to_the_end));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });

@@ -123,7 +123,7 @@ async fn plain_text_of_a_library_becomes_a_problem() {
 async fn a_rejection_can_be_recorded_by_those_outside() {
     let router = Router::new()
         .route("/", get(async || Problem::conflict("name_taken", "choose another name")))
-        .layer(from_fn(async |request, next: Next| {
+        .layer(from_fn(async |request, next: axum::middleware::Next| {
             let response = next.run(request).await;
             let Rejection { code } = *response.extensions().get::<Rejection>().unwrap();
             ([("x-recorded", code)], response)

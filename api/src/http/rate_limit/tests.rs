@@ -2,13 +2,12 @@
 
 use axum::Router;
 use axum::http::header::RETRY_AFTER;
-use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 
 use super::*;
 use crate::http::client::{TrustedProxies, find_address};
 use crate::http::request_id;
-use crate::http::testing::{self, Answer, local, send, with};
+use crate::http::testing::{self, Answer, layer, local, send, with};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: u64 = 1_000_000_000;
@@ -27,11 +26,11 @@ fn app(limit: Option<RateLimit>) -> Router {
         }),
     );
     let routes = match limit {
-        Some(limit) => routes.layer(from_fn_with_state(limit, enforce)),
+        Some(limit) => routes.layer(layer!(enforce, limit)),
         None => routes,
     };
-    let routes = routes.layer(from_fn_with_state(TrustedProxies::default(), find_address));
-    local(routes.layer(from_fn(request_id::establish)))
+    let routes = routes.layer(layer!(find_address, TrustedProxies::default()));
+    local(routes.layer(layer!(request_id::establish)))
 }
 
 fn limits(answer: &Answer) -> (&str, &str, &str) {
@@ -98,8 +97,8 @@ async fn made_up_credentials_use_up_the_limit_of_their_address() {
 async fn a_narrower_limit_speaks_for_the_wider_one() {
     let inner = app(RateLimit::per_address(2, MINUTE));
     let wide = RateLimit::per_credential(1000, Duration::from_secs(1)).unwrap();
-    let both = inner.layer(from_fn_with_state(wide, enforce));
-    let both = both.layer(from_fn_with_state(TrustedProxies::default(), find_address));
+    let both = inner.layer(layer!(enforce, wide));
+    let both = both.layer(layer!(find_address, TrustedProxies::default()));
 
     assert_eq!(limits(&send(&local(both), testing::get("/")).await).0, "2");
 }

@@ -1,11 +1,10 @@
 //! Which names are taken, which are made, and that both come back.
 
 use axum::Router;
-use axum::middleware::from_fn;
 use axum::routing::get;
 
 use super::*;
-use crate::http::testing::{self, send, with};
+use crate::http::testing::{self, layer, send, with};
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -14,7 +13,7 @@ fn app() -> Router {
         assert_eq!(current(), Some(context.request_id.clone()));
         context.correlation.to_string()
     };
-    Router::new().route("/", get(show)).layer(from_fn(establish))
+    Router::new().route("/", get(show)).layer(layer!(establish))
 }
 
 #[tokio::test]

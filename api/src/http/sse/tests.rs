@@ -2,13 +2,12 @@
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::from_fn;
 use axum::routing::get;
 use serde_json::json;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::http::testing::{self, send, with};
+use crate::http::testing::{self, layer, send, with};
 
 fn counted(to: u64) -> impl Stream<Item = Result<Event, Problem>> + Send {
     futures::stream::iter(1..=to)
@@ -43,7 +42,7 @@ async fn a_failure_is_the_last_event_and_keeps_the_place() {
     };
     let app = Router::new()
         .route("/", get(async move || stream(failing(), never(), CancellationToken::new())))
-        .layer(from_fn(request_id::establish));
+        .layer(layer!(request_id::establish));
 
     let answer = send(&app, with(testing::get("/"), "x-request-id", "r-1")).await;
 

@@ -6,8 +6,7 @@ use axum::http::Request;
 use axum::routing::post;
 
 use super::*;
-use crate::http::layers::body_limit;
-use crate::http::testing::{Answer, send};
+use crate::http::testing::{Answer, bounded, send};
 
 fn app() -> Router {
     let upload = async |mut upload: Upload| -> Result<String, Problem> {
@@ -27,7 +26,7 @@ fn app() -> Router {
         }
         Ok(seen)
     };
-    Router::new().route("/", post(upload)).layer(body_limit(100_000, std::time::Duration::MAX))
+    bounded(Router::new().route("/", post(upload)), 100_000)
 }
 
 async fn send_body(body: impl Into<Body>) -> Answer {
