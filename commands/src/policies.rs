@@ -521,6 +521,7 @@ impl Follower {
             }
             "conversation.reply_delivered.v1" | "conversation.reply_given_up.v1" => {
                 self.outbox.settled(event.product, id);
+                self.runner.answered(id);
             }
             "product.created.v1" => self.completion.add_product(id),
             "agent.installed.v1" | "agent.version_published.v1" => {

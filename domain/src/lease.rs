@@ -110,6 +110,14 @@ impl Lease {
         if self.holder.is_some() && self.fence == fence { Ok(()) } else { Err(LeaseError::Lost) }
     }
 
+    /// Whether nobody has claimed it since, though the claim may have been given back.
+    ///
+    /// # Errors
+    /// [`LeaseError::Lost`] when somebody has.
+    pub fn check_newest(&self, fence: u64) -> Result<(), LeaseError> {
+        if self.fence == fence { Ok(()) } else { Err(LeaseError::Lost) }
+    }
+
     /// Remembers a claim.
     pub fn taken(&mut self, worker: Uuid, fence: u64, until: Timestamp) {
         *self = Lease { fence, holder: Some(Holder { worker, until }) };

@@ -10,6 +10,8 @@
 //! - `at_once` asks for what only computes together with what came of it.
 //! - `course` is what the log knows of a run, and what it is about to hear.
 //! - `steps` decides what becomes of a step: whether it runs, how often, and what if it fails.
+//! - `items` does one for each item of a list.
+//! - `notices` waits for what becomes of what one says.
 //! - `tools` is what a step does.
 //! - `lanes` is how many run at once, for agents that say so.
 //! - `interruption` is what can come in between.
@@ -17,7 +19,9 @@
 mod at_once;
 mod course;
 mod interruption;
+mod items;
 mod lanes;
+mod notices;
 mod steps;
 mod tools;
 
@@ -59,6 +63,12 @@ use crate::{Ask, Commands, Error};
 /// that, so nobody else begins a step that is being run.
 const LEASE: TimeDelta = TimeDelta::minutes(5);
 
+/// What is over so soon is waited for by the worker. Whoever waits for longer gives its place back.
+#[cfg(not(test))]
+const SOON: Duration = Duration::from_secs(2);
+#[cfg(test)]
+const SOON: Duration = Duration::from_millis(50);
+
 /// A timer looks at the clock at least this often: it may be set.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -81,6 +91,8 @@ pub(super) struct Runner {
     stops: Mutex<HashMap<Uuid, CancellationToken>>,
     /// Take up executions that wait.
     timers: Mutex<HashMap<Uuid, AbortHandle>>,
+    /// The executions that wait for what is in the outbox, and their products, by its conversations.
+    notices: Mutex<HashMap<Uuid, (Option<Uuid>, Uuid)>>,
 }
 
 /// A run in progress.
@@ -153,6 +165,7 @@ impl Runner {
             queue: Arc::new(Queue::shared("runner", workers.all, workers.per_product)),
             stops: Mutex::default(),
             timers: Mutex::default(),
+            notices: Mutex::default(),
         })
     }
 
@@ -300,7 +313,7 @@ impl Runner {
         let (request, is_paused, wait) = match &state {
             Execution::Queued { request, is_paused, .. } => (request.clone(), *is_paused, None),
             Execution::Running { request, is_paused, waits, .. } => {
-                (request.clone(), *is_paused, waits.values().max().copied())
+                (request.clone(), *is_paused, waits.values().min().copied())
             }
             Execution::Missing | Execution::Ended { .. } => return Err(Interruption::NotOurs),
         };
@@ -329,7 +342,9 @@ impl Runner {
         let product = requested.product.ok_or(Interruption::NotOurs)?;
         self.check_wanted(product, request.agent).await?;
         let deadline = started.unwrap_or(now) + limits.timeout;
-        if let Some(until) = wait.map(DateTime::from).filter(|until| *until > now) {
+        if let Some(until) = wait.map(DateTime::from).filter(|until| *until > now)
+            && !self.is_answered(&requested, id, &state).await?
+        {
             return Err(Interruption::NotBefore(until.min(deadline)));
         }
         let organization = requested.organization;

@@ -104,6 +104,13 @@ impl Course {
         }
     }
 
+    /// Which attempt at a step this claim goes on with: nobody was at it, since it, or its items, waited.
+    /// Asked before the claim begins one itself.
+    pub(super) fn parked(&self, step_id: &str) -> Option<u32> {
+        let step = self.step(step_id).filter(|step| step.runs())?;
+        (step.fence == self.claim.fence).then_some(step.attempt)
+    }
+
     /// Takes a command down, to be sent with the others.
     pub(super) fn note(
         &mut self,
