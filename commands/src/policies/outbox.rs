@@ -49,7 +49,7 @@ const MOST_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How long one attempt may take, and for how long nobody else makes one.
 const LIMIT: Duration = Duration::from_secs(60);
-const LEASE: TimeDelta = TimeDelta::minutes(2);
+pub(crate) const LEASE: TimeDelta = TimeDelta::minutes(2);
 
 /// Whoever waits for a reply looks again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -282,7 +282,8 @@ impl Outbox {
         if let Some(holder) = &outgoing.holder
             && claim.is_kept_out_by(holder)
         {
-            return Ok(Next::NotBefore(DateTime::from(holder.until)));
+            let left = self.commands.meet_lease(stream).await?;
+            return Ok(Next::NotBefore(now + left.max(FIRST_WAIT)));
         }
         for event in events {
             if let ConversationEvent::ReplyQueued(reply) = decode_event(event)?

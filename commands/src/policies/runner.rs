@@ -27,7 +27,7 @@ mod tools;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::agent::Agent;
@@ -61,7 +61,7 @@ use crate::{Ask, Commands, Error};
 
 /// For how long a worker claims an execution. It claims it anew before a step that could outlast
 /// that, so nobody else begins a step that is being run.
-const LEASE: TimeDelta = TimeDelta::minutes(5);
+pub(crate) const LEASE: TimeDelta = TimeDelta::minutes(5);
 
 /// What is over so soon is waited for by the worker. Whoever waits for longer gives its place back.
 #[cfg(not(test))]
@@ -143,7 +143,8 @@ struct Claim {
     /// The event that gave it, which every report follows from; none as long as it is not sent.
     event: Option<Arc<RecordedEvent>>,
     fence: u64,
-    until: DateTime<Utc>,
+    /// How long others leave it alone, whatever the clock on the wall says.
+    until: Instant,
 }
 
 impl Runner {
@@ -390,7 +391,7 @@ impl Runner {
         requested: &RecordedEvent,
         lease: LeaseClaim,
     ) -> Result<Claim, Interruption> {
-        let until = DateTime::from(lease.lease_until);
+        let until = end_of(&lease);
         let (start, ask) = (ExecutionCommand::Start(lease), course::claim_of(requested));
         let done = self.commands.execute::<Execution>(id, start, &ask).await?;
         let event = done.events.first().ok_or(Interruption::NotOurs)?.clone();
@@ -609,6 +610,12 @@ fn limit_of(
         None => (TimeLimit::Queue, requested + limits.queue_timeout),
         Some(started) => (TimeLimit::Execution, started + limits.timeout),
     }
+}
+
+/// When a lease that is asked for now is over.
+fn end_of(lease: &LeaseClaim) -> Instant {
+    let length = DateTime::<Utc>::from(lease.lease_until) - DateTime::<Utc>::from(lease.now);
+    Instant::now() + length.to_std().unwrap_or_default()
 }
 
 /// Waits for a moment, however the clock is set meanwhile.

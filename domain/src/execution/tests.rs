@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::{at, given, id, sealed, walk};
+use crate::history::{at, given, id, outlasted, sealed, walk};
 
 #[test]
 fn an_execution_is_asked_for_once() {
@@ -455,6 +455,7 @@ fn start(worker: u8, now: i64) -> ExecutionCommand {
         lease_until: at(now + 60),
         exclusive: false,
         gone: Arc::default(),
+        outlasted: outlasted(now),
     })
 }
 

@@ -5,7 +5,7 @@
 //! the log, and nobody is busy.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use domain::Timestamp;
@@ -224,7 +224,7 @@ impl Runner {
         let _resting = rests.rest(id, until);
         let is_ours_then = async {
             reaches(until.into()).await;
-            if Utc::now() + limit(step) >= run.course.lock().await.claim.until {
+            if Instant::now() + limit(step) >= run.course.lock().await.claim.until {
                 std::future::pending::<()>().await;
             }
         };

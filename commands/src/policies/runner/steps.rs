@@ -4,7 +4,7 @@
 //! begins when its beginning is durable. What is to be tried again waits in the log, not here.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::execution::{ExecutionCommand, ExecutionEvent, Step, StepProgress};
@@ -240,7 +240,8 @@ impl Runner {
         takes: Duration,
     ) -> Result<(), Interruption> {
         let takes = TimeDelta::from_std(takes).unwrap_or(LONGEST_LEASE) + MARGIN;
-        if course.claim.until - Utc::now() < takes {
+        let left = course.claim.until.saturating_duration_since(Instant::now());
+        if TimeDelta::from_std(left).unwrap_or(LONGEST_LEASE) < takes {
             self.send(run, course).await?;
             let lease = self.lease(takes.max(LEASE).min(LONGEST_LEASE));
             let claim = self.claim(run.id, &run.requested, lease).await?;

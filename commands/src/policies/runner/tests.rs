@@ -442,6 +442,7 @@ async fn a_step_that_is_always_cut_off_is_given_up() {
             lease_until: Timestamp::from(now + LEASE),
             exclusive: true,
             gone: Arc::default(),
+            outlasted: Arc::default(),
         };
         let start = ExecutionCommand::Start(claim);
         let done = world.commands.execute::<Execution>(id, start, &world.ask()).await;
