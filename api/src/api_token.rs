@@ -458,6 +458,11 @@ async fn validate_api_token(
 /// Writes down which tokens have run out since the last time.
 pub async fn expire_due(app: &App) {
     if let Err(problem) = notice_expiry(app).await {
+        // A server that starts has nothing to read yet: it looks again in a moment.
+        if problem.code() == "read_models_not_ready" {
+            tracing::debug!(%problem, "API tokens that have run out are not looked for yet");
+            return;
+        }
         tracing::warn!(%problem, "API tokens that have run out could not be noticed yet");
     }
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::execute::decode_event;
 use crate::seal::product_key;
-use crate::{Ask, Commands, Done, Error};
+use crate::{Ask, Commands, Done, Error, veil};
 
 const INSTALLED: &str = "agent.installed.v1";
 const CONFIGURED: &str = "agent.configured.v1";
@@ -84,6 +84,7 @@ impl Commands {
             .manifest
             .check_config(new.config)
             .map_err(|invalid| Error::refused(&invalid).within("/config"))?;
+        refuse_short_secrets(&new.manifest, &config, &Value::Null)?;
         let config = self.seal_config(ask, &stream, INSTALLED, &config).await?;
         let manifest = new.manifest.clone();
         let install = AgentCommand::Install {
@@ -213,6 +214,7 @@ impl Commands {
         let checked = manifest
             .check_config(Some(unmask(&secrets, new.clone(), &present)))
             .map_err(|invalid| Error::refused(&invalid).within("/config"))?;
+        refuse_short_secrets(manifest, &checked, &present)?;
         if manifest.check_config(Some(present)).is_ok_and(|present| present == checked) {
             return Ok(None);
         }
@@ -431,6 +433,16 @@ fn fit(manifest: &Manifest, config: Value) -> Result<Value, Error> {
             .to_owned();
         Error::refused(&invalid).within("/config")
     })
+}
+
+/// Refuses secrets that are new and too short. One that is there already stays: it was taken once.
+fn refuse_short_secrets(manifest: &Manifest, config: &Value, present: &Value) -> Result<(), Error> {
+    let paths = manifest.config.as_ref().map(|schema| schema.secret_paths()).unwrap_or_default();
+    let new = paths.iter().filter_map(|path| {
+        let secret = config.pointer(path)?;
+        (present.pointer(path) != Some(secret)).then(|| (path.clone(), secret))
+    });
+    veil::refuse_short("config_invalid", new).map_err(|error| error.within("/config"))
 }
 
 /// A configuration as it may be shown: what is secret masked but for its last four characters, short

@@ -23,6 +23,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 use vault::Vault;
 
+use crate::leases::Leases;
 use crate::secrets::Secrets;
 use crate::{Ask, Error};
 
@@ -52,6 +53,8 @@ pub struct Commands {
     hot: Option<moka::sync::Cache<StreamId, Arc<dyn Any + Send + Sync>>>,
     /// The other workers of this log that are known to be gone.
     gone: Arc<RwLock<Arc<BTreeSet<Uuid>>>>,
+    /// The leases of other workers that were met with.
+    pub(crate) leases: Arc<Leases>,
 }
 
 /// A state and the length of the stream that led to it.
@@ -106,8 +109,8 @@ impl Commands {
         let secrets = Arc::new(Secrets::open(&vault).await?);
         let manifests = moka::sync::Cache::new(MANIFESTS);
         let owners = moka::sync::Cache::new(OWNERS);
-        let gone = Arc::default();
-        Ok(Commands { log, vault, secrets, manifests, owners, hot, gone })
+        let (gone, leases) = (Arc::default(), Arc::default());
+        Ok(Commands { log, vault, secrets, manifests, owners, hot, gone, leases })
     }
 
     /// The vault that holds what is not in the log.
@@ -277,7 +280,14 @@ impl Commands {
         {
             return Err(Error::Stale { current: sequence });
         }
-        let mut events = events_of(&mut state, command, None).await?;
+        let mut events = match events_of(&mut state, command, None).await {
+            Err(held @ Error::Refused { code: "lease_held", .. }) => {
+                // From now on it is known how long it is held.
+                self.meet_lease(stream).await?;
+                return Err(held);
+            }
+            events => events?,
+        };
         if let Some((command, metadata)) = follows {
             events.extend(events_of(&mut state, command, Some(metadata)).await?);
         }

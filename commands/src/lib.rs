@@ -25,6 +25,7 @@ mod instance;
 mod integration;
 pub mod jwt;
 mod knowledge_base;
+mod leases;
 pub mod policies;
 mod product;
 mod seal;

@@ -55,8 +55,11 @@ use reaction::Reactions;
 use runner::Runner;
 use schedule::Schedules;
 
+pub(crate) use chat::LEASE as ANSWER_LEASE;
 pub use erasure::{Contents, GenerationState, Inside, NotNow};
-pub(crate) use ingestion::LARGEST_READ;
+pub(crate) use ingestion::{LARGEST_READ, LEASE as FILE_LEASE};
+pub(crate) use outbox::LEASE as REPLY_LEASE;
+pub(crate) use runner::LEASE as EXECUTION_LEASE;
 
 /// How many events one read of the log brings.
 const BATCH: usize = 1_000;
@@ -372,6 +375,7 @@ impl Commands {
             lease_until: Timestamp::from(now + length),
             exclusive: self.log().capabilities().exclusive,
             gone: self.gone(),
+            outlasted: self.outlasted(),
         }
     }
 }
@@ -521,6 +525,7 @@ impl Follower {
             }
             "conversation.reply_delivered.v1" | "conversation.reply_given_up.v1" => {
                 self.outbox.settled(event.product, id);
+                self.runner.answered(id);
             }
             "product.created.v1" => self.completion.add_product(id),
             "agent.installed.v1" | "agent.version_published.v1" => {

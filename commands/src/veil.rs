@@ -9,10 +9,41 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD;
 use domain::integration::kind::Secrets;
 use domain::manifest::Manifest;
+use domain::refusal::{Fault, InvalidDocument};
 use serde_json::{Map, Value};
 
-/// What is shorter may be part of anything.
+use crate::Error;
+
+/// What is shorter may be part of anything, so it cannot be taken out, and is refused as a secret.
 const SHORTEST_SECRET: usize = 4;
+
+/// Refuses what is secret and could not be taken out of what comes back: each with its place. Nothing at all is
+/// no secret.
+pub(crate) fn refuse_short<'a>(
+    code: &'static str,
+    secrets: impl IntoIterator<Item = (String, &'a Value)>,
+) -> Result<(), Error> {
+    let is_short = |secret: &Value| {
+        let mut texts = Vec::new();
+        gather(secret, &mut texts);
+        texts.iter().any(|text| !text.is_empty() && text.len() < SHORTEST_SECRET)
+    };
+    let short = secrets.into_iter().filter(|(_, secret)| is_short(secret));
+    let faults: Vec<_> = short
+        .map(|(pointer, _)| {
+            let message = format!(
+                "a secret of fewer than {SHORTEST_SECRET} characters cannot be kept out of what is put out: take \
+                 a longer one, or do not call it secret"
+            );
+            Fault::new(pointer, "secret_too_short", message)
+        })
+        .collect();
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let message = "a secret is too short to be kept: errors names the places to mend".to_owned();
+    Err(Error::refused(&InvalidDocument { code, message, faults }))
+}
 
 /// Takes secrets out of what came back.
 pub(crate) struct Veil(Vec<String>);

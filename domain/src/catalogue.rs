@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::manifest::Manifest;
 
 /// The manifests, as they are delivered, in the order in which they are listed.
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 12] = [
     include_str!("../catalogue/prodgy.search.json"),
     include_str!("../catalogue/prodgy.remember.json"),
     include_str!("../catalogue/prodgy.digest.json"),
@@ -21,6 +21,8 @@ const DOCUMENTS: [&str; 10] = [
     include_str!("../catalogue/prodgy.release-notes.json"),
     include_str!("../catalogue/prodgy.tasks.json"),
     include_str!("../catalogue/prodgy.alarm.json"),
+    include_str!("../catalogue/prodgy.issue.json"),
+    include_str!("../catalogue/prodgy.news.json"),
 ];
 
 /// Earlier versions of them, for who names one.

@@ -15,7 +15,7 @@ mod steps;
 
 pub use steps::{Step, StepProgress};
 
-use steps::{next_attempt, none_runs, runs};
+use steps::{is_part_of, next_attempt, no_other_runs, none_runs, runs};
 
 use crate::event;
 use crate::lease::{Lease, LeaseClaim, LeaseError};
@@ -236,7 +236,8 @@ pub enum ExecutionCommand {
         /// The step's id in the manifest.
         step_id: String,
     },
-    /// Give the claim back, and be left alone until then.
+    /// Give the claim back, and be left alone until then. A step that runs is gone on with then: nobody is
+    /// at it meanwhile.
     Wait {
         /// The number of the claim.
         fence: u64,
@@ -371,7 +372,7 @@ pub enum Execution {
         steps: BTreeMap<String, Step>,
         /// Whether it stands still.
         is_paused: bool,
-        /// Until when a step waits that did not begin since.
+        /// Until when a step, or an item of one, waits that did not begin or end since.
         waits: BTreeMap<String, Timestamp>,
     },
     /// Over.
@@ -542,8 +543,9 @@ fn report_on(
             Did::StepSkipped { fence, step_id }
         }
         Do::Wait { fence, step_id, until } => {
-            lease.check(fence)?;
-            none_runs(steps)?;
+            // Several items of a step may wait: the first one has given the claim back.
+            lease.check_newest(fence)?;
+            no_other_runs(steps, &step_id)?;
             Did::Waiting { fence, step_id, until }
         }
         Do::Finish { fence, output } => {
@@ -697,8 +699,15 @@ impl Aggregate for Execution {
                     waits: BTreeMap::new(),
                 };
             }
-            (Execution::Running { lease, .. }, Did::Started { worker, fence, lease_until }) => {
+            (
+                Execution::Running { lease, steps, waits, .. },
+                Did::Started { worker, fence, lease_until },
+            ) => {
                 lease.taken(worker, fence, lease_until);
+                // Whoever claims it goes on with what waits: the attempt is the same.
+                let waiting = |id: &str| waits.keys().any(|waits| is_part_of(waits, id));
+                let parked = steps.iter_mut().filter(|(id, step)| step.runs() && waiting(id));
+                parked.for_each(|(_, step)| step.fence = fence);
             }
             (Execution::Running { lease, waits, .. }, Did::Waiting { step_id, until, .. }) => {
                 waits.insert(step_id, until);
@@ -707,7 +716,10 @@ impl Aggregate for Execution {
             }
             (Execution::Running { steps, waits, .. }, event) => {
                 if let Some((step_id, step)) = Step::after(event) {
-                    waits.remove(&step_id);
+                    // Its items wait no longer than it does.
+                    let has_ended = !step.runs();
+                    waits
+                        .retain(|id, _| *id != step_id && !(has_ended && is_part_of(id, &step_id)));
                     steps.insert(step_id, step);
                 }
             }

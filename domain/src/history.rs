@@ -45,6 +45,14 @@ pub fn at(second: i64) -> crate::Timestamp {
     chrono::DateTime::from_timestamp(1_800_000_000 + second, 123_456_000).unwrap().into()
 }
 
+/// The leases of the first workers that have run out at a second, where no clock is wrong.
+pub fn outlasted(second: i64) -> std::sync::Arc<std::collections::BTreeSet<crate::lease::Holder>> {
+    let of = |worker| {
+        (0..=second).map(move |until| crate::lease::Holder { worker: id(worker), until: at(until) })
+    };
+    std::sync::Arc::new((1..5).flat_map(of).collect())
+}
+
 /// An id that tests can tell apart.
 pub fn id(number: u8) -> uuid::Uuid {
     uuid::Uuid::from_bytes([number; 16])

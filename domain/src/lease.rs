@@ -1,7 +1,8 @@
 //! A lease: who may work on something now, shared by files and executions.
 //!
 //! The rule of this file: every claim gets a higher fence than all before it, and only the newest
-//! fence may report. So of two workers that both believe they hold the work, one is refused.
+//! fence may report. So of two workers that both believe they hold the work, one is refused. Whether a
+//! lease has run out is told by whoever saw so much time go by; two clocks are never compared.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,11 +23,11 @@ pub struct Lease {
 }
 
 /// Who holds a lease, and for how long.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Holder {
     /// The worker.
     pub worker: Uuid,
-    /// From this moment on, others may claim.
+    /// When the lease runs out, by the clock of the worker.
     pub until: Timestamp,
 }
 
@@ -43,15 +44,17 @@ pub struct LeaseClaim {
     pub exclusive: bool,
     /// Workers that are known to be gone: their claims are void.
     pub gone: Arc<BTreeSet<Uuid>>,
+    /// Leases that whoever asks has seen run out, by its own count of the time.
+    pub outlasted: Arc<BTreeSet<Holder>>,
 }
 
 impl LeaseClaim {
     /// Whether somebody else may not be disturbed by whoever makes this claim.
     pub fn is_kept_out_by(&self, holder: &Holder) -> bool {
         holder.worker != self.worker
-            && self.now < holder.until
             && !self.exclusive
             && !self.gone.contains(&holder.worker)
+            && !self.outlasted.contains(holder)
     }
 }
 
@@ -108,6 +111,14 @@ impl Lease {
     /// [`LeaseError::Lost`] when it comes from another.
     pub fn check(&self, fence: u64) -> Result<(), LeaseError> {
         if self.holder.is_some() && self.fence == fence { Ok(()) } else { Err(LeaseError::Lost) }
+    }
+
+    /// Whether nobody has claimed it since, though the claim may have been given back.
+    ///
+    /// # Errors
+    /// [`LeaseError::Lost`] when somebody has.
+    pub fn check_newest(&self, fence: u64) -> Result<(), LeaseError> {
+        if self.fence == fence { Ok(()) } else { Err(LeaseError::Lost) }
     }
 
     /// Remembers a claim.

@@ -34,7 +34,7 @@ pub fn counter(product: &Product) -> Value {
 async fn the_catalogue_lists_what_can_be_installed_by_name() {
     let app = TestApp::spawn().await;
     let reply = app.get("/api/agent-base/catalog").await.expect_status(200);
-    assert_eq!(reply.body["pagination"]["total"], 10);
+    assert_eq!(reply.body["pagination"]["total"], 12);
     let first = &reply.data()[0];
     assert_eq!(first["name"], "prodgy.search");
     assert_eq!(first["manifest"]["manifest"], "prodgy.agent/1");

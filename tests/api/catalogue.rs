@@ -17,6 +17,8 @@ use crate::support::{Product, TestApp, eventually};
 struct Seen {
     asked: Arc<AtomicUsize>,
     told: Arc<Mutex<Vec<Value>>>,
+    said: Arc<Mutex<Vec<Value>>>,
+    issues: Arc<Mutex<Vec<Value>>>,
 }
 
 /// A website, and a chat model, on loopback.
@@ -29,6 +31,8 @@ async fn outside() -> (String, Seen) {
         .route("/good", get(async || "good"))
         .route("/long/{number}", get(async || "long ".repeat(200_000)))
         .route("/told", post(told))
+        .route("/slack/chat.postMessage", post(said))
+        .route("/repos/acme/shop/issues", post(issue))
         .route("/v1/chat/completions", post(chat))
         .with_state(seen.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -52,6 +56,34 @@ async fn page(State(seen): State<Seen>) -> Response {
 async fn told(State(seen): State<Seen>, Json(body): Json<Value>) -> &'static str {
     seen.told.lock().unwrap().push(body);
     "thanks"
+}
+
+/// A Slack.
+async fn said(State(seen): State<Seen>, Json(body): Json<Value>) -> Json<Value> {
+    seen.said.lock().unwrap().push(body);
+    Json(json!({ "ok": true, "ts": "1.2", "channel": "C1" }))
+}
+
+/// A GitHub.
+async fn issue(State(seen): State<Seen>, Json(body): Json<Value>) -> (StatusCode, Json<Value>) {
+    seen.issues.lock().unwrap().push(body);
+    let opened = json!({ "id": 1, "number": 7, "html_url": "https://github.example/7" });
+    (StatusCode::CREATED, Json(opened))
+}
+
+/// Lets a product know both.
+async fn connect(app: &TestApp, product: &Product, site: &str) {
+    let slack = json!({ "base_url": format!("{site}/slack"), "channel": "C1" });
+    let slack_secrets = json!({ "bot_token": "xoxb-12345", "signing_secret": "8f742231" });
+    let github = json!({ "base_url": site, "owner": "acme", "repo": "shop" });
+    let github_secrets = json!({ "token": "ghp_0123456789" });
+    for (kind, config, secrets) in
+        [("slack", slack, slack_secrets), ("github", github, github_secrets)]
+    {
+        let body = json!({ "product_id": product.id, "type": kind, "title": kind, "config": config,
+                           "secrets": secrets });
+        app.post("/api/integrations-base", body).await.expect_status(201);
+    }
 }
 
 /// A chat model that knows one answer, and writes it in pieces.
@@ -250,6 +282,7 @@ async fn every_agent_of_the_catalogue_runs_on_its_example() {
     let text = "Something may be returned for sixty days, with its receipt.";
     let file = app.text_file(&product, "returns.txt", text).await;
     app.wait_ready(&file).await;
+    connect(&app, &product, &site).await;
     let catalogue = app.get("/api/agent-base/catalog").await.expect_status(200).data().clone();
     for entry in catalogue.as_array().unwrap() {
         // The web of the examples is the server of this test here.
@@ -319,4 +352,76 @@ async fn an_alarm_tells_of_what_failed_and_never_of_itself() {
     .await;
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     assert_eq!(executions().await.len(), 3);
+}
+
+#[tokio::test]
+async fn news_are_told_in_the_morning_where_there_are_some() {
+    let (site, seen) = outside().await;
+    let app = TestApp::spawn_with(&[("PRODGY_HTTP_ALLOW", "127.0.0.1/32")]).await;
+    let product = app.product().await;
+    connect(&app, &product, &site).await;
+    let body = json!({ "product_id": product.id, "agent": "prodgy.news" });
+    let agent = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
+    let morning = &agent["triggers"][1];
+    assert_eq!((&morning["key"], &morning["type"]), (&json!("morning"), &json!("schedule")));
+    let path = format!("/api/agent-base/triggers/{}", morning["id"].as_str().unwrap());
+    let shown = app.get(&path).await.expect_status(200).data().clone();
+    let next = shown["next_firings"].as_array().unwrap();
+    assert_eq!(next.len(), 5);
+    assert!(next.iter().all(|at| at.as_str().unwrap()[10..].starts_with("T07:00:00")), "{next:?}");
+
+    let quiet = again(&app, &agent, json!({})).await;
+    assert_eq!(output(&quiet)["told"], false);
+    assert_eq!(seen.said.lock().unwrap().len(), 0, "nobody is told that there is nothing");
+
+    let text = "Since Monday the canteen opens at eleven.";
+    let file = app.text_file(&product, "canteen.txt", text).await;
+    app.wait_ready(&file).await;
+    // The clock, and not somebody, says that it is morning.
+    let triggers = format!("/api/agent-base/{}/triggers", agent["id"].as_str().unwrap());
+    let soon = json!({ "type": "schedule", "cron": "* * * * * *", "overlap": "skip" });
+    let made = app.post(&triggers, soon).await.expect_status(201);
+    let heard = eventually("nobody was told", async || seen.said.lock().unwrap().first().cloned());
+    let heard = heard.await;
+    let soon = format!("/api/agent-base/triggers/{}", made.data()["id"].as_str().unwrap());
+    app.delete(&soon).await.expect_status(200);
+    assert_eq!(heard["channel"], "C1", "{heard}");
+    let said = heard["text"].as_str().unwrap();
+    assert!(said.starts_with("New since yesterday:"), "{said}");
+    assert!(said.contains(text) && said.contains("(canteen.txt)"), "{said}");
+}
+
+#[tokio::test]
+async fn an_issue_is_opened_for_what_failed_and_for_nothing_else() {
+    let (site, seen) = outside().await;
+    let app = TestApp::spawn_with(&[("PRODGY_HTTP_ALLOW", "127.0.0.1/32")]).await;
+    let product = app.product().await;
+    connect(&app, &product, &site).await;
+    let body = json!({
+        "product_id": product.id, "agent": "prodgy.issue", "config": { "labels": ["prodgy"] },
+    });
+    let agent = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
+    let manifest = json!({
+        "manifest": "prodgy.agent/1", "name": "acme.broken", "version": "1.0.0", "title": "Broken",
+        "steps": [{ "id": "one", "type": "transform", "with": { "value": { "cel": "10 / input.n" } } }],
+    });
+    let body = json!({ "product_id": product.id, "manifest": manifest });
+    let broken = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
+    assert_eq!(again(&app, &broken, json!({ "n": 5 })).await["status"], "succeeded");
+    let failed = again(&app, &broken, json!({ "n": 0 })).await;
+    let opened = eventually("no issue", async || seen.issues.lock().unwrap().first().cloned());
+    let opened = opened.await;
+    assert_eq!(opened["title"], "An execution failed: cel_failed at the step one");
+    assert_eq!(opened["labels"], json!(["prodgy"]));
+    let body = opened["body"].as_str().unwrap();
+    assert!(body.contains(failed["id"].as_str().unwrap()), "{body}");
+    let list = format!("/api/agent-base/{}/executions", agent["id"].as_str().unwrap());
+    let ended = app.get(&list).await.expect_status(200).data()[0].clone();
+    let id = ended["id"].as_str().unwrap();
+    let ended = app.wait_execution(agent["id"].as_str().unwrap(), id).await;
+    assert_eq!(
+        (&output(&ended)["number"], &ended["output"]["url"]),
+        (&json!(7), &json!("https://github.example/7"))
+    );
+    assert_eq!(seen.issues.lock().unwrap().len(), 1);
 }

@@ -157,3 +157,53 @@ async fn an_execution_that_takes_too_long_is_timed_out_and_says_so() {
     let again = again.data()["execution_id"].as_str().unwrap().to_owned();
     app.execution_until(&again, "timed_out").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_long_for_an_event_outlives_a_kill_and_is_carried_over_by_a_retry() {
+    let mut app = TestApp::spawn().await;
+    let product = app.product().await;
+    // Sixty thousand characters: more than an event holds.
+    let text = "0123456789".repeat(6_000);
+    let body = json!({ "product_id": product.id, "manifest": manifest(json!([
+        { "id": "long", "type": "transform", "with": { "text": { "template": "{{ input.text }}" } } },
+        { "id": "wait", "type": "wait", "needs": ["long"], "with": { "for": "2s" } },
+        { "id": "last", "type": "transform", "needs": ["long", "wait"],
+          "with": { "size": { "cel": "size(steps.long.output.text) / (1 - input.n)" },
+                    "text": { "cel": "steps.long.output.text" } } },
+    ])) });
+    let agent = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
+    let good = app.execute(&agent, json!({ "n": 0, "text": text })).await;
+    let bad = app.execute(&agent, json!({ "n": 1, "text": text })).await;
+    for execution in [&good, &bad] {
+        app.execution_until(execution, "waiting").await;
+    }
+    tokio::task::block_in_place(|| {
+        app.kill();
+        app.start();
+    });
+    let shown = app.execution_until(&good, "succeeded").await;
+    assert_eq!(shown["output"]["size"], 60_000, "it was read again after the kill");
+    assert_eq!(shown["output"]["text"], text.as_str());
+    assert_eq!(shown["steps"][0]["output"]["text"], text.as_str());
+    assert_eq!(shown["steps"][0]["attempts"].as_array().unwrap().len(), 1, "it was not done again");
+
+    let failed = app.execution_until(&bad, "failed").await;
+    assert_eq!(failed["error"]["step_id"], "last", "{}", failed["error"]);
+    let path = format!("/api/workflow/{bad}/retry?wait_seconds=60");
+    for body in [json!({ "from": "failed" }), json!({ "from_step": "wait" })] {
+        let again = app.post(&path, body.clone()).await.expect_status(200);
+        let reused = &again.data()["steps"][0];
+        assert_eq!((&reused["step_id"], &reused["status"]), (&json!("long"), &json!("reused")));
+        assert_eq!(reused["output"]["text"], text.as_str(), "{body}");
+        assert_eq!(again.data()["error"]["step_id"], "last", "{body}");
+    }
+    // No event holds it: it is a blob of its own, each time.
+    for execution in [&good, &bad] {
+        let path = format!("/api/events?limit=1000&stream=execution-{execution}");
+        let events = app.get(&path).await.expect_status(200).data().clone();
+        let longest = events.as_array().unwrap().iter().map(|event| event.to_string().len()).max();
+        assert!(longest.unwrap() < 16 * 1024, "{longest:?}");
+    }
+    app.stop();
+    app.verified();
+}

@@ -33,6 +33,7 @@ mod parameters;
 mod reaction;
 mod read_your_writes;
 mod schedule;
+mod schedule_options;
 mod search;
 mod secrets;
 mod session;

@@ -518,8 +518,15 @@ async fn the_executions_that_the_list_would_show_are_stopped_together() {
     assert_eq!(stop("q=question%2012").await, 1);
     assert_eq!(status(app, &executions[11]).await["status"], "cancelled");
     assert_eq!(stop(&format!("trigger_id={}", waiting.trigger)).await, 1);
-    let asked = status(app, &executions[9]).await["created_at"].as_str().unwrap().to_owned();
-    assert_eq!(stop(&format!("from={asked}")).await, 2, "the tenth and the eleventh");
+    let asked = async |number: usize| {
+        status(app, &executions[number]).await["created_at"].as_str().unwrap().to_owned()
+    };
+    let (tenth, first) = (asked(9).await, asked(0).await);
+    assert_eq!(stop(&format!("to={first}")).await, 0, "nothing was asked for before the first");
+    let window = format!("from={tenth}&to={}", asked(10).await);
+    assert_eq!(stop(&window).await, 1, "the tenth alone: `to` is not in it");
+    assert_eq!(status(app, &executions[9]).await["status"], "cancelled");
+    assert_eq!(stop(&format!("from={tenth}")).await, 1, "the eleventh");
     assert_eq!(stop("status=queued").await, 1);
     assert_eq!(waiting.listed("status=running").await, AT_ONCE as u64);
 
@@ -534,6 +541,34 @@ async fn the_executions_that_the_list_would_show_are_stopped_together() {
     assert_eq!(stop("").await, 1);
     assert_eq!(stop("").await, 0);
     assert_eq!(waiting.listed("status=cancelled").await, 14);
+}
+
+#[tokio::test]
+async fn the_executions_of_one_version_are_stopped_and_those_of_another_are_not() {
+    let app = TestApp::spawn().await;
+    let product = app.product().await;
+    let manifest = |version: &str| {
+        json!({
+            "manifest": "prodgy.agent/1", "name": "acme.waits", "version": version, "title": "Waits",
+            "steps": [{ "id": "wait", "type": "wait", "with": { "for": { "cel": "'1h'" } } }],
+        })
+    };
+    let body = json!({ "product_id": product.id, "manifest": manifest("1.0.0") });
+    let agent = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
+    let path = format!("/api/agent-base/{}", agent["id"].as_str().unwrap());
+    let old = app.execute(&agent, json!({})).await;
+    let body = json!({ "manifest": manifest("1.1.0") });
+    app.post(&format!("{path}/versions"), body).await.expect_status(201);
+    let new = app.execute(&agent, json!({})).await;
+    for execution in [&old, &new] {
+        app.execution_until(execution, "waiting").await;
+    }
+    let stop =
+        format!("{path}/executions/stop?version_id={}", agent["version_id"].as_str().unwrap());
+    let stopped = app.post_empty(&stop).await.expect_status(200);
+    assert_eq!(stopped.data(), &json!({ "stopped": 1, "more": false }));
+    assert_eq!(status(&app, &old).await["status"], "cancelled");
+    assert_eq!(status(&app, &new).await["status"], "waiting");
 }
 
 #[tokio::test]

@@ -154,6 +154,7 @@ impl Node {
             lease_until: Timestamp::from(now + chrono::TimeDelta::minutes(1)),
             exclusive: true,
             gone: Arc::default(),
+            outlasted: Arc::default(),
         };
         let start = FileCommand::StartIngestion(claim);
         let started = self.commands.execute::<File>(id, start, &self.ask()).await.unwrap();

@@ -39,7 +39,7 @@ const OF_ONE_PRODUCT: usize = 32;
 const NAME: &str = "assistant";
 
 /// For how long a worker claims a run, and how often at least it says that it is at it.
-const LEASE: TimeDelta = TimeDelta::seconds(60);
+pub(crate) const LEASE: TimeDelta = TimeDelta::seconds(60);
 const RENEWED: Duration = Duration::from_secs(20);
 
 /// How often what came to an answer is written down, and how much of it at once at most.

@@ -34,7 +34,7 @@ const READ_OF_ONE_PRODUCT: usize = 2;
 const LONG: usize = 1024 * 1024;
 
 /// For how long a worker claims a file.
-const LEASE: TimeDelta = TimeDelta::minutes(30);
+pub(crate) const LEASE: TimeDelta = TimeDelta::minutes(30);
 
 /// The largest file whose text is read, in bytes.
 pub(crate) const LARGEST_READ: u64 = 64 * 1024 * 1024;

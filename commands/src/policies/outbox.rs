@@ -49,7 +49,7 @@ const MOST_PATIENCE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How long one attempt may take, and for how long nobody else makes one.
 const LIMIT: Duration = Duration::from_secs(60);
-const LEASE: TimeDelta = TimeDelta::minutes(2);
+pub(crate) const LEASE: TimeDelta = TimeDelta::minutes(2);
 
 /// Whoever waits for a reply looks again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -58,6 +58,7 @@ const DELIVERED: &str = "conversation.reply_delivered.v1";
 const FAILED: &str = "conversation.reply_failed.v1";
 const GIVEN_UP: &str = "conversation.reply_given_up.v1";
 const RECEIPT: &str = "receipt";
+const NOTICE: &[u8] = b"notify";
 const ERROR: &str = "error";
 
 /// The process manager of the outbox.
@@ -138,24 +139,18 @@ impl Outbox {
         self.queue.stop().await;
     }
 
-    /// Puts what a step says into the outbox, once for the step, and waits until it is there. Answers what the
-    /// other side calls it.
+    /// Puts what a step says into the outbox, once for the step.
     ///
     /// # Errors
-    /// It was given up, or the log or the vault fail.
-    pub(super) async fn deliver(
+    /// The log or the vault fail.
+    pub(super) async fn say(
         &self,
         notice: Notice,
         requested: &RecordedEvent,
-    ) -> Result<Value, ToolError> {
+    ) -> Result<(), ToolError> {
         let Notice { integration, execution, place, saying } = notice;
-        let of: [&[u8]; 3] = [b"notify", execution.as_bytes(), place.as_bytes()];
-        let conversation = domain::derived_id(&of);
-        let room = Room {
-            organization: requested.organization,
-            product: requested.product.unwrap_or_default(),
-            stream: StreamId::new("conversation", conversation),
-        };
+        let room = notice_room(requested, execution, &place);
+        let conversation = notice_id(execution, &place);
         let say = async {
             let content = self.commands.seal_saying(&room, &saying).await?;
             let reply = Reply {
@@ -166,20 +161,45 @@ impl Outbox {
                 step_id: Some(place.clone()),
                 content,
             };
+            let of: [&[u8]; 3] = [NOTICE, execution.as_bytes(), place.as_bytes()];
             let ask = Ask::because_of(requested, NAME, &of);
             self.commands.converse(conversation, ConversationCommand::Say(reply), &ask).await
         };
-        say.await.map_err(|error| not_said(&error))?;
+        say.await.map(drop).map_err(|error| not_said(&error))
+    }
+
+    /// Waits until what a step said is there, and answers what the other side calls it.
+    ///
+    /// # Errors
+    /// It was given up, or the log or the vault fail.
+    pub(super) async fn fate_of(
+        &self,
+        requested: &RecordedEvent,
+        execution: Uuid,
+        place: &str,
+    ) -> Result<Value, ToolError> {
         loop {
             let news = self.news.notified();
             tokio::pin!(news);
             // Before the read: what is settled in between is then heard of.
             news.as_mut().enable();
-            if let Some(fate) = self.fate(&room).await.map_err(|error| not_said(&error))? {
-                return fate;
+            match self.fate_so_far(requested, execution, place).await {
+                Ok(Some(fate)) => return fate,
+                Ok(None) => {}
+                Err(error) => return Err(not_said(&error)),
             }
             let _ = tokio::time::timeout(LOOK_AGAIN, news).await;
         }
+    }
+
+    /// What became of what a step said, if that is known by now.
+    pub(super) async fn fate_so_far(
+        &self,
+        requested: &RecordedEvent,
+        execution: Uuid,
+        place: &str,
+    ) -> Result<Option<Result<Value, ToolError>>, Error> {
+        self.fate(&notice_room(requested, execution, place)).await
     }
 
     /// What became of the only reply of a conversation.
@@ -262,7 +282,8 @@ impl Outbox {
         if let Some(holder) = &outgoing.holder
             && claim.is_kept_out_by(holder)
         {
-            return Ok(Next::NotBefore(DateTime::from(holder.until)));
+            let left = self.commands.meet_lease(stream).await?;
+            return Ok(Next::NotBefore(now + left.max(FIRST_WAIT)));
         }
         for event in events {
             if let ConversationEvent::ReplyQueued(reply) = decode_event(event)?
@@ -388,6 +409,19 @@ impl Outbox {
     }
 }
 
+/// The conversation in which a step says something: one of its own.
+pub(super) fn notice_id(execution: Uuid, place: &str) -> Uuid {
+    domain::derived_id(&[NOTICE, execution.as_bytes(), place.as_bytes()])
+}
+
+fn notice_room(requested: &RecordedEvent, execution: Uuid, place: &str) -> Room {
+    Room {
+        organization: requested.organization,
+        product: requested.product.unwrap_or_default(),
+        stream: StreamId::new("conversation", notice_id(execution, place)),
+    }
+}
+
 /// What follows from an event, by itself: the attempt it speaks of keeps it from being said twice.
 fn once(event: &RecordedEvent) -> Ask {
     let ask = Ask::because_of(event, NAME, &[Uuid::now_v7().as_bytes()]);
@@ -464,4 +498,4 @@ fn count(outcome: &'static str) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -10,6 +10,8 @@
 //! - `at_once` asks for what only computes together with what came of it.
 //! - `course` is what the log knows of a run, and what it is about to hear.
 //! - `steps` decides what becomes of a step: whether it runs, how often, and what if it fails.
+//! - `items` does one for each item of a list.
+//! - `notices` waits for what becomes of what one says.
 //! - `tools` is what a step does.
 //! - `lanes` is how many run at once, for agents that say so.
 //! - `interruption` is what can come in between.
@@ -17,13 +19,15 @@
 mod at_once;
 mod course;
 mod interruption;
+mod items;
 mod lanes;
+mod notices;
 mod steps;
 mod tools;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use domain::agent::Agent;
@@ -57,7 +61,13 @@ use crate::{Ask, Commands, Error};
 
 /// For how long a worker claims an execution. It claims it anew before a step that could outlast
 /// that, so nobody else begins a step that is being run.
-const LEASE: TimeDelta = TimeDelta::minutes(5);
+pub(crate) const LEASE: TimeDelta = TimeDelta::minutes(5);
+
+/// What is over so soon is waited for by the worker. Whoever waits for longer gives its place back.
+#[cfg(not(test))]
+const SOON: Duration = Duration::from_secs(2);
+#[cfg(test)]
+const SOON: Duration = Duration::from_millis(50);
 
 /// A timer looks at the clock at least this often: it may be set.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -81,6 +91,8 @@ pub(super) struct Runner {
     stops: Mutex<HashMap<Uuid, CancellationToken>>,
     /// Take up executions that wait.
     timers: Mutex<HashMap<Uuid, AbortHandle>>,
+    /// The executions that wait for what is in the outbox, and their products, by its conversations.
+    notices: Mutex<HashMap<Uuid, (Option<Uuid>, Uuid)>>,
 }
 
 /// A run in progress.
@@ -131,7 +143,8 @@ struct Claim {
     /// The event that gave it, which every report follows from; none as long as it is not sent.
     event: Option<Arc<RecordedEvent>>,
     fence: u64,
-    until: DateTime<Utc>,
+    /// How long others leave it alone, whatever the clock on the wall says.
+    until: Instant,
 }
 
 impl Runner {
@@ -153,6 +166,7 @@ impl Runner {
             queue: Arc::new(Queue::shared("runner", workers.all, workers.per_product)),
             stops: Mutex::default(),
             timers: Mutex::default(),
+            notices: Mutex::default(),
         })
     }
 
@@ -300,7 +314,7 @@ impl Runner {
         let (request, is_paused, wait) = match &state {
             Execution::Queued { request, is_paused, .. } => (request.clone(), *is_paused, None),
             Execution::Running { request, is_paused, waits, .. } => {
-                (request.clone(), *is_paused, waits.values().max().copied())
+                (request.clone(), *is_paused, waits.values().min().copied())
             }
             Execution::Missing | Execution::Ended { .. } => return Err(Interruption::NotOurs),
         };
@@ -329,7 +343,9 @@ impl Runner {
         let product = requested.product.ok_or(Interruption::NotOurs)?;
         self.check_wanted(product, request.agent).await?;
         let deadline = started.unwrap_or(now) + limits.timeout;
-        if let Some(until) = wait.map(DateTime::from).filter(|until| *until > now) {
+        if let Some(until) = wait.map(DateTime::from).filter(|until| *until > now)
+            && !self.is_answered(&requested, id, &state).await?
+        {
             return Err(Interruption::NotBefore(until.min(deadline)));
         }
         let organization = requested.organization;
@@ -375,7 +391,7 @@ impl Runner {
         requested: &RecordedEvent,
         lease: LeaseClaim,
     ) -> Result<Claim, Interruption> {
-        let until = DateTime::from(lease.lease_until);
+        let until = end_of(&lease);
         let (start, ask) = (ExecutionCommand::Start(lease), course::claim_of(requested));
         let done = self.commands.execute::<Execution>(id, start, &ask).await?;
         let event = done.events.first().ok_or(Interruption::NotOurs)?.clone();
@@ -594,6 +610,12 @@ fn limit_of(
         None => (TimeLimit::Queue, requested + limits.queue_timeout),
         Some(started) => (TimeLimit::Execution, started + limits.timeout),
     }
+}
+
+/// When a lease that is asked for now is over.
+fn end_of(lease: &LeaseClaim) -> Instant {
+    let length = DateTime::<Utc>::from(lease.lease_until) - DateTime::<Utc>::from(lease.now);
+    Instant::now() + length.to_std().unwrap_or_default()
 }
 
 /// Waits for a moment, however the clock is set meanwhile.

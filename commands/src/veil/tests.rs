@@ -54,3 +54,24 @@ fn the_secrets_of_a_configuration_are_those_that_its_schema_marks() {
     );
     assert_eq!(Veil::of_config(&manifest, &json!({})).text("tok-12345"), "tok-12345");
 }
+
+#[test]
+fn a_secret_that_could_be_part_of_any_word_is_none() {
+    let refused = |value: Value| {
+        let config = json!({ "pin": value });
+        match refuse_short("config_invalid", [("/pin".to_owned(), &config["pin"])]) {
+            Ok(()) => None,
+            Err(Error::Invalid { code, faults, .. }) => {
+                Some((code, faults[0].code.to_string(), faults[0].pointer.clone()))
+            }
+            Err(other) => panic!("{other}"),
+        }
+    };
+    let short = Some(("config_invalid", "secret_too_short".to_owned(), "/pin".to_owned()));
+    for value in [json!("abc"), json!(123), json!({ "pins": ["9876", "1"] })] {
+        assert_eq!(refused(value.clone()), short, "{value}");
+    }
+    for value in [json!(""), json!(null), json!(true), json!("abcd"), json!(1234), json!([])] {
+        assert_eq!(refused(value.clone()), None, "{value}");
+    }
+}

@@ -22,6 +22,8 @@ fn every_manifest_is_valid_and_search_comes_first() {
             "prodgy.release-notes",
             "prodgy.tasks",
             "prodgy.alarm",
+            "prodgy.issue",
+            "prodgy.news",
         ]
     );
 }
@@ -35,7 +37,7 @@ fn what_was_delivered_under_a_version_stays_what_it_is() {
         short,
         [
             "9770aebb", "0f992819", "f01a7aaf", "5c68e003", "1c608ea6", "ecf3fb5d", "64dfb3e4",
-            "66742e55", "c453142a", "d7f72d23", "88792492", "10d0fe9f"
+            "66742e55", "c453142a", "d7f72d23", "ae16fbfa", "f4b27689", "88792492", "10d0fe9f"
         ]
     );
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::{at, given, id, sealed, walk};
+use crate::history::{at, given, id, outlasted, sealed, walk};
 
 const COMMUNICATOR: u8 = 1;
 const MESSAGE: u8 = 2;
@@ -107,10 +107,11 @@ fn the_oldest_reply_is_sent_by_one_worker_at_a_time() {
     let held = ConversationError::Lease(LeaseError::Held { until: at(100) });
     given::<Conversation>(past.clone()).when(attempt(7, 2, 99)).then_expect_error(held);
     // Its worker may have died: after the lease anybody may, and itself at once.
-    let claim = |worker, now, until, exclusive| {
-        let (now, lease_until) = (at(now), at(until));
+    let claim = |worker, second, until, exclusive| {
+        let (now, lease_until) = (at(second), at(until));
         let gone = Arc::default();
-        let lease = LeaseClaim { worker: id(worker), now, lease_until, exclusive, gone };
+        let (worker, outlasted) = (id(worker), outlasted(second));
+        let lease = LeaseClaim { worker, now, lease_until, exclusive, gone, outlasted };
         ConversationCommand::Attempt { reply: id(7), lease, secrets_version: 4 }
     };
     for (worker, now, until, exclusive) in
@@ -249,6 +250,7 @@ fn attempt(reply: u8, worker: u8, now: i64) -> ConversationCommand {
         lease_until: at(100),
         exclusive: false,
         gone: Arc::default(),
+        outlasted: outlasted(now),
     };
     ConversationCommand::Attempt { reply: id(reply), lease, secrets_version: 4 }
 }

@@ -42,6 +42,11 @@ pub enum StepProgress {
 }
 
 impl Step {
+    /// Whether its newest attempt was begun, and has not ended.
+    pub fn runs(&self) -> bool {
+        self.progress == StepProgress::Running
+    }
+
     /// The step as an event leaves it, where it is about one.
     pub(super) fn after(event: ExecutionEvent) -> Option<(String, Step)> {
         use ExecutionEvent as Did;
@@ -66,10 +71,27 @@ impl Step {
 
 /// Whether no step runs.
 pub(super) fn none_runs(steps: &BTreeMap<String, Step>) -> Result<(), ExecutionError> {
-    if steps.values().any(|step| step.progress == StepProgress::Running) {
+    if steps.values().any(Step::runs) {
         return Err(ExecutionError::StepRunning);
     }
     Ok(())
+}
+
+/// Whether no step runs but this one, with its items.
+pub(super) fn no_other_runs(
+    steps: &BTreeMap<String, Step>,
+    step_id: &str,
+) -> Result<(), ExecutionError> {
+    let whole = step_id.split('[').next().unwrap_or_default();
+    if steps.iter().any(|(id, step)| step.runs() && !is_part_of(id, whole)) {
+        return Err(ExecutionError::StepRunning);
+    }
+    Ok(())
+}
+
+/// Whether one name is that of a step, or of one of its items: `fetch[3]` is a part of `fetch`.
+pub(super) fn is_part_of(part: &str, step_id: &str) -> bool {
+    part.strip_prefix(step_id).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
 }
 
 /// An attempt may follow one that ended, or one that was cut off with the claim it was made under.

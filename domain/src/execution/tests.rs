@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::{at, given, id, sealed, walk};
+use crate::history::{at, given, id, outlasted, sealed, walk};
 
 #[test]
 fn an_execution_is_asked_for_once() {
@@ -186,7 +186,13 @@ fn a_step_that_is_skipped_is_done_with() {
 #[test]
 fn who_waits_gives_its_claim_back() {
     given::<Execution>(running()).when(wait(1)).then_expect_events(vec![waiting(1)]);
-    let past = [running(), vec![step_started(1, 1)]].concat();
+    let other = ExecutionEvent::StepStarted {
+        fence: 1,
+        step_id: "ones".to_owned(),
+        attempt: 1,
+        input: None,
+    };
+    let past = [running(), vec![other]].concat();
     given::<Execution>(past).when(wait(1)).then_expect_error(ExecutionError::StepRunning);
     // Another worker goes on, long before the first claim would have run out.
     let past = [running(), vec![waiting(1)]].concat();
@@ -195,6 +201,63 @@ fn who_waits_gives_its_claim_back() {
     given::<Execution>(past)
         .when(wait(1))
         .then_expect_error(ExecutionError::Lease(LeaseError::Lost));
+}
+
+#[test]
+fn whoever_claims_a_step_that_waits_goes_on_with_the_same_attempt() {
+    let past = [running(), vec![step_started(1, 1), waiting(1), started(2, 2, 61)]].concat();
+    given::<Execution>(past.clone())
+        .when(finish_step(2, 1))
+        .then_expect_events(vec![step_succeeded(2, 1)]);
+    given::<Execution>(past.clone())
+        .when(finish_step(1, 1))
+        .then_expect_error(ExecutionError::Lease(LeaseError::Lost));
+    given::<Execution>(past.clone())
+        .when(start_step(2))
+        .then_expect_error(ExecutionError::StepRunning);
+    // It was cut off while it waited: it still waits for whoever comes then.
+    let past = [past, vec![started(3, 3, 99)]].concat();
+    given::<Execution>(past).when(fail_step(3, 1)).then_expect_events(vec![step_failed(3, 1)]);
+    // It was cut off while it ran.
+    let past = [running(), vec![step_started(1, 1), started(2, 2, 120)]].concat();
+    given::<Execution>(past).when(start_step(2)).then_expect_events(vec![step_started(2, 2)]);
+}
+
+#[test]
+fn items_of_a_step_wait_together_and_no_longer_than_the_step() {
+    let begun = |fence, id: &str, attempt| ExecutionEvent::StepStarted {
+        fence,
+        step_id: id.to_owned(),
+        attempt,
+        input: None,
+    };
+    let wait_of =
+        |id: &str| ExecutionCommand::Wait { fence: 1, step_id: id.to_owned(), until: at(3_600) };
+    let waits =
+        |id: &str| ExecutionEvent::Waiting { fence: 1, step_id: id.to_owned(), until: at(3_600) };
+    let past = [running(), vec![begun(1, "one", 1), begun(1, "one[0]", 1), begun(1, "one[1]", 1)]];
+    let both = ExecutionCommand::Together(vec![wait_of("one[0]"), wait_of("one[1]")]);
+    given::<Execution>(past.concat())
+        .when(both)
+        .then_expect_events(vec![waits("one[0]"), waits("one[1]")]);
+
+    let claimed = [past.concat(), vec![waits("one[1]"), started(2, 2, 120)]].concat();
+    // The step and the item that waited go on; the other item was cut off.
+    let again =
+        |id: &str| ExecutionCommand::StartStep { fence: 2, step_id: id.to_owned(), input: None };
+    for id in ["one", "one[1]"] {
+        given::<Execution>(claimed.clone())
+            .when(again(id))
+            .then_expect_error(ExecutionError::StepRunning);
+    }
+    given::<Execution>(claimed.clone())
+        .when(again("one[0]"))
+        .then_expect_events(vec![begun(2, "one[0]", 2)]);
+
+    let mut state = Execution::default();
+    [claimed, vec![step_failed(2, 1)]].concat().into_iter().for_each(|event| state.apply(event));
+    let Execution::Running { waits, .. } = state else { panic!("it runs") };
+    assert_eq!(waits.len(), 0, "{waits:?}");
 }
 
 #[test]
@@ -392,6 +455,7 @@ fn start(worker: u8, now: i64) -> ExecutionCommand {
         lease_until: at(now + 60),
         exclusive: false,
         gone: Arc::default(),
+        outlasted: outlasted(now),
     })
 }
 

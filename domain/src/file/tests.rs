@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::{at, given, id, walk};
+use crate::history::{at, given, id, outlasted, walk};
 
 #[test]
 fn a_file_is_uploaded() {
@@ -224,6 +224,7 @@ fn start(worker: u8, now: i64) -> FileCommand {
         lease_until: at(now + 60),
         exclusive: false,
         gone: Arc::default(),
+        outlasted: outlasted(now),
     })
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::{at, id};
+use crate::history::{at, id, outlasted};
 
 #[test]
 fn the_first_claim_gets_the_first_fence() {
@@ -33,6 +33,14 @@ fn the_claim_of_a_worker_that_is_gone_is_void_and_nobody_elses() {
     let heir = LeaseClaim { gone: Arc::new([id(1)].into()), ..claim(2, 30) };
     assert_eq!(held_by(1).claim(&heir), Ok(8));
     assert_eq!(held_by(3).claim(&heir), Err(LeaseError::Held { until: at(60) }));
+}
+
+#[test]
+fn no_clock_says_that_the_lease_of_somebody_else_has_run_out() {
+    let early = LeaseClaim { outlasted: Arc::default(), ..claim(2, 1_000_000) };
+    assert_eq!(held_by(1).claim(&early), Err(LeaseError::Held { until: at(60) }));
+    let behind = LeaseClaim { outlasted: outlasted(60), ..claim(2, -1_000_000) };
+    assert_eq!(held_by(1).claim(&behind), Ok(8));
 }
 
 #[test]
@@ -69,6 +77,7 @@ proptest! {
                 lease_until: at(now + length),
                 exclusive: false,
                 gone: Arc::default(),
+                outlasted: outlasted(now),
             };
             if let Ok(fence) = lease.claim(&wish) {
                 prop_assert!(fence > highest, "fences only rise");
@@ -94,6 +103,7 @@ fn claim(worker: u8, now: i64) -> LeaseClaim {
         lease_until: at(now + 60),
         exclusive: false,
         gone: Arc::default(),
+        outlasted: outlasted(now),
     }
 }
 

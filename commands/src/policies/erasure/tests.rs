@@ -288,6 +288,7 @@ impl World {
             lease_until: Timestamp::from(now + TimeDelta::minutes(1)),
             exclusive: true,
             gone: Arc::default(),
+            outlasted: Arc::default(),
         };
         let ask = || ask().in_product(product);
         let start = FileCommand::StartIngestion(claim);

@@ -24,14 +24,14 @@ use crate::tools::ToolSettings;
 
 /// A Slack that takes what it is sent, after so many failures.
 #[derive(Clone, Default)]
-struct Slack {
-    texts: Arc<Mutex<Vec<String>>>,
-    failures: Arc<AtomicUsize>,
+pub(in crate::policies) struct Slack {
+    pub(in crate::policies) texts: Arc<Mutex<Vec<String>>>,
+    pub(in crate::policies) failures: Arc<AtomicUsize>,
 }
 
 impl Slack {
     /// Answers its address.
-    async fn start(&self) -> String {
+    pub(in crate::policies) async fn start(&self) -> String {
         let slack = self.clone();
         let take = move |axum::Json(message): axum::Json<Value>| {
             let slack = slack.clone();
@@ -52,6 +52,20 @@ impl Slack {
         let address = listener.local_addr().expect("an address");
         tokio::spawn(async move { axum::serve(listener, router).await });
         format!("http://{address}/api")
+    }
+
+    /// Starts it, and makes an integration that knows it.
+    pub(in crate::policies) async fn integration(&self, commands: &Commands, ask: &Ask) -> Uuid {
+        let secrets = [("bot_token", "xoxb-12345"), ("signing_secret", "8f742231")];
+        let secrets = secrets.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let new = NewIntegration {
+            kind: IntegrationKind::Slack,
+            title: Name::parse("Chat").expect("a name"),
+            config: Map::from_iter([("base_url".to_owned(), json!(self.start().await))]),
+            secrets: Secrets(BTreeMap::from(secrets)),
+        };
+        let done = commands.create_integration(new, ask).await.expect("an integration");
+        done.stream_id().expect("an id")
     }
 }
 
@@ -74,17 +88,8 @@ impl World {
         let name = |text: &str| Name::parse(text).expect("a name");
         let done = commands.create_product(name("Product"), None, &ask()).await.expect("a product");
         let product = done.stream_id().expect("an id");
-        let secrets = [("bot_token", "xoxb-12345"), ("signing_secret", "8f742231")];
-        let secrets = secrets.map(|(name, text)| (name.to_owned(), text.to_owned()));
-        let new = NewIntegration {
-            kind: IntegrationKind::Slack,
-            title: name("Chat"),
-            config: Map::from_iter([("base_url".to_owned(), json!(slack.start().await))]),
-            secrets: Secrets(BTreeMap::from(secrets)),
-        };
         let ask = ask().in_product(product);
-        let done = commands.create_integration(new, &ask).await.expect("an integration");
-        let integration = done.stream_id().expect("an id");
+        let integration = slack.integration(&commands, &ask).await;
         World { folder, log, commands, slack, product, integration }
     }
 

@@ -5,6 +5,7 @@
 //! no write each, and a crash takes back only what nobody has seen.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use cqrs_es::Aggregate;
@@ -15,7 +16,7 @@ use eventlog::RecordedEvent;
 use uuid::Uuid;
 
 use super::interruption::Interruption;
-use super::{Claim, Run, Runner};
+use super::{Claim, Run, Runner, end_of};
 use crate::execute::decode_event;
 use crate::{Ask, Error};
 
@@ -52,7 +53,7 @@ pub(super) struct Course {
 impl Course {
     /// The course of an execution in this state, which is about to be claimed.
     pub(super) fn new(state: Execution) -> Course {
-        let claim = Claim { event: None, fence: 0, until: DateTime::UNIX_EPOCH };
+        let claim = Claim { event: None, fence: 0, until: Instant::now() };
         Course { claim, state, noted: Vec::new(), sent: 0, is_unasked: false }
     }
 
@@ -78,7 +79,7 @@ impl Course {
 
     /// Goes on under a claim that is sent with what comes next: for where nobody else can claim.
     pub(super) fn claim_later(&mut self, lease: LeaseClaim) -> Result<(), Interruption> {
-        let until = DateTime::from(lease.lease_until);
+        let until = end_of(&lease);
         match self.note(ExecutionCommand::Start(lease))?.first() {
             Some(ExecutionEvent::Started { fence, .. }) => {
                 self.claim = Claim { event: None, fence: *fence, until };
@@ -102,6 +103,13 @@ impl Course {
             Execution::Running { waits, .. } => waits.get(step_id).copied(),
             _ => None,
         }
+    }
+
+    /// Which attempt at a step this claim goes on with: nobody was at it, since it, or its items, waited.
+    /// Asked before the claim begins one itself.
+    pub(super) fn parked(&self, step_id: &str) -> Option<u32> {
+        let step = self.step(step_id).filter(|step| step.runs())?;
+        (step.fence == self.claim.fence).then_some(step.attempt)
     }
 
     /// Takes a command down, to be sent with the others.

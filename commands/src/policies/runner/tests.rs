@@ -4,6 +4,7 @@ mod at_once;
 mod control;
 mod lanes;
 mod limits;
+mod patience;
 mod together;
 mod told;
 
@@ -206,8 +207,20 @@ impl World {
     ) -> Policies {
         let position = self.log.head().await.expect("a head");
         let pending = Pending { position, executions: pending.to_vec(), ..Pending::default() };
+        self.start_on(workers, commands, knowledge, pending)
+    }
+
+    fn start_on(
+        &self,
+        workers: Workers,
+        commands: Commands,
+        knowledge: Arc<Passages>,
+        pending: Pending,
+    ) -> Policies {
         let (_, embedder) = watch::channel(None);
-        let tools = Arc::new(Tools::new(ToolSettings::default(), embedder.clone()).expect("tools"));
+        let http_allow = vec!["127.0.0.0/8".parse().expect("a network")];
+        let settings = ToolSettings { http_allow, ..ToolSettings::default() };
+        let tools = Arc::new(Tools::new(settings, embedder.clone()).expect("tools"));
         // No file is read here.
         let extractor = embeddings::Extractor::new("/nowhere", Default::default());
         let untouched = Arc::new(Untouched);
@@ -429,6 +442,7 @@ async fn a_step_that_is_always_cut_off_is_given_up() {
             lease_until: Timestamp::from(now + LEASE),
             exclusive: true,
             gone: Arc::default(),
+            outlasted: Arc::default(),
         };
         let start = ExecutionCommand::Start(claim);
         let done = world.commands.execute::<Execution>(id, start, &world.ask()).await;

@@ -88,7 +88,8 @@ impl Runner {
                     place: place.to_owned(),
                     saying,
                 };
-                self.outbox.deliver(notice, &run.requested).await
+                // What becomes of it is waited for when it is in the outbox.
+                self.outbox.say(notice, &run.requested).await.map(|()| Value::Null)
             }
             // These reach nothing: they are computed, and the clock is asked, before a step begins.
             StepCall::Transform { .. } | StepCall::Condition { .. } | StepCall::Wait(_) => {

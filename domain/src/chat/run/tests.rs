@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::{at, given, id, sealed, walk};
+use crate::history::{at, given, id, outlasted, sealed, walk};
 
 fn payload(text: &str) -> Payload {
     Payload::Sealed(sealed(text))
@@ -25,9 +25,10 @@ fn progressed(fence: u64, written: u64) -> ChatRunEvent {
 }
 
 fn start(worker: u8, now: i64, exclusive: bool) -> ChatRunCommand {
+    let (gone, outlasted) = (Arc::default(), outlasted(now));
     let (now, lease_until) = (at(now), at(now + 60));
-    let gone = Arc::default();
-    ChatRunCommand::Start(LeaseClaim { worker: id(worker), now, lease_until, exclusive, gone })
+    let worker = id(worker);
+    ChatRunCommand::Start(LeaseClaim { worker, now, lease_until, exclusive, gone, outlasted })
 }
 
 fn progress(fence: u64, bytes: u64) -> ChatRunCommand {

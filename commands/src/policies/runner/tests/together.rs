@@ -48,3 +48,40 @@ async fn two_live_workers_do_no_step_twice() {
     assert!(asked.values().all(|times| *times == 1), "{asked:?}");
     assert_eq!(claimed_by.len(), 2, "both had a part in it: {claimed_by:?}");
 }
+
+#[tokio::test]
+async fn a_worker_whose_clock_jumps_ahead_takes_nothing_from_one_that_lives() {
+    let world = World::new().await;
+    let id = world.request(5).await;
+    let shared = Altered::shared(&world.log);
+    // The clock of the one that lives is right. That of the other, which is this one's, is two hours ahead.
+    let before = Utc::now() - TimeDelta::hours(2);
+    let claim = LeaseClaim {
+        worker: Uuid::now_v7(),
+        now: before.into(),
+        lease_until: (before + LEASE).into(),
+        exclusive: false,
+        gone: Arc::default(),
+        outlasted: Arc::default(),
+    };
+    let start = ExecutionCommand::Start(claim);
+    world.commands.execute::<Execution>(id, start, &world.ask()).await.expect("claimed");
+
+    let other = open_commands(world.folder.path(), shared).await;
+    let policies = world.start(other.clone(), world.passages(), &[id]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let claims = |events: &[ExecutionEvent]| {
+        let claim = |event: &&ExecutionEvent| matches!(event, ExecutionEvent::Started { .. });
+        events.iter().filter(claim).count()
+    };
+    assert_eq!(claims(&world.events(id).await), 1);
+    // The one that lives is still believed.
+    let step = ExecutionCommand::StartStep { fence: 1, step_id: "one".into(), input: None };
+    world.commands.execute::<Execution>(id, step, &world.ask()).await.expect("reported");
+
+    // Now it is dead, and as much time has gone by as it was given.
+    other.leases.let_pass(LEASE.to_std().expect("a length"));
+    let events = world.ended(id).await;
+    policies.stop().await;
+    assert_eq!((claims(&events), successes(&events)), (2, vec!["one", "two", "three"]));
+}
