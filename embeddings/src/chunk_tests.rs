@@ -234,6 +234,20 @@ fn a_table_and_a_listing_longer_than_a_window_end_where_they_do() {
     assert_eq!((last.text.as_str(), last.place.headings.join("")), ("# End\n\nlast", "End".into()));
 }
 
+#[test]
+fn a_table_that_ends_where_a_window_does_takes_nothing_in_that_follows() {
+    let rows = "| 1 | row |\n".repeat(40);
+    let table = format!("| Number | Word |\n|---|---|\n{rows}\n");
+    let text = format!("{table}No row at all, and a text of its own.\n\nAnother.");
+    for window in table.len() - 14..table.len() + 3 {
+        let chunks = by(window, &document(&text, true), 20);
+        let after: Vec<_> = chunks.iter().filter(|chunk| !chunk.text.contains('|')).collect();
+        assert_eq!(after.len(), 1, "window {window}: {:?}", carried(&chunks));
+        assert_eq!(after[0].text, "No row at all, and a text of its own.\n\nAnother.");
+        assert_eq!(after[0].place.table_header, None);
+    }
+}
+
 /// The chunks of a document that is cut by windows of so many bytes.
 fn by(window: usize, document: &Document, capacity: usize) -> Vec<Chunk> {
     let go_on = || Ok::<_, Infallible>(());

@@ -108,7 +108,7 @@ impl<'a, S: ChunkSizer, E> Cutter<'a, S, E> {
 
     /// Cuts a window of Markdown, and says where the next one starts.
     fn window(&mut self, start: usize, end: usize) -> Result<usize, E> {
-        let limit = self.limit(start, end);
+        let limit = self.line_end(start, end);
         let blocks = blocks(self.text, start..limit);
         if limit == end {
             self.headings_of(start..end);
@@ -252,11 +252,13 @@ impl<'a, S: ChunkSizer, E> Cutter<'a, S, E> {
 
     /// The end of a table that goes on where a window ends.
     fn end_of_table(&self, limit: usize, end: usize) -> usize {
+        let window = &self.text[..limit];
         let mut at = limit;
-        if !self.text[..limit].ends_with('\n') {
-            at += self.text[limit..end].split_inclusive('\n').next().map_or(0, str::len);
-        } else if self.text[..limit].trim_end_matches(['\r', '\n']).len() + 2 < limit {
-            return limit;
+        match window[window.trim_end().len()..].matches('\n').count() {
+            0 => at += self.text[limit..end].split_inclusive('\n').next().map_or(0, str::len),
+            1 => {}
+            // It ended with an empty line.
+            _ => return limit,
         }
         let is_row = |line: &&str| {
             let line = line.trim_start();
@@ -289,6 +291,15 @@ impl<'a, S: ChunkSizer, E> Cutter<'a, S, E> {
     fn limit(&self, start: usize, end: usize) -> usize {
         let limit = self.text.floor_char_boundary(start.saturating_add(self.window));
         self.text.ceil_char_boundary(limit.max(start + 1)).min(end)
+    }
+
+    /// As [`Cutter::limit`], behind a whole line, if there is one: half a row of a table is none.
+    fn line_end(&self, start: usize, end: usize) -> usize {
+        let limit = self.limit(start, end);
+        if limit == end {
+            return end;
+        }
+        self.text[start..limit].rfind('\n').map_or(limit, |at| start + at + 1)
     }
 
     /// Where a window of plain text ends.
