@@ -53,7 +53,8 @@ fn no_such_communicator() -> Problem {
 /// The id is that of a product's integration. Slack sends events and slash commands here, verified by the
 /// signing secret, and Google Chat its events, verified by Google's token. They are stored, and answered with
 /// nothing; what follows is said in the thread. A delivery that comes again is answered alike, and starts
-/// nothing.
+/// nothing. A message of Slack that is changed or deleted is noted beside it, and starts nothing. Google Chat is understood in both
+/// forms, as an app of its own and as a Workspace add-on.
 #[utoipa::path(post, path = "/api/communicator/webhook/{id}", tag = "Communicators", security(()),
     extensions(("x-access" = json!(Access::Everybody))),
     params(("id" = Uuid, Path, description = "The integration")),

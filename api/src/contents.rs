@@ -73,6 +73,15 @@ impl Contents for App {
             .collect())
     }
 
+    async fn removed_generations(&self, at: Position) -> Result<Vec<String>, NotNow> {
+        self.know(at).await?;
+        self.read(generation::removed).map_err(not_now)
+    }
+
+    async fn artifacts_by(&self, model_revision: &str) -> Result<Vec<String>, NotNow> {
+        self.read(|db| file::artifacts_by(db, model_revision)).map_err(not_now)
+    }
+
     async fn embedded(&self, model_revision: &str) -> Result<(u64, u64), NotNow> {
         let extent = self.read(|db| generation::extent(db, model_revision)).map_err(not_now)?;
         Ok((extent.files, extent.chunks))

@@ -144,7 +144,8 @@ async fn get_file(
 /// List the chunks of a file
 ///
 /// The pieces that searches find, in the order of the file, each with where it stands: characters of the
-/// file's text, headings, the page of a PDF or slide of a presentation, the sheet of a workbook and its rows.
+/// file's text, headings, the page of a PDF or slide of a presentation, the sheet of a workbook and its rows, the header of a
+/// Markdown table whose later rows it holds.
 /// Empty until the file is `ready`.
 #[utoipa::path(get, path = "/api/knowledge-base/storage/file/{id}/chunks", tag = "Knowledge base",
     extensions(("x-access" = json!(Right::ReadKnowledge))),

@@ -225,7 +225,8 @@ async fn answers(app: &App, revision: &str, position: Position) {
 
 /// Remove a generation
 ///
-/// One that does not answer. What its model has made of the files is no longer searched; it can be begun again.
+/// One that does not answer. What its model has made of the files is no longer searched, and removed from where it is
+/// stored; when that is done, a moment later, it can be begun again (`409`, `generation_being_removed`, until then).
 #[utoipa::path(delete, path = "/api/generations/{modelRevision}", tag = "Knowledge base",
     extensions(("x-access" = json!(Right::RebuildProjections))),
     params(("modelRevision" = String, Path, description = "As in the list")),

@@ -58,14 +58,23 @@ pub struct IncomingMessage {
 /// What somebody says in place of what was said.
 #[derive(Debug, PartialEq)]
 pub struct Revision {
-    /// The id of the delivery that brought the message.
-    pub delivery_id: String,
+    /// Which message.
+    pub of: Revised,
     /// What the other side calls the conversation.
     pub conversation: String,
     /// When it was revised, as the other side says: the same when it comes once more.
     pub at: String,
     /// What is said now; none where it is taken back.
     pub said: Option<Said>,
+}
+
+/// A message that was heard before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revised {
+    /// The one that this delivery brought.
+    Delivery(String),
+    /// The one that the other side calls so.
+    Message(String),
 }
 
 /// What somebody says, and where: the sealed content of its event.

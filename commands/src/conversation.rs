@@ -3,7 +3,7 @@
 //! The rule of this file: what is said, and by whom, is sealed with the key of the product; what follows
 //! from it is decided afterwards, by the process managers.
 
-use domain::conversation::{Conversation, ConversationCommand, Message};
+use domain::conversation::{Conversation, ConversationCommand, ConversationEvent, Message};
 use domain::integration::IntegrationError;
 use domain::product::Product;
 use domain::{Payload, Refusal, derived_id};
@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::communicator::{IncomingMessage, Revision, Said, Saying};
+use crate::communicator::{IncomingMessage, Revised, Revision, Said, Saying};
+use crate::execute::decode_event;
 use crate::{Ask, Commands, Done, Error, OpenIntegration};
 
 const RECEIVED: &str = "conversation.message_received.v1";
@@ -98,11 +99,21 @@ impl Commands {
         revision: Revision,
         ask: &Ask,
     ) -> Result<Option<Done>, Error> {
-        let Revision { delivery_id, conversation, at, said } = revision;
-        let of = integration.id.as_bytes();
-        let message = derived_id(&[b"message", of, delivery_id.as_bytes()]);
-        let conversation = derived_id(&[b"conversation", of, conversation.as_bytes()]);
-        let stream = StreamId::new("conversation", conversation);
+        let Revision { of, conversation, at, said } = revision;
+        let us = integration.id.as_bytes();
+        let conversation = derived_id(&[b"conversation", us, conversation.as_bytes()]);
+        let room = Room {
+            organization: integration.organization,
+            product: integration.product.unwrap_or_default(),
+            stream: StreamId::new("conversation", conversation),
+        };
+        let message = match of {
+            Revised::Delivery(id) => derived_id(&[b"message", us, id.as_bytes()]),
+            Revised::Message(id) => match self.heard_as(&room, &id).await? {
+                Some(message) => message,
+                None => return Ok(None),
+            },
+        };
         let what: &[u8] = if said.is_some() { b"changed" } else { b"withdrawn" };
         let ask = Ask {
             command_id: derived_id(&[b"revise message", message.as_bytes(), what, at.as_bytes()]),
@@ -111,14 +122,9 @@ impl Commands {
             if_match: None,
             ..ask.clone()
         };
-        if let Some(done) = self.done_before(&stream, &ask).await? {
+        if let Some(done) = self.done_before(&room.stream, &ask).await? {
             return Ok(Some(done));
         }
-        let room = Room {
-            organization: integration.organization,
-            product: integration.product.unwrap_or_default(),
-            stream,
-        };
         let content = match said {
             Some(said) => Some(self.seal_content(&room, CHANGED, &said).await?),
             None => None,
@@ -129,6 +135,20 @@ impl Commands {
             Err(Error::Refused { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The message of a conversation that the other side calls so.
+    async fn heard_as(&self, room: &Room, message_id: &str) -> Result<Option<Uuid>, Error> {
+        // People revise what they said just now.
+        for event in self.whole_stream(&room.stream).await?.iter().rev() {
+            if let ConversationEvent::MessageReceived(received) = decode_event(event)?
+                && let Some(said) = self.open_said(room, &received.content).await?
+                && said.message_id == message_id
+            {
+                return Ok(Some(received.message));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether there is a product that people may hear of: nobody is told anything of one that is deleted.

@@ -46,8 +46,8 @@ pub use agent::{AgentChange, MASK, NewAgent, NewVersion, mask, masked};
 pub use api_token::{ApiTokenChange, NewApiToken, WithSecret};
 pub use chat::{AskedMessage, NewMessage, chat_session_id};
 pub use communicator::{
-    Address, Incoming, IncomingMessage, MAX_MESSAGE_BYTES, NotHeard, Revision, Said, Saying,
-    Sender, SentFile,
+    Address, Incoming, IncomingMessage, MAX_MESSAGE_BYTES, NotHeard, Revised, Revision, Said,
+    Saying, Sender, SentFile,
 };
 pub use error::{Error, Fault};
 pub use execute::{Commands, Done};

@@ -505,7 +505,7 @@ impl Follower {
         match event.event_type.as_str() {
             "file.uploaded.v1" => self.ingestion.add(event.product, id),
             "file.indexed.v1" => self.generations.indexed(event),
-            "generation.begun.v1" | "generation.activated.v1" => {
+            "generation.begun.v1" | "generation.activated.v1" | "generation.removed.v1" => {
                 self.generations.look(event.position);
             }
             "execution.requested.v1" if last_with().is_some_and(is_end) => {}

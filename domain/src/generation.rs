@@ -1,6 +1,6 @@
 //! A generation: every file's chunks and vectors by one embedding model.
 //!
-//! Life: `Missing` → `Building` → `Complete`; from both → `Removed`, and from there it can be begun again. Which of
+//! Life: `Missing` → `Building` → `Complete`; from both → `Removed` → `Cleared`, and from there it can be begun again. Which of
 //! several answers the searches is the one that was activated last; the others stay, and are kept up, until they are
 //! removed. What is there of every file is in the file's own stream: see [`crate::file`].
 
@@ -47,6 +47,9 @@ pub enum GenerationEvent {
     /// It is gone, and nothing is embedded for it.
     #[serde(rename = "generation.removed.v1")]
     Removed {},
+    /// Nothing that its model made is stored any more.
+    #[serde(rename = "generation.cleared.v1")]
+    Cleared {},
 }
 
 /// What one may ask of a generation.
@@ -74,6 +77,8 @@ pub enum GenerationCommand {
     Activate,
     /// Remove it.
     Remove,
+    /// Say that nothing that its model made is stored any more.
+    Clear,
 }
 
 /// A generation.
@@ -86,8 +91,10 @@ pub enum Generation {
     Building,
     /// Every file was there once; newer ones follow.
     Complete,
-    /// Gone, until it is begun again.
+    /// Gone; what its model made is being removed.
     Removed,
+    /// Gone, until it is begun again.
+    Cleared,
 }
 
 impl Generation {
@@ -98,9 +105,11 @@ impl Generation {
     ) -> Result<Vec<GenerationEvent>, GenerationError> {
         use {GenerationCommand as Do, GenerationEvent as Did};
         match (self, command) {
-            (Generation::Missing | Generation::Removed, Do::Begin(model)) => {
+            (Generation::Missing | Generation::Cleared, Do::Begin(model)) => {
                 Ok(vec![Did::Begun(model)])
             }
+            // What it would find stored may be gone a moment later.
+            (Generation::Removed, Do::Begin(_)) => Err(GenerationError::BeingRemoved),
             (Generation::Building | Generation::Complete, Do::Begin(_)) => {
                 Err(GenerationError::Begun)
             }
@@ -108,7 +117,11 @@ impl Generation {
                 Ok(vec![Did::Begun(model), Did::Completed { files, chunks }, Did::Activated {}])
             }
             (_, Do::Adopt { .. }) => Ok(vec![]),
-            (Generation::Missing | Generation::Removed, _) => Err(GenerationError::NotFound),
+            (Generation::Removed, Do::Clear) => Ok(vec![Did::Cleared {}]),
+            (_, Do::Clear) => Ok(vec![]),
+            (Generation::Missing | Generation::Removed | Generation::Cleared, _) => {
+                Err(GenerationError::NotFound)
+            }
             (Generation::Building, Do::Complete { files, chunks }) => {
                 Ok(vec![Did::Completed { files, chunks }])
             }
@@ -131,6 +144,9 @@ pub enum GenerationError {
     /// It is there.
     #[error("the generation of this model was begun already: look how far it is")]
     Begun,
+    /// What it had is not gone yet.
+    #[error("what this generation had made is still being removed: begin it in a moment")]
+    BeingRemoved,
     /// Searches would miss files.
     #[error(
         "the generation is not complete: searches would miss files. Look how far it is, and activate it when it is done"
@@ -143,6 +159,7 @@ impl Refusal for GenerationError {
         match self {
             GenerationError::NotFound => (RefusalKind::NotFound, "generation_not_found"),
             GenerationError::Begun => (RefusalKind::Conflict, "generation_begun"),
+            GenerationError::BeingRemoved => (RefusalKind::Conflict, "generation_being_removed"),
             GenerationError::Incomplete => (RefusalKind::Conflict, "generation_incomplete"),
         }
     }
@@ -173,6 +190,7 @@ impl Aggregate for Generation {
             GenerationEvent::Completed { .. } => Generation::Complete,
             GenerationEvent::Activated {} => return,
             GenerationEvent::Removed {} => Generation::Removed,
+            GenerationEvent::Cleared {} => Generation::Cleared,
         };
     }
 }

@@ -53,6 +53,8 @@ struct Place {
     sheet: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rows: Option<(u32, u32)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    table_header: Option<String>,
 }
 
 impl Artifact {
@@ -79,6 +81,7 @@ impl Artifact {
                     page: chunk.place.page,
                     sheet: chunk.place.sheet.clone(),
                     rows: chunk.place.rows,
+                    table_header: chunk.place.table_header.clone(),
                 })
                 .collect(),
         };
@@ -151,7 +154,8 @@ fn chunks(text: &str, places: Vec<Place>) -> Option<Vec<Chunk>> {
     (0..)
         .zip(places)
         .map(|(index, place)| {
-            let Place { start, end, heading, mut headings, page, sheet, rows } = place;
+            let Place { start, end, heading, mut headings, page, sheet, rows, table_header } =
+                place;
             headings.extend(heading);
             let (first, last) = (to_byte(start)?, to_byte(end)?);
             Some(Chunk {
@@ -159,7 +163,7 @@ fn chunks(text: &str, places: Vec<Place>) -> Option<Vec<Chunk>> {
                 text: text[first..last].to_owned(),
                 char_start: start,
                 char_end: end,
-                place: chunk::Place { headings, page, sheet, rows },
+                place: chunk::Place { headings, page, sheet, rows, table_header },
             })
         })
         .collect()

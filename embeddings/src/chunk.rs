@@ -1,16 +1,19 @@
 //! A document into chunks that the model can read whole. The one rule: a chunk's text is exactly the document's characters from
 //! `char_start` to `char_end`, and no chunk reaches across the end of a page, a slide or a sheet.
 
+mod cutter;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
-use text_splitter::{ChunkConfig, ChunkSizer, MarkdownSplitter, TextSplitter, TryChunkSizer};
+use text_splitter::ChunkSizer;
 
 use crate::extract::{Document, Landmark};
+use cutter::{Cutter, WINDOW};
 
 /// Changes whenever the same file would be read or cut in another way: artifacts made before are then made anew.
-pub const CHUNKER_VERSION: &str = "2";
-
-/// A longer Markdown text, in bytes, is cut as plain text: its structure may take a hundred times its memory.
-const LARGEST_MARKDOWN: usize = 4 << 20;
+pub const CHUNKER_VERSION: &str = "3";
 
 /// How much of a heading every chunk under it carries, in characters.
 const MOST_OF_HEADING: usize = 1000;
@@ -41,79 +44,76 @@ pub struct Place {
     pub sheet: Option<String>,
     /// The first and the last row of the sheet or table, from 1.
     pub rows: Option<(u32, u32)>,
+    /// The header of the Markdown table whose rows it begins with, as it stands further up in the text.
+    pub table_header: Option<String>,
 }
 
-/// Counts, for as long as it is wanted.
-struct Watched<'a, S, E> {
-    sizer: &'a S,
-    may_go_on: &'a dyn Fn() -> Result<(), E>,
-}
-
-impl<S: ChunkSizer, E> TryChunkSizer for Watched<'_, S, E> {
-    type Error = E;
-
-    fn try_size(&self, part: &str) -> Result<usize, E> {
-        (self.may_go_on)()?;
-        Ok(self.sizer.size(part))
+impl Chunk {
+    /// What is to be read and found of it: its text, under the header of its table.
+    pub fn passage(&self) -> Cow<'_, str> {
+        match &self.place.table_header {
+            Some(header) => Cow::Owned(format!("{header}\n{}", self.text)),
+            None => Cow::Borrowed(&self.text),
+        }
     }
 }
 
 /// Cuts a document into chunks of at most `capacity` by `sizer`: by headings, paragraphs, sentences, words — the largest that fit.
-/// What it costs grows faster than the text: `may_go_on` is asked before every look at a part of it.
+/// `may_go_on` is asked before every look at a part of it.
 pub(crate) fn split<E>(
     document: &Document,
     capacity: usize,
     sizer: &impl ChunkSizer,
     may_go_on: &dyn Fn() -> Result<(), E>,
 ) -> Result<Vec<Chunk>, E> {
+    split_by(WINDOW, document, capacity, sizer, may_go_on)
+}
+
+fn split_by<E>(
+    window: usize,
+    document: &Document,
+    capacity: usize,
+    sizer: &impl ChunkSizer,
+    may_go_on: &dyn Fn() -> Result<(), E>,
+) -> Result<Vec<Chunk>, E> {
     let text = document.text.as_str();
-    let mut pieces: Vec<(usize, &str)> = Vec::new();
-    for (start, part) in parts(document) {
+    let mut cutter = Cutter::new(text, capacity, sizer, may_go_on, window);
+    for part in parts(document) {
         may_go_on()?;
-        let whole = part.trim();
-        if whole.is_empty() {
-            continue;
-        }
-        if sizer.size(whole) <= capacity {
-            pieces.push((start + part.len() - part.trim_start().len(), whole));
-            continue;
-        }
-        let config = ChunkConfig::new(capacity).with_sizer(Watched { sizer, may_go_on });
-        if is_cut_as_markdown(document) {
-            for piece in MarkdownSplitter::new(config).try_chunk_indices(part) {
-                pieces.push(piece.map(|(at, piece)| (start + at, piece))?);
-            }
-        } else {
-            for piece in TextSplitter::new(config).try_chunk_indices(part) {
-                pieces.push(piece.map(|(at, piece)| (start + at, piece))?);
-            }
+        // (A part of Markdown that fits has headings all the same.)
+        match (cutter.whole(part.clone()), document.markdown) {
+            (true, false) => {}
+            (true, true) => cutter.headings_of(part),
+            (false, true) => cutter.markdown(part)?,
+            (false, false) => cutter.plain(part)?,
         }
     }
-    let mut signs = Signs::of(document);
+    let headers: Vec<_> = cutter.headers().collect();
+    let mut signs = Signs::of(document, cutter.headings);
     // Bytes become characters by counting on from the chunk before: chunks come in order and do not overlap.
     let (mut byte, mut character) = (0, 0);
-    let mut chunks = Vec::with_capacity(pieces.len());
-    for (index, (start, text_of_chunk)) in (0..).zip(pieces) {
+    let mut chunks = Vec::with_capacity(cutter.pieces.len());
+    for (index, ((start, text_of_chunk), header)) in
+        (0..).zip(cutter.pieces.into_iter().zip(headers))
+    {
         character += text[byte..start].chars().count() as u64;
         byte = start;
         let char_end = character + text_of_chunk.chars().count() as u64;
+        let mut place = signs.place(start, start + text_of_chunk.len());
+        place.table_header = header.map(str::to_owned);
         chunks.push(Chunk {
             index,
             text: text_of_chunk.to_owned(),
             char_start: character,
             char_end,
-            place: signs.place(start, start + text_of_chunk.len()),
+            place,
         });
     }
     Ok(chunks)
 }
 
-fn is_cut_as_markdown(document: &Document) -> bool {
-    document.markdown && document.text.len() <= LARGEST_MARKDOWN
-}
-
-/// The document cut where a page, a slide or a sheet begins: each part with the byte it starts at.
-fn parts(document: &Document) -> Vec<(usize, &str)> {
+/// The document cut where a page, a slide or a sheet begins: the bytes of each part.
+fn parts(document: &Document) -> Vec<Range<usize>> {
     let begins = |landmark: &Landmark| matches!(landmark, Landmark::Page(_) | Landmark::Sheet(_));
     let cuts = document.landmarks.iter().filter(|(_, landmark)| begins(landmark));
     let mut parts = Vec::new();
@@ -121,7 +121,7 @@ fn parts(document: &Document) -> Vec<(usize, &str)> {
     for cut in cuts.map(|(cut, _)| *cut).chain([document.text.len()]) {
         // What stood at the end of the text may have been cut off.
         let cut = cut.min(document.text.len());
-        parts.push((start, &document.text[start..cut]));
+        parts.push(start..cut);
         start = cut;
     }
     parts
@@ -139,15 +139,12 @@ struct Signs {
 }
 
 impl Signs {
-    fn of(document: &Document) -> Self {
+    fn of(document: &Document, headings: Vec<Heading>) -> Self {
         let mut ahead = document.landmarks.clone();
-        if is_cut_as_markdown(document) {
-            let headings = headings(&document.text).into_iter();
-            ahead
-                .extend(headings.map(|heading| {
-                    (heading.start, Landmark::Heading(heading.level, heading.text))
-                }));
-        }
+        let headings = headings.into_iter();
+        ahead.extend(
+            headings.map(|heading| (heading.start, Landmark::Heading(heading.level, heading.text))),
+        );
         // (Stable: a page begins before its heading does.)
         ahead.sort_by_key(|(at, _)| *at);
         ahead.reverse();
@@ -171,6 +168,7 @@ impl Signs {
             page: self.page,
             sheet: self.sheet.clone(),
             rows: first.zip(last),
+            table_header: None,
         }
     }
 

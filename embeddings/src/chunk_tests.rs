@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::convert::Infallible;
 
 use proptest::prelude::*;
+use text_splitter::{ChunkConfig, MarkdownSplitter, TextSplitter};
 
 use super::*;
 
@@ -142,13 +143,18 @@ fn cutting_ends_as_soon_as_it_may_not_go_on() {
 }
 
 #[test]
-fn a_markdown_text_of_many_megabytes_is_cut_as_plain_text() {
-    let line = "word ".repeat(1 << 10);
-    let text = format!("# One\n\n{}", line.repeat(LARGEST_MARKDOWN / line.len() + 1));
-    let chunks = split(&document(&text, true), 1 << 19, Words);
-    assert!(chunks.iter().all(|chunk| chunk.place.headings.is_empty()));
-    let chunks = split(&document(&text[..LARGEST_MARKDOWN], true), 1 << 19, Words);
-    assert!(chunks.iter().all(|chunk| chunk.place.headings == ["One"]));
+fn a_markdown_text_of_many_megabytes_keeps_its_headings() {
+    let chapter = |number: usize| format!("# {number}\n\n{}\n\n", "word ".repeat(1 << 10));
+    let text: String = (0..1000).map(chapter).collect();
+    assert!(text.len() > 5_000_000);
+    let chunks = split(&document(&text, true), 1100, Words);
+    let headings: Vec<_> = chunks.iter().map(|chunk| chunk.place.headings.join(" > ")).collect();
+    assert_eq!(headings, (0..1000).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+/// What chunks hold, with the header that each carries.
+fn carried(chunks: &[Chunk]) -> Vec<(&str, Option<&str>)> {
+    chunks.iter().map(|chunk| (chunk.text.as_str(), chunk.place.table_header.as_deref())).collect()
 }
 
 #[test]
@@ -160,16 +166,117 @@ fn a_heading_without_end_is_not_carried_whole_by_each_of_its_chunks() {
     assert_eq!(longest.max(), Some(MOST_OF_HEADING));
 }
 
+#[test]
+fn rows_of_a_table_that_was_cut_carry_its_header_and_what_leads_to_it_stays_with_the_first() {
+    let text = "# Crew\n\nWho sails.\n\n| Name | Duty |\n|---|---|\n| Tomás | cook |\n| Ada | helm |\n| Bo | sails |\n\nThat is all.";
+    let chunks = split(&document(text, true), 16, Words);
+    assert_eq!(
+        carried(&chunks),
+        [
+            ("# Crew\n\nWho sails.", None),
+            ("| Name | Duty |\n|---|---|\n| Tomás | cook |", None),
+            ("| Ada | helm |\n| Bo | sails |", Some("| Name | Duty |")),
+            ("That is all.", None),
+        ]
+    );
+    let chunks = split(&document(text, true), 20, Words);
+    assert_eq!(
+        carried(&chunks),
+        [
+            ("# Crew\n\nWho sails.\n\n| Name | Duty |\n|---|---|\n| Tomás | cook |", None),
+            ("| Ada | helm |\n| Bo | sails |", Some("| Name | Duty |")),
+            ("That is all.", None),
+        ]
+    );
+    assert_eq!(chunks[1].passage(), "| Name | Duty |\n| Ada | helm |\n| Bo | sails |");
+    assert_eq!(chunks[2].passage(), "That is all.");
+}
+
+#[test]
+fn a_row_that_does_not_fit_is_cut_and_a_header_that_takes_all_the_room_is_carried_by_none() {
+    let text = "| A | B |\n|---|---|\n| one two three four five six | seven |\n| 1 | 2 |";
+    let chunks = split(&document(text, true), 12, Words);
+    assert_eq!(
+        carried(&chunks),
+        [
+            ("| A | B |\n|---|---|", None),
+            ("| one two three four five six", Some("| A | B |")),
+            ("| seven |", Some("| A | B |")),
+            ("| 1 | 2 |", Some("| A | B |")),
+        ]
+    );
+    let chunks = split(&document(text, true), 9, Words);
+    assert!(chunks.iter().all(|chunk| chunk.place.table_header.is_none()));
+}
+
+#[test]
+fn a_table_and_a_listing_longer_than_a_window_end_where_they_do() {
+    let row = |number: usize| format!("| {number} | row |\n");
+    let rows: String = (0..400).map(row).collect();
+    let text = format!(
+        "# Tables\n\n| Number | Word |\n|---|---|\n{rows}\n# Listing\n\n```sh\n{}```\n\n# End\n\nlast",
+        "# no heading, but a remark\n\n".repeat(100),
+    );
+    let chunks = by(500, &document(&text, true), 30);
+    for chunk in &chunks {
+        let under = chunk.place.headings.join(" > ");
+        let is_row = chunk.text.starts_with("| ") && !chunk.text.contains("Number");
+        assert_eq!(chunk.place.table_header.is_some(), is_row, "{}", chunk.text);
+        if is_row {
+            assert_eq!(under, "Tables");
+            assert!(chunk.text.lines().all(|line| line.ends_with("| row |")));
+        }
+        if chunk.text.contains("remark") {
+            assert_eq!(under, "Listing");
+        }
+    }
+    let last = chunks.last().unwrap();
+    assert_eq!((last.text.as_str(), last.place.headings.join("")), ("# End\n\nlast", "End".into()));
+}
+
+#[test]
+fn a_table_that_ends_where_a_window_does_takes_nothing_in_that_follows() {
+    let rows = "| 1 | row |\n".repeat(40);
+    let table = format!("| Number | Word |\n|---|---|\n{rows}\n");
+    let text = format!("{table}No row at all, and a text of its own.\n\nAnother.");
+    for window in table.len() - 14..table.len() + 3 {
+        let chunks = by(window, &document(&text, true), 20);
+        let after: Vec<_> = chunks.iter().filter(|chunk| !chunk.text.contains('|')).collect();
+        assert_eq!(after.len(), 1, "window {window}: {:?}", carried(&chunks));
+        assert_eq!(after[0].text, "No row at all, and a text of its own.\n\nAnother.");
+        assert_eq!(after[0].place.table_header, None);
+    }
+}
+
+/// The chunks of a document that is cut by windows of so many bytes.
+fn by(window: usize, document: &Document, capacity: usize) -> Vec<Chunk> {
+    let go_on = || Ok::<_, Infallible>(());
+    let Ok(chunks) = super::split_by(window, document, capacity, &Words, &go_on);
+    chunks
+}
+
+/// What the splitter makes of the whole, as it was before there were windows.
+fn unwindowed(text: &str, markdown: bool, capacity: usize) -> Vec<(usize, &str)> {
+    let config = ChunkConfig::new(capacity).with_sizer(Words);
+    match (Words.size(text) <= capacity, markdown) {
+        (true, _) if text.trim().is_empty() => Vec::new(),
+        (true, _) => vec![(text.len() - text.trim_start().len(), text.trim())],
+        (false, true) => MarkdownSplitter::new(config).chunk_indices(text).collect(),
+        (false, false) => TextSplitter::new(config).chunk_indices(text).collect(),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn a_chunk_is_the_documents_characters_between_its_offsets(
-        text in "([a-zäß🦊東]{1,6}|[#*>`-]|[ \n]|\r\n|\n\n# |\\. |&amp;|<b>){0,120}",
+        text in "([a-zäß🦊東]{1,6}|[#*>`-]|[ \n]|\r\n|\n\n# |\\. |&amp;|<b>|\n\n\\| a \\| b \\|\n\\|-\\|-\\|\n|\\| [cd]{1,3} \\| e \\|\n|```\n){0,120}",
         markdown: bool,
         capacity in 1_usize..20,
+        window in prop_oneof![Just(WINDOW), 1_usize..200],
     ) {
-        let chunks = split(&document(&text, markdown), capacity, Words);
+        let chunks = by(window, &document(&text, markdown), capacity);
         let characters: Vec<char> = text.chars().collect();
         let mut end = 0;
         let mut covered = 0;
@@ -178,10 +285,24 @@ proptest! {
             let slice: String = characters[chunk.char_start as usize..chunk.char_end as usize].iter().collect();
             prop_assert_eq!(&chunk.text, &slice);
             prop_assert!(chunk.char_start >= end, "chunks overlap");
-            prop_assert!(Words.size(&chunk.text) <= capacity);
+            prop_assert!(Words.size(&chunk.passage()) <= capacity);
             end = chunk.char_end;
             covered += chunk.text.chars().filter(|character| !character.is_whitespace()).count();
         }
         prop_assert_eq!(covered, characters.iter().filter(|character| !character.is_whitespace()).count(), "nothing is lost");
+    }
+
+    #[test]
+    fn a_text_of_one_window_without_a_long_table_is_cut_as_it_always_was(
+        text in "([a-zäß🦊東]{1,6}|[#*>`-]|[ \n]|\r\n|\n\n# |\\. |&amp;|<b>){0,120}",
+        markdown: bool,
+        capacity in 1_usize..20,
+    ) {
+        let chunks = split(&document(&text, markdown), capacity, Words);
+        let before = unwindowed(&text, markdown, capacity);
+        let character = |byte: usize| text[..byte].chars().count() as u64;
+        let before: Vec<_> = before.into_iter().map(|(at, text)| (character(at), text)).collect();
+        let now: Vec<_> = chunks.iter().map(|it| (it.char_start, it.text.as_str())).collect();
+        prop_assert_eq!(now, before);
     }
 }

@@ -26,6 +26,9 @@ use format::Format;
 pub use format::check_format;
 use output::Output;
 
+/// How much of a Markdown text is looked at for its title, in bytes.
+const TITLE_WITHIN: usize = 1 << 18;
+
 /// A file as text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Document {
@@ -101,7 +104,9 @@ fn characters(
         Format::Csv | Format::Tsv => table::document(format, &text, out),
         Format::Json | Format::JsonLines => json::document(format, &text, out),
         Format::Markdown => {
-            let title = crate::chunk::headings(&text)
+            // Its structure may take a hundred times its memory; what names a text stands in front.
+            let front = &text[..text.floor_char_boundary(TITLE_WITHIN)];
+            let title = crate::chunk::headings(front)
                 .into_iter()
                 .find(|heading| heading.level == 1)
                 .map(|heading| heading.text);

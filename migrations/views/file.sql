@@ -56,7 +56,12 @@ CREATE TABLE generation (
     activated_at       TEXT,
     activated_position INTEGER
 ) WITHOUT ROWID;
--- Every artifact that was made of a product's files, until the product is erased.
+-- Generations that are gone, while something that they made is stored.
+CREATE TABLE removed_generation (
+    model_revision TEXT PRIMARY KEY,
+    stream         TEXT NOT NULL UNIQUE
+) WITHOUT ROWID;
+-- Every artifact that was made of a product's files, until the product is erased or the generation cleared.
 CREATE TABLE artifact (
     product TEXT NOT NULL,
     name    TEXT NOT NULL,

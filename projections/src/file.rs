@@ -102,7 +102,7 @@ impl ReadModel for Files {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn schema(&self) -> &'static str {
@@ -178,9 +178,13 @@ impl ReadModel for Files {
                 let made = Embedding { artifact: &artifact, chunks, characters, tokens };
                 generation::add(db, event, &model_revision, Ok(made))?;
             }
-            // What was under way when its generation was removed is nobody's.
-            FileEvent::Embedded { model_revision, .. }
-            | FileEvent::EmbeddingFailed { model_revision, .. }
+            // What was under way when its generation was removed is nobody's, and goes with its product.
+            FileEvent::Embedded { model_revision, artifact, .. }
+                if !generation::exists(db, &model_revision)? =>
+            {
+                generation::keep_name(db, event, &artifact)?;
+            }
+            FileEvent::EmbeddingFailed { model_revision, .. }
                 if !generation::exists(db, &model_revision)? => {}
             FileEvent::Embedded { artifact, chunks, characters, tokens, model_revision } => {
                 let made = Embedding { artifact: &artifact, chunks, characters, tokens };
@@ -339,6 +343,29 @@ pub fn artifacts(db: &Connection, product: Uuid) -> Result<Vec<String>, Error> {
     let mut statement = db.prepare_cached("SELECT name FROM artifact WHERE product = ?1")?;
     let rows = statement.query_map([product.to_string()], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The names of the artifacts that a model made.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn artifacts_by(db: &Connection, model_revision: &str) -> Result<Vec<String>, Error> {
+    let sql = "SELECT name FROM artifact WHERE substr(name, -length(?1)) = ?1";
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map([made_by(model_revision)], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Forgets the names of the artifacts that a model made.
+pub(crate) fn forget_artifacts_by(db: &Connection, model_revision: &str) -> Result<(), Error> {
+    let sql = "DELETE FROM artifact WHERE substr(name, -length(?1)) = ?1";
+    db.prepare_cached(sql)?.execute([made_by(model_revision)])?;
+    Ok(())
+}
+
+/// How the names of its artifacts end.
+fn made_by(model_revision: &str) -> String {
+    format!("-{model_revision}")
 }
 
 /// A file as a model has it, whichever is the active one: without an artifact where that could make nothing

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::columns::id;
 use crate::engine::stored_time;
-use crate::{Error, decode};
+use crate::{Error, decode, file};
 
 /// From how many files, the last that were embedded, it is told how fast a generation grows.
 const LATEST: usize = 100;
@@ -83,6 +83,8 @@ pub(crate) fn apply(db: &Connection, event: &RecordedEvent) -> Result<(), Error>
                  VALUES (?1, ?2, ?3, ?4, 0, ?5) ON CONFLICT DO UPDATE SET model = excluded.model",
             )?
             .execute(params![model_revision, event.stream.id(), event.position.0, model, at])?;
+            db.prepare_cached("DELETE FROM removed_generation WHERE model_revision = ?1")?
+                .execute([&model_revision])?;
         }
         GenerationEvent::Completed { .. } => {
             let revision: String = revision()?;
@@ -102,6 +104,21 @@ pub(crate) fn apply(db: &Connection, event: &RecordedEvent) -> Result<(), Error>
                 "DELETE FROM embedding WHERE model_revision = ?1",
             ] {
                 db.prepare_cached(sql)?.execute([&revision])?;
+            }
+            db.prepare_cached("INSERT OR REPLACE INTO removed_generation VALUES (?1, ?2)")?
+                .execute([&revision, event.stream.id()])?;
+        }
+        GenerationEvent::Cleared {} => {
+            let sql = "DELETE FROM removed_generation WHERE stream = ?1 RETURNING model_revision";
+            let cleared = db
+                .prepare_cached(sql)?
+                .query_row([event.stream.id()], |row| row.get::<_, String>(0))
+                .optional()?;
+            if let Some(revision) = cleared {
+                file::forget_artifacts_by(db, &revision)?;
+                // Of a node that took it for the active one still.
+                db.prepare_cached("DELETE FROM embedding WHERE model_revision = ?1")?
+                    .execute([&revision])?;
             }
         }
     }
@@ -158,9 +175,7 @@ pub(crate) fn add(
         event.position.0,
     ])?;
     if let Some(artifact) = artifact {
-        let product = event.product.map(|product| product.to_string());
-        db.prepare_cached("INSERT OR IGNORE INTO artifact VALUES (?1, ?2)")?
-            .execute(params![product, artifact])?;
+        keep_name(db, event, artifact)?;
     }
     if active(db)?.as_deref() == Some(model_revision) {
         for show in [SHOW, SHOW_STATUS] {
@@ -168,6 +183,18 @@ pub(crate) fn add(
             db.prepare_cached(&sql)?.execute([model_revision, file])?;
         }
     }
+    Ok(())
+}
+
+/// Remembers that there is an artifact of this name.
+pub(crate) fn keep_name(
+    db: &Connection,
+    event: &RecordedEvent,
+    artifact: &str,
+) -> Result<(), Error> {
+    let product = event.product.map(|product| product.to_string());
+    db.prepare_cached("INSERT OR IGNORE INTO artifact VALUES (?1, ?2)")?
+        .execute(params![product, artifact])?;
     Ok(())
 }
 
@@ -232,6 +259,16 @@ pub(crate) fn exists(db: &Connection, model_revision: &str) -> Result<bool, Erro
 pub fn revisions(db: &Connection) -> Result<Vec<String>, Error> {
     let mut statement =
         db.prepare_cached("SELECT model_revision FROM generation ORDER BY position")?;
+    let rows = statement.query_map([], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The revisions of the models whose generations are gone, while something that they made is stored.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn removed(db: &Connection) -> Result<Vec<String>, Error> {
+    let mut statement = db.prepare_cached("SELECT model_revision FROM removed_generation")?;
     let rows = statement.query_map([], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

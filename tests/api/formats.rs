@@ -192,7 +192,8 @@ async fn a_sentence_is_found_in_every_format_with_its_place() {
         for key in ["chunk_index", "text", "char_start", "char_end"] {
             assert_eq!(chunk[key], hit[key], "{name}: {chunk}");
         }
-        for key in ["heading", "headings", "page", "sheet", "row_start", "row_end"] {
+        for key in ["heading", "headings", "page", "sheet", "row_start", "row_end", "table_header"]
+        {
             assert_eq!(chunk[key], hit["metadata"][key], "{name}: {chunk}");
         }
     }
@@ -223,6 +224,40 @@ async fn a_long_document_keeps_its_headings_in_every_chunk() {
         let text = chunk["text"].as_str().unwrap().to_lowercase();
         assert!(text.contains(&format!("part {number}")), "{chunk}");
     }
+}
+
+#[tokio::test]
+async fn rows_of_a_long_markdown_table_are_found_by_its_header_and_stand_where_they_say() {
+    let app = TestApp::spawn().await;
+    let product = app.product().await;
+    let rows: String = (0..300).map(|row| format!("| sailor {row} | berth {row} |\n")).collect();
+    let text = format!("# Größe\n\n| Seafarer | Bunk |\n| --- | --- |\n{rows}\nThat is all.\n");
+    let id = upload(&app, &product, "crew.md", text.as_bytes()).await;
+    app.wait_ready(&id).await;
+
+    let path = format!("/api/knowledge-base/storage/file/{id}/chunks?limit=1000");
+    let chunks = app.get(&path).await.expect_status(200);
+
+    let chunks = chunks.data().as_array().unwrap();
+    assert!(chunks.len() > 5, "{chunks:?}");
+    let characters: Vec<char> = text.chars().collect();
+    for (index, chunk) in chunks.iter().enumerate() {
+        let at = |name: &str| chunk[name].as_u64().unwrap() as usize;
+        let said: String = characters[at("char_start")..at("char_end")].iter().collect();
+        assert_eq!(chunk["text"], said);
+        let is_within = index > 0 && index + 1 < chunks.len();
+        let header = if is_within { json!("| Seafarer | Bunk |") } else { Value::Null };
+        assert_eq!(chunk["table_header"], header, "{chunk}");
+        assert!(!is_within || said.lines().all(|row| row.starts_with("| ") && row.ends_with(" |")));
+    }
+    // What stands in the header alone finds the rows below it.
+    let question =
+        json!({ "query": "bunk of seafarer 299", "product_id": product.id, "mode": "full_text" });
+    let found = app.post(SEARCH, question).await.expect_status(200);
+    let last = found.data().as_array().unwrap().iter();
+    let last: Vec<_> = last.filter(|hit| hit["text"].as_str().unwrap().contains("299")).collect();
+    assert_eq!(last[0]["metadata"]["table_header"], "| Seafarer | Bunk |");
+    assert!(found.data().as_array().unwrap().len() > 5, "every chunk of the table has these words");
 }
 
 #[tokio::test]
@@ -297,7 +332,7 @@ async fn a_file_made_to_harm_its_reader_fails_with_a_reason_while_the_server_ser
     let csv = format!("{}\n{}", megabyte("name "), "1\n".repeat(100));
     assert_eq!(fault(&app, &product, "names.csv", csv.as_bytes()).await, "too_much_text");
 
-    // What is cut for longer than it may be: one word, of which every passage is looked for in all that is left of it.
+    // What is cut for longer than it may be: one word, of which every passage is counted anew at every look.
     let word = ">a,".repeat(130_000);
     assert_eq!(fault(&app, &product, "word.md", word.as_bytes()).await, "took_too_long");
 

@@ -156,9 +156,34 @@ async fn a_second_model_is_built_compared_activated_and_left_again() {
     assert_eq!(ask(&app, &product, "When can I come in?").await, by_mean);
     assert_eq!(ask(&app, &product, "Does the elevator work?").await.0, "The lift is out of order.");
 
+    let made_by = |app: &TestApp, generation: &Value| {
+        let ending = format!("-{}", generation["model_revision"].as_str().unwrap());
+        let folder = app.data_dir().join(format!("vault/artifacts/{}", product.id));
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().ends_with(&ending)).count()
+    };
+    assert_eq!((made_by(&app, &active), made_by(&app, &other)), (4, 4));
     app.delete(&at(&other, "")).await.expect_status(200);
     app.delete(&at(&other, "")).await.expect_problem(404, "generation_not_found");
     assert_eq!(named(&app, "first-token").await["state"], "available");
+    // What it had made is gone, also where the server is cut off meanwhile; and then it can be begun again.
+    app.kill();
+    app.start();
+    eventually("what a removed generation had made is stored still", async || {
+        (made_by(&app, &other) == 0).then_some(())
+    })
+    .await;
+    assert_eq!(made_by(&app, &active), 4);
+    eventually("it cannot be begun again", async || {
+        let begun = app.post(GENERATIONS, json!({ "model": "first-token" })).await;
+        let is_early = ["generation_being_removed", "model_unknown"].contains(&begun.error());
+        (!is_early).then(|| begun.expect_status(201))
+    })
+    .await;
+    complete(&app, "first-token").await;
+    assert_eq!(made_by(&app, &other), 4);
+    let events = app.get("/api/events?type=generation.cleared.v1").await.expect_status(200);
+    assert_eq!(events.data().as_array().unwrap().len(), 1);
     app.verified();
 }
 

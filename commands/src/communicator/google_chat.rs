@@ -2,6 +2,9 @@
 //!
 //! The rule of this file: whom a token is for decides how it is judged: the number of a Cloud project, or
 //! the address that Google calls. Who says something is a person, or it is not heard.
+//!
+//! An app of Chat alone and a Workspace add-on that extends Chat are told the same in two forms; in which one is
+//! seen by what is sent.
 
 use domain::integration::IntegrationKind;
 use reqwest::header::HeaderMap;
@@ -63,10 +66,10 @@ impl<'a> Audience<'a> {
         Expected { issuers, audiences, algorithms: &[Algorithm::RS256] }
     }
 
-    /// An identity token of Google's may be anybody's: it must be Chat's.
-    fn check(self, verified: &Verified) -> Result<(), TokenError> {
+    /// An identity token of Google's may be anybody's: it must be that of who calls.
+    fn check(self, caller: &str, verified: &Verified) -> Result<(), TokenError> {
         let Audience::Endpoint(_) = self else { return Ok(()) };
-        if verified.text("email")? != CHAT {
+        if verified.text("email")? != caller {
             return Err(TokenError::Claim("email".to_owned()));
         }
         match verified.claims.get("email_verified") {
@@ -76,17 +79,19 @@ impl<'a> Audience<'a> {
     }
 }
 
-/// Whether a token says that Google Chat calls, and calls this app.
+/// Whether a token says that Google Chat calls, and calls this app. A Workspace add-on is called by an account of
+/// its own.
 ///
 /// # Errors
 /// Why not.
 pub(super) async fn verify(
     audience: Audience<'_>,
+    add_on_account: Option<&str>,
     token: &str,
     keys: &KeySet,
 ) -> Result<(), TokenError> {
     let verified = jwt::verify(token, &audience.expected(), keys).await?;
-    audience.check(&verified)
+    audience.check(add_on_account.unwrap_or(CHAT), &verified)
 }
 
 /// What Google Chat says, if it is Google Chat.
@@ -104,7 +109,8 @@ pub(super) async fn hear(
     let token = super::bearer(headers).map_err(refused)?;
     let url = Url::parse(told("keys_url").unwrap_or(audience.keys()));
     let url = url.map_err(|_| NotHeard::NotVerified("the keys_url of the integration is none"))?;
-    verify(audience, token, &keys(KeySource::Address(url))).await.map_err(refused)?;
+    let keys = keys(KeySource::Address(url));
+    verify(audience, told("add_on_account"), token, &keys).await.map_err(refused)?;
     read(body)
 }
 
@@ -116,6 +122,31 @@ struct Event {
     kind: Option<String>,
     space: Option<Space>,
     message: Option<Message>,
+    /// What a Workspace add-on is told, in place of all that.
+    chat: Option<ChatEvent>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ChatEvent {
+    user: Option<User>,
+    message_payload: Option<Payload>,
+    app_command_payload: Option<Payload>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Payload {
+    space: Option<Space>,
+    message: Option<Message>,
+    thread: Option<Thread>,
+    app_command_metadata: Option<AppCommand>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AppCommand {
+    app_command_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -141,6 +172,7 @@ struct Message {
     space: Option<Space>,
     #[serde(default)]
     annotations: Vec<Annotation>,
+    slash_command: Option<Value>,
     #[serde(default, alias = "attachments")]
     attachment: Vec<Value>,
 }
@@ -179,44 +211,84 @@ impl Space {
 
 /// What a request says that was verified.
 pub(super) fn read(body: &[u8]) -> Result<Incoming, NotHeard> {
-    let malformed = |what: &str| NotHeard::Malformed(what.to_owned());
     let event: Event = super::json(body, "an event of Google Chat's")?;
-    let kind = event.kind.ok_or_else(|| malformed("type is missing"))?;
-    // Whoever adds the app by a mention says something at once.
-    let message = match (kind.as_str(), event.message) {
-        ("MESSAGE", None) => return Err(malformed("message is missing")),
-        ("MESSAGE" | "ADDED_TO_SPACE", Some(message)) => message,
-        _ => return Ok(Incoming::Nothing),
-    };
-    let sender = message.sender.ok_or_else(|| malformed("message.sender is missing"))?;
-    if sender.kind.as_deref() == Some("BOT") {
-        return Ok(Incoming::Nothing);
+    match event.chat {
+        Some(chat) => chat.into_incoming(),
+        None => event.into_incoming(),
     }
-    let space = event.space.or(message.space);
-    let space = space.ok_or_else(|| malformed("space is missing"))?;
-    let is_direct = space.is_direct();
-    let space = space.name.ok_or_else(|| malformed("space.name is missing"))?;
-    let command = message.annotations.into_iter().find_map(|annotation| annotation.slash_command);
-    let kind = match (&command, is_direct) {
-        (Some(_), _) => "command",
-        (None, true) => "direct",
-        (None, false) => "mention",
-    };
-    let thread = message.thread.map(|thread| thread.name);
-    // People who write directly do not think in threads.
-    let conversation = thread.clone().filter(|_| !is_direct).unwrap_or_else(|| space.clone());
-    let said = Said {
-        communicator: IntegrationKind::GoogleChat.as_str().to_owned(),
-        text: message.argument_text.unwrap_or(message.text).trim().to_owned(),
-        sender: Sender { id: sender.name, name: sender.display_name },
-        kind: kind.to_owned(),
-        command: command.and_then(|command| command.command_name),
-        message_id: message.name.clone(),
-        address: Address { channel: Some(space), thread, service: None },
-        files: message.attachment.iter().map(sent).collect(),
-    };
-    let delivery_id = message.name;
-    Ok(Incoming::Message(Box::new(IncomingMessage { delivery_id, conversation, said })))
+}
+
+impl Event {
+    fn into_incoming(self) -> Result<Incoming, NotHeard> {
+        let kind = self.kind.ok_or_else(|| missing("type"))?;
+        // Whoever adds the app by a mention says something at once.
+        match (kind.as_str(), self.message) {
+            ("MESSAGE", None) => Err(missing("message")),
+            ("MESSAGE" | "ADDED_TO_SPACE", Some(message)) => message.into_incoming(self.space),
+            _ => Ok(Incoming::Nothing),
+        }
+    }
+}
+
+impl ChatEvent {
+    /// Buttons, previews, and spaces that the app is added to or removed from start nothing: whoever adds it by a
+    /// mention says so in a message of its own.
+    fn into_incoming(self) -> Result<Incoming, NotHeard> {
+        let payload = match (self.message_payload, self.app_command_payload) {
+            (Some(payload), _) => payload,
+            (None, Some(payload)) => {
+                // What is done to somebody's message, and what is chosen from a menu, says nothing.
+                let metadata = payload.app_command_metadata.as_ref();
+                let kind = metadata.and_then(|command| command.app_command_type.as_deref());
+                if kind.is_some_and(|kind| kind != "SLASH_COMMAND") {
+                    return Ok(Incoming::Nothing);
+                }
+                payload
+            }
+            (None, None) => return Ok(Incoming::Nothing),
+        };
+        let mut message = payload.message.ok_or_else(|| missing("message"))?;
+        message.sender = message.sender.or(self.user);
+        message.thread = message.thread.or(payload.thread);
+        message.into_incoming(payload.space)
+    }
+}
+
+impl Message {
+    fn into_incoming(self, space: Option<Space>) -> Result<Incoming, NotHeard> {
+        let sender = self.sender.ok_or_else(|| missing("message.sender"))?;
+        if sender.kind.as_deref() == Some("BOT") {
+            return Ok(Incoming::Nothing);
+        }
+        let space = space.or(self.space).ok_or_else(|| missing("space"))?;
+        let is_direct = space.is_direct();
+        let space = space.name.ok_or_else(|| missing("space.name"))?;
+        let command = self.annotations.into_iter().find_map(|annotation| annotation.slash_command);
+        let kind = match (command.is_some() || self.slash_command.is_some(), is_direct) {
+            (true, _) => "command",
+            (false, true) => "direct",
+            (false, false) => "mention",
+        };
+        let thread = self.thread.map(|thread| thread.name);
+        // People who write directly do not think in threads.
+        let conversation = thread.clone().filter(|_| !is_direct).unwrap_or_else(|| space.clone());
+        let said = Said {
+            communicator: IntegrationKind::GoogleChat.as_str().to_owned(),
+            text: self.argument_text.unwrap_or(self.text).trim().to_owned(),
+            sender: Sender { id: sender.name, name: sender.display_name },
+            kind: kind.to_owned(),
+            command: command.and_then(|command| command.command_name),
+            message_id: self.name.clone(),
+            address: Address { channel: Some(space), thread, service: None },
+            files: self.attachment.iter().map(sent).collect(),
+        };
+        let delivery_id = self.name;
+        Ok(Incoming::Message(Box::new(IncomingMessage { delivery_id, conversation, said })))
+    }
+}
+
+fn missing(what: &str) -> NotHeard {
+    NotHeard::Malformed(format!("{what} is missing"))
 }
 
 /// A file, as Google Chat tells of it. Of one that was uploaded it tells the name that its bytes have.

@@ -1,7 +1,7 @@
 //! Slack: its Events API and slash commands.
 //!
 //! The rule of this file: a request is verified on its raw bytes, `url_verification` too; who says
-//! something is a person, or it is not heard.
+//! something, or says it anew, is a person, or it is not heard.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::{Url, form_urlencoded};
 
-use super::{Address, Incoming, IncomingMessage, NotHeard, Said, Sender, SentFile};
+use super::{
+    Address, Incoming, IncomingMessage, NotHeard, Revised, Revision, Said, Sender, SentFile,
+};
 use crate::OpenIntegration;
 use crate::policies::ToolError;
 use crate::tools::integration::Connectors;
@@ -25,7 +27,8 @@ const LONGEST: usize = 12_000;
 /// Where files are, of the commercial Slack and of the one for governments.
 const HOSTS: [&str; 2] = [".slack.com", ".slack-gov.com"];
 
-/// What people's messages may be marked as; others are edits, joins and what bots say.
+/// What people's messages may be marked as; others are joins and what bots say, and what is told of a
+/// message that was there.
 const SUBTYPES: [&str; 3] = ["file_share", "me_message", "thread_broadcast"];
 
 /// What the Events API sends.
@@ -44,17 +47,35 @@ struct Callback {
 struct Event {
     #[serde(rename = "type")]
     kind: String,
-    subtype: Option<String>,
     channel_type: Option<String>,
+    channel: Option<String>,
+    #[serde(flatten)]
+    itself: Message,
+    /// Of a message that was changed: what it is now.
+    message: Option<Message>,
+    /// Of one that was deleted: what it was.
+    previous_message: Option<Message>,
+    /// Which one was deleted.
+    deleted_ts: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Message {
+    subtype: Option<String>,
     user: Option<String>,
     bot_id: Option<String>,
     #[serde(default)]
     text: String,
-    channel: Option<String>,
     ts: Option<String>,
     thread_ts: Option<String>,
     #[serde(default)]
     files: Vec<Value>,
+    edited: Option<Edit>,
+}
+
+#[derive(Deserialize)]
+struct Edit {
+    ts: String,
 }
 
 /// For whom an event is sent: our bot is among them.
@@ -124,39 +145,105 @@ fn event(body: &[u8]) -> Result<Incoming, NotHeard> {
     let Some(event) = callback.event.filter(|_| callback.kind == "event_callback") else {
         return Ok(Incoming::Nothing);
     };
-    let kind = match (event.kind.as_str(), event.channel_type.as_deref()) {
-        ("app_mention", _) => "mention",
-        ("message", Some("im")) => "direct",
-        _ => return Ok(Incoming::Nothing),
-    };
-    let is_ours = |user: &str| {
-        let of = |it: &Authorization| it.is_bot && it.user_id.as_deref() == Some(user);
-        callback.authorizations.iter().any(of)
-    };
-    let user = event.user.filter(|user| event.bot_id.is_none() && !is_ours(user));
-    let is_edit = event.subtype.is_some_and(|it| !SUBTYPES.contains(&it.as_str()));
-    let Some(user) = user.filter(|_| !is_edit) else { return Ok(Incoming::Nothing) };
+    let is_direct = event.channel_type.as_deref() == Some("im");
+    match (event.kind.as_str(), event.itself.subtype.as_deref()) {
+        ("message", Some("message_changed")) => changed(event, &callback.authorizations),
+        ("message", Some("message_deleted")) => deleted(event),
+        ("app_mention", _) => said(event, "mention", callback.event_id, &callback.authorizations),
+        ("message", _) if is_direct => {
+            said(event, "direct", callback.event_id, &callback.authorizations)
+        }
+        _ => Ok(Incoming::Nothing),
+    }
+}
 
-    let delivery_id = callback.event_id.ok_or_else(|| malformed("event_id is missing"))?;
-    let channel = event.channel.ok_or_else(|| malformed("event.channel is missing"))?;
-    let message_id = event.ts.ok_or_else(|| malformed("event.ts is missing"))?;
-    let thread = event.thread_ts.unwrap_or_else(|| message_id.clone());
-    let said = Said {
-        communicator: IntegrationKind::Slack.as_str().to_owned(),
-        text: as_text(&event.text),
-        sender: Sender { id: user, name: None },
-        kind: kind.to_owned(),
-        command: None,
-        message_id,
-        address: Address {
-            channel: Some(channel.clone()),
-            thread: Some(thread.clone()),
-            service: None,
-        },
-        files: event.files.iter().filter(|file| file["mode"] != "tombstone").map(sent).collect(),
+/// What somebody says, if it is a person.
+fn said(
+    event: Event,
+    kind: &str,
+    event_id: Option<String>,
+    authorizations: &[Authorization],
+) -> Result<Incoming, NotHeard> {
+    let Some((conversation, said)) = event.itself.into_said(event.channel, kind, authorizations)?
+    else {
+        return Ok(Incoming::Nothing);
     };
-    let conversation = format!("{channel}/{thread}");
+    let delivery_id = event_id.ok_or_else(|| missing("event_id"))?;
     Ok(Incoming::Message(Box::new(IncomingMessage { delivery_id, conversation, said })))
+}
+
+/// What a person says in place of what was said, wherever that was. Slack changes messages itself, too: it adds
+/// previews of what they link to.
+fn changed(event: Event, authorizations: &[Authorization]) -> Result<Incoming, NotHeard> {
+    let message = event.message.ok_or_else(|| missing("event.message"))?;
+    // In place of a deleted message that was answered.
+    if message.subtype.as_deref() == Some("tombstone") {
+        return withdrawn(event.channel, message.ts.clone(), Some(message), event.itself.ts);
+    }
+    let Some(Edit { ts: at }) = &message.edited else { return Ok(Incoming::Nothing) };
+    let at = at.clone();
+    let kind = if event.channel_type.as_deref() == Some("im") { "direct" } else { "mention" };
+    let Some((conversation, said)) = message.into_said(event.channel, kind, authorizations)? else {
+        return Ok(Incoming::Nothing);
+    };
+    let (of, said) = (Revised::Message(said.message_id.clone()), Some(said));
+    Ok(Incoming::Revised(Box::new(Revision { of, conversation, at, said })))
+}
+
+fn deleted(event: Event) -> Result<Incoming, NotHeard> {
+    withdrawn(event.channel, event.deleted_ts, event.previous_message, event.itself.ts)
+}
+
+fn withdrawn(
+    channel: Option<String>,
+    message: Option<String>,
+    was: Option<Message>,
+    at: Option<String>,
+) -> Result<Incoming, NotHeard> {
+    let channel = channel.ok_or_else(|| missing("event.channel"))?;
+    let message = message.ok_or_else(|| missing("event.deleted_ts"))?;
+    let at = at.ok_or_else(|| missing("event.ts"))?;
+    let thread = was.and_then(|was| was.thread_ts).unwrap_or_else(|| message.clone());
+    let conversation = format!("{channel}/{thread}");
+    let of = Revised::Message(message);
+    Ok(Incoming::Revised(Box::new(Revision { of, conversation, at, said: None })))
+}
+
+impl Message {
+    /// The conversation and what is said in it, if a person says it.
+    fn into_said(
+        self,
+        channel: Option<String>,
+        kind: &str,
+        authorizations: &[Authorization],
+    ) -> Result<Option<(String, Said)>, NotHeard> {
+        let is_ours = |user: &str| {
+            let of = |it: &Authorization| it.is_bot && it.user_id.as_deref() == Some(user);
+            authorizations.iter().any(of)
+        };
+        let is_other = self.subtype.is_some_and(|it| !SUBTYPES.contains(&it.as_str()));
+        let user = self.user.filter(|user| self.bot_id.is_none() && !is_ours(user));
+        let Some(user) = user.filter(|_| !is_other) else { return Ok(None) };
+        let channel = channel.ok_or_else(|| missing("event.channel"))?;
+        let message_id = self.ts.ok_or_else(|| missing("event.ts"))?;
+        let thread = self.thread_ts.unwrap_or_else(|| message_id.clone());
+        let conversation = format!("{channel}/{thread}");
+        let said = Said {
+            communicator: IntegrationKind::Slack.as_str().to_owned(),
+            text: as_text(&self.text),
+            sender: Sender { id: user, name: None },
+            kind: kind.to_owned(),
+            command: None,
+            message_id,
+            address: Address { channel: Some(channel), thread: Some(thread), service: None },
+            files: self.files.iter().filter(|file| file["mode"] != "tombstone").map(sent).collect(),
+        };
+        Ok(Some((conversation, said)))
+    }
+}
+
+fn missing(what: &str) -> NotHeard {
+    NotHeard::Malformed(format!("{what} is missing"))
 }
 
 /// A file, as Slack tells of it. Of one that comes from another organisation it tells no more than its id.

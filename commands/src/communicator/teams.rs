@@ -10,7 +10,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::{Address, Incoming, IncomingMessage, NotHeard, Revision, Said, Sender, SentFile};
+use super::{
+    Address, Incoming, IncomingMessage, NotHeard, Revised, Revision, Said, Sender, SentFile,
+};
 use crate::OpenIntegration;
 use crate::jwt::{self, Algorithm, Expected, KeySet, KeySource, TokenError, Verified};
 use crate::policies::ToolError;
@@ -198,17 +200,17 @@ impl Activity {
             "messageUpdate" => Ok(match self.into_message()? {
                 Incoming::Message(message) => {
                     let IncomingMessage { delivery_id, conversation, said } = *message;
-                    let said = Some(said);
-                    Incoming::Revised(Box::new(Revision { delivery_id, conversation, at, said }))
+                    let (of, said) = (Revised::Delivery(delivery_id), Some(said));
+                    Incoming::Revised(Box::new(Revision { of, conversation, at, said }))
                 }
                 other => other,
             }),
             "messageDelete" => {
                 let conversation = self.conversation.ok_or_else(|| malformed("conversation"))?.id;
                 let message_id = self.id.ok_or_else(|| malformed("id"))?;
-                let delivery_id = format!("{conversation}/{message_id}");
+                let of = Revised::Delivery(format!("{conversation}/{message_id}"));
                 let said = None;
-                Ok(Incoming::Revised(Box::new(Revision { delivery_id, conversation, at, said })))
+                Ok(Incoming::Revised(Box::new(Revision { of, conversation, at, said })))
             }
             "invoke" => Ok(Incoming::Unknown(self.name.unwrap_or_default())),
             _ => Ok(Incoming::Nothing),

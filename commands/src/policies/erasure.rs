@@ -66,6 +66,17 @@ pub trait Contents: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// The models whose generations are gone, while something that they made is stored, as it was at a position or
+    /// later. A side that knows of none has none.
+    async fn removed_generations(&self, _at: Position) -> Result<Vec<String>, NotNow> {
+        Ok(Vec::new())
+    }
+
+    /// The names of the artifacts that a model made.
+    async fn artifacts_by(&self, _model_revision: &str) -> Result<Vec<String>, NotNow> {
+        Ok(Vec::new())
+    }
+
     /// How many files a model has made something of, and how many chunks they have.
     async fn embedded(&self, _model_revision: &str) -> Result<(u64, u64), NotNow> {
         Ok((0, 0))

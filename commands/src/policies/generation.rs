@@ -1,8 +1,10 @@
-//! Generations: what further models make of the files that are there already.
+//! Generations: what further models make of the files that are there already, and what is left of it when one
+//! is removed.
 //!
 //! The rule of this file: files are taken one after the other, behind everything that somebody waits for; a file
 //! that was embedded is so by an event, so nothing is done twice but what was under way when the server stopped,
-//! or on another node in the same moment.
+//! or on another node in the same moment. What was removed is begun again only after the vault has
+//! forgotten it: so nothing is taken away from whoever finds it there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +126,11 @@ impl Generations {
     async fn build_all(&self, at: Position, loaded: Vec<Embedder>) -> Result<(), String> {
         let generations = self.contents.generations(at).await.map_err(said)?;
         let mut trouble = None;
+        for revision in self.contents.removed_generations(at).await.map_err(said)? {
+            if let Err(why) = self.clear(&revision).await {
+                trouble = Some(why);
+            }
+        }
         for generation in generations {
             let model = loaded.iter().find(|it| it.model().revision() == generation.model_revision);
             let Some(embedder) = model else { continue };
@@ -132,6 +139,32 @@ impl Generations {
             }
         }
         trouble.map_or(Ok(()), Err)
+    }
+
+    /// Removes what the model of a removed generation made. A cut does no harm: it is done again, and said last.
+    async fn clear(&self, revision: &str) -> Result<(), String> {
+        let stream = StreamId::new("generation", generation_id(revision));
+        let events =
+            self.commands.whole_stream(&stream).await.map_err(|error| error.to_string())?;
+        let removed = events.last().filter(|last| last.event_type == "generation.removed.v1");
+        let Some(removed) = removed else { return Ok(()) };
+        // A search may be loading it.
+        self.contents.forget(removed.position).await.map_err(said)?;
+        let names = self.contents.artifacts_by(revision).await.map_err(said)?;
+        for name in &names {
+            let deleted = self.commands.vault().delete_artifact(name).await;
+            deleted.map_err(|error| error.to_string())?;
+        }
+        let ask = Ask::because_of(removed, NAME, &[b"cleared"]);
+        let clear = GenerationCommand::Clear;
+        let done = self.commands.execute::<Generation>(generation_id(revision), clear, &ask).await;
+        done.map_err(|error| error.to_string())?;
+        tracing::info!(
+            revision,
+            artifacts = names.len(),
+            "what a removed generation had made is gone"
+        );
+        Ok(())
     }
 
     async fn build(&self, generation: GenerationState, embedder: &Embedder) -> Result<(), String> {

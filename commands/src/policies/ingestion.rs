@@ -314,7 +314,7 @@ impl Ingestion {
         while vectors.len() < chunks.len() {
             let rest = &chunks[vectors.len()..];
             let batch = &rest[..rest.len().min(at_once)];
-            let texts = batch.iter().map(|chunk| chunk.text.clone()).collect();
+            let texts = batch.iter().map(|chunk| chunk.passage().into_owned()).collect();
             let embedded = work.embedder.embed_passages(texts).await;
             vectors.extend(embedded.map_err(|error| Failure::Passing(error.to_string()))?);
             let due = work.claim.filter(|_| reported.elapsed() >= PROGRESS_EVERY);
@@ -466,7 +466,8 @@ impl Claimed {
 }
 
 async fn count_tokens(embedder: Embedder, artifact: &Artifact) -> Result<u64, Failure> {
-    let texts: Vec<String> = artifact.chunks.iter().map(|chunk| chunk.text.clone()).collect();
+    let texts: Vec<String> =
+        artifact.chunks.iter().map(|chunk| chunk.passage().into_owned()).collect();
     let counted = tokio::task::spawn_blocking(move || {
         texts
             .iter()

@@ -74,7 +74,7 @@ fn verify_by(
                 Some(prefix) => value
                     .strip_prefix(prefix.as_str())
                     .ok_or("the signature does not begin with the prefix that it needs")?,
-                None => value.strip_prefix(customary_prefix(*hash)).unwrap_or(value),
+                None => value.strip_prefix(hash.customary_prefix()).unwrap_or(value),
             };
             let signature = decoded(*hash, *encoding, value)
                 .ok_or("the signature is not written in the encoding that it needs")?;
@@ -121,22 +121,8 @@ fn hex_with_prefix(secret: &[u8], value: &str, body: &[u8]) -> Result<(), Why> {
     hmac_fits(secret, &[body], &signature.ok_or("the signature is not sha256= and hex")?)
 }
 
-/// What stands before an HMAC where nobody says otherwise, if anything does.
-fn customary_prefix(hash: HmacHash) -> &'static str {
-    match hash {
-        HmacHash::Sha1 => "sha1=",
-        HmacHash::Sha256 => "sha256=",
-        HmacHash::Sha512 => "sha512=",
-    }
-}
-
 /// The bytes of an HMAC; without an encoding it is hex where it is as long as that.
 fn decoded(hash: HmacHash, encoding: Option<HmacEncoding>, text: &str) -> Option<Vec<u8>> {
-    let hex_length = match hash {
-        HmacHash::Sha1 => 40,
-        HmacHash::Sha256 => 64,
-        HmacHash::Sha512 => 128,
-    };
     let by = |engines: [&GeneralPurpose; 2]| {
         engines.into_iter().find_map(|engine| engine.decode(text).ok())
     };
@@ -144,7 +130,7 @@ fn decoded(hash: HmacHash, encoding: Option<HmacEncoding>, text: &str) -> Option
         Some(HmacEncoding::Hex) => hex::decode(text).ok(),
         Some(HmacEncoding::Base64) => by([&STANDARD, &STANDARD_NO_PAD]),
         Some(HmacEncoding::Base64Url) => by([&URL_SAFE, &URL_SAFE_NO_PAD]),
-        None if text.len() == hex_length => hex::decode(text).ok(),
+        None if text.len() == hash.hex_length() => hex::decode(text).ok(),
         None => from_base64(text),
     }
 }

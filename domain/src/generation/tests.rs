@@ -48,12 +48,28 @@ fn what_was_there_before_generations_is_adopted_once() {
 
 #[test]
 fn one_that_was_removed_is_gone_until_it_is_begun_again() {
-    let log = walk::<Generation>(vec![Do::Begin(model()), Do::Remove, Do::Begin(model())]);
-    assert_eq!(log, [Did::Begun(model()), Did::Removed {}, Did::Begun(model())]);
+    let all = vec![Do::Begin(model()), Do::Remove, Do::Clear, Do::Clear, Do::Begin(model())];
+    let log = walk::<Generation>(all);
+    assert_eq!(log, [Did::Begun(model()), Did::Removed {}, Did::Cleared {}, Did::Begun(model())]);
     for command in [Do::Activate, Do::Remove, Do::Complete { files: 0, chunks: 0 }] {
-        given::<Generation>(log[..2].to_vec())
-            .when(command.clone())
-            .then_expect_error(GenerationError::NotFound);
+        for gone in [2, 3] {
+            given::<Generation>(log[..gone].to_vec())
+                .when(command.clone())
+                .then_expect_error(GenerationError::NotFound);
+        }
         given::<Generation>(vec![]).when(command).then_expect_error(GenerationError::NotFound);
     }
+}
+
+#[test]
+fn one_that_is_being_removed_is_not_begun_and_one_that_is_there_is_not_cleared() {
+    given::<Generation>(vec![Did::Begun(model()), Did::Removed {}])
+        .when(Do::Begin(model()))
+        .then_expect_error(GenerationError::BeingRemoved);
+    given::<Generation>(complete()).when(Do::Clear).then_expect_events(vec![]);
+    // As logs have it from before anything was cleared.
+    let again = vec![Did::Begun(model()), Did::Removed {}, Did::Begun(model())];
+    given::<Generation>(again)
+        .when(Do::Complete { files: 0, chunks: 0 })
+        .then_expect_events(vec![Did::Completed { files: 0, chunks: 0 }]);
 }

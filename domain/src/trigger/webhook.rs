@@ -100,6 +100,26 @@ pub enum HmacHash {
     Sha512,
 }
 
+impl HmacHash {
+    /// What stands before an HMAC where nobody says otherwise, if anything does.
+    pub fn customary_prefix(self) -> &'static str {
+        match self {
+            HmacHash::Sha1 => "sha1=",
+            HmacHash::Sha256 => "sha256=",
+            HmacHash::Sha512 => "sha512=",
+        }
+    }
+
+    /// How many hexadecimal digits an HMAC has.
+    pub fn hex_length(self) -> usize {
+        match self {
+            HmacHash::Sha1 => 40,
+            HmacHash::Sha256 => 64,
+            HmacHash::Sha512 => 128,
+        }
+    }
+}
+
 /// How an HMAC is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HmacEncoding {

@@ -504,6 +504,7 @@ fn generation() -> Vec<(&'static str, GenerationEvent)> {
         ("", GenerationEvent::Completed { files: 2, chunks: 7 }),
         ("", GenerationEvent::Activated {}),
         ("", GenerationEvent::Removed {}),
+        ("", GenerationEvent::Cleared {}),
     ]
 }
 

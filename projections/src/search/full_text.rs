@@ -127,7 +127,7 @@ impl FullText {
         let mut documents = artifact.chunks.iter().map(|chunk| {
             let mut document = about.clone();
             document.add_u64(self.fields.chunk, u64::from(chunk.index));
-            let words = self.words.of(&chunk.text, language).into_iter().enumerate();
+            let words = self.words.of(&chunk.passage(), language).into_iter().enumerate();
             let tokens = words.map(|(position, word)| Token {
                 offset_from: word.start,
                 offset_to: word.end,

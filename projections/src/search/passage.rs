@@ -106,6 +106,9 @@ pub struct Place {
     /// The last row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub row_end: Option<u32>,
+    /// The header of the Markdown table whose rows it begins with: it stands further up in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table_header: Option<String>,
 }
 
 impl Place {
@@ -117,6 +120,7 @@ impl Place {
             sheet: place.sheet.clone(),
             row_start: place.rows.map(|(first, _)| first),
             row_end: place.rows.map(|(_, last)| last),
+            table_header: place.table_header.clone(),
         }
     }
 }

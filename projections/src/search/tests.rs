@@ -885,6 +885,21 @@ async fn a_generation_that_was_removed_leaves_nothing() {
     let extent = node.views.read(|db| crate::generation::extent(db, OTHER.model().revision()));
     let extent = extent.unwrap();
     assert_eq!((extent.files, extent.missing, extent.rate), (0, 3, None));
+
+    // What it had made is known until somebody says that it is gone; what others made stays.
+    let left = |node: &Node| {
+        let revision = OTHER.model().revision();
+        let removed = node.views.read(crate::generation::removed).unwrap();
+        let known = |by| node.views.read(|db| crate::file::artifacts_by(db, by)).unwrap().len();
+        (
+            removed.iter().any(|it| it == revision),
+            known(revision),
+            known(EMBEDDER.model().revision()),
+        )
+    };
+    assert_eq!(left(&node), (true, 3, 3));
+    node.generation(&OTHER, GenerationEvent::Cleared {}).await;
+    assert_eq!(left(&node), (false, 0, 3));
 }
 
 #[tokio::test]

@@ -43,7 +43,8 @@ fn an_audience_is_a_project_by_its_number_and_an_address_otherwise() {
 async fn a_token_for_a_project_is_verified_by_the_certificates_of_google_chat() {
     let (signer, other) = (Signer::rsa("one"), Signer::rsa("two"));
     let keys = keys(json!({ "one": signer.certificate() })).await;
-    let verify = async |token: String| verify(Audience::Project(PROJECT), &token, &keys).await;
+    let verify =
+        async |token: String| verify(Audience::Project(PROJECT), None, &token, &keys).await;
     verify(signer.sign(&for_project())).await.unwrap();
 
     let header = signer.header();
@@ -78,7 +79,7 @@ async fn a_token_for_an_address_must_be_google_chats_own() {
     let signer = Signer::rsa("one");
     let keys = keys(key_set(&[&signer])).await;
     let verify = async |claims: Value| {
-        verify(Audience::Endpoint(ENDPOINT), &signer.sign(&claims), &keys).await
+        verify(Audience::Endpoint(ENDPOINT), None, &signer.sign(&claims), &keys).await
     };
     verify(for_endpoint()).await.unwrap();
     verify(with(for_endpoint(), "iss", json!("accounts.google.com"))).await.unwrap();
@@ -97,6 +98,31 @@ async fn a_token_for_an_address_must_be_google_chats_own() {
     ] {
         assert_eq!(verify(claims.clone()).await.unwrap_err(), why, "{claims}");
     }
+}
+
+#[tokio::test]
+async fn an_add_on_is_called_by_its_own_account_and_by_no_other_project_s() {
+    let signer = Signer::rsa("one");
+    let keys = keys(key_set(&[&signer])).await;
+    let account = "service-1234567890@gcp-sa-gsuiteaddons.iam.gserviceaccount.com";
+    let verify = async |audience: Audience<'_>, email: &str| {
+        let token = signer.sign(&with(for_endpoint(), "email", json!(email)));
+        verify(audience, Some(account), &token, &keys).await
+    };
+    let here = Audience::Endpoint(ENDPOINT);
+    verify(here, account).await.unwrap();
+    let another = "service-1234567891@gcp-sa-gsuiteaddons.iam.gserviceaccount.com";
+    for email in [CHAT, another] {
+        assert_eq!(
+            verify(here, email).await.unwrap_err(),
+            TokenError::Claim("email".to_owned()),
+            "{email}"
+        );
+    }
+    assert_eq!(
+        verify(Audience::Endpoint("https://else"), account).await.unwrap_err(),
+        TokenError::Audience
+    );
 }
 
 fn event(more: Value) -> Value {
@@ -150,6 +176,72 @@ fn direct_messages_are_one_conversation_and_commands_are_told_apart() {
     command["message"]["annotations"] = json!([{ "type": "SLASH_COMMAND", "slashCommand": { "commandName": "/ask", "commandId": "1" } }]);
     let said = heard(&command).said;
     assert_eq!((said.kind.as_str(), said.command.as_deref()), ("command", Some("/ask")));
+}
+
+/// What a Workspace add-on that extends Chat is told of a message, as its event object is documented.
+fn add_on(payload: &str, more: Value) -> Value {
+    let message = event(json!({}));
+    let mut told = json!({ "space": message["space"], "message": message["message"] });
+    told.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap());
+    json!({
+        "commonEventObject": { "userLocale": "en-US", "hostApp": "CHAT", "platform": "WEB",
+                               "timeZone": { "id": "Europe/Berlin", "offset": 3600000 } },
+        "authorizationEventObject": { "userOAuthToken": "…", "userIdToken": "…", "systemIdToken": "…" },
+        "chat": {
+            "user": { "name": "users/1", "displayName": "Ada", "email": "ada@example.com", "type": "HUMAN" },
+            "eventTime": "2026-11-26T10:00:00.000000Z",
+            payload: told,
+        },
+    })
+}
+
+#[test]
+fn an_add_on_hears_what_an_app_of_chat_alone_hears() {
+    assert_eq!(heard(&add_on("messagePayload", json!({}))), heard(&event(json!({}))));
+    let direct = json!({ "space": { "name": "spaces/DM", "spaceType": "DIRECT_MESSAGE" } });
+    let direct = heard(&add_on("messagePayload", direct));
+    assert_eq!((direct.said.kind.as_str(), direct.conversation.as_str()), ("direct", "spaces/DM"));
+    let mut nameless = add_on("messagePayload", json!({}));
+    nameless["chat"]["messagePayload"]["message"].as_object_mut().unwrap().remove("sender");
+    assert_eq!(heard(&nameless).said.sender.id, "users/1");
+}
+
+#[test]
+fn an_add_on_s_slash_command_is_a_command_and_its_other_commands_say_nothing() {
+    let command = |kind: &str| {
+        let mut told = add_on(
+            "appCommandPayload",
+            json!({
+                "appCommandMetadata": { "appCommandId": 1, "appCommandType": kind },
+                "thread": { "name": "spaces/AAA/threads/t2" }, "isDialogEvent": false,
+            }),
+        );
+        let message = &mut told["chat"]["appCommandPayload"]["message"];
+        message["text"] = json!("/ask when?");
+        message["argumentText"] = json!(" when?");
+        message["slashCommand"] = json!({ "commandId": "1" });
+        message.as_object_mut().unwrap().remove("thread");
+        told
+    };
+    let heard = heard(&command("SLASH_COMMAND"));
+    assert_eq!((heard.said.kind.as_str(), heard.said.text.as_str()), ("command", "when?"));
+    assert_eq!(heard.conversation, "spaces/AAA/threads/t2");
+    for kind in ["QUICK_COMMAND", "MESSAGE_ACTION"] {
+        let told = command(kind).to_string();
+        assert_eq!(read(told.as_bytes()), Ok(Incoming::Nothing), "{kind}");
+    }
+    for payload in [
+        "addedToSpacePayload",
+        "removedFromSpacePayload",
+        "buttonClickedPayload",
+        "widgetUpdatedPayload",
+    ] {
+        let told = add_on(payload, json!({})).to_string();
+        assert_eq!(read(told.as_bytes()), Ok(Incoming::Nothing), "{payload}");
+    }
+    let mut empty = add_on("messagePayload", json!({}));
+    empty["chat"]["messagePayload"].as_object_mut().unwrap().remove("message");
+    assert!(matches!(read(empty.to_string().as_bytes()), Err(NotHeard::Malformed(_))));
 }
 
 #[test]

@@ -151,8 +151,6 @@ fn who_is_no_person_and_what_is_not_said_to_us_is_not_heard() {
         ("bot_id", json!("B1")),
         ("user", json!("UBOT")),
         ("user", json!(null)),
-        ("subtype", json!("message_changed")),
-        ("subtype", json!("message_deleted")),
         ("subtype", json!("bot_message")),
         ("channel_type", json!("channel")),
         ("channel_type", json!(null)),
@@ -170,6 +168,91 @@ fn who_is_no_person_and_what_is_not_said_to_us_is_not_heard() {
     }
     assert_eq!(heard(FORM, b"payload=%7B%7D"), Ok(Incoming::Nothing));
     assert_eq!(heard(FORM, b"ssl_check=1&token=x"), Ok(Incoming::Nothing));
+}
+
+/// A change of a message as Slack documents it, in a direct message.
+fn changed() -> Value {
+    json!({
+        "type": "message", "subtype": "message_changed", "hidden": true, "channel": "D1",
+        "channel_type": "im", "ts": "1358878755.000001", "event_ts": "1358878755.000001",
+        "message": {
+            "type": "message", "user": "U1", "text": "Hello, world!", "ts": "1355517523.000005",
+            "edited": { "user": "U1", "ts": "1358878755.000001" },
+        },
+        "previous_message": { "type": "message", "user": "U1", "text": "Hello", "ts": "1355517523.000005" },
+    })
+}
+
+fn revision(incoming: Result<Incoming, NotHeard>) -> Revision {
+    match incoming {
+        Ok(Incoming::Revised(revision)) => *revision,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_change_is_of_the_message_that_it_names_wherever_that_stands() {
+    let now = revision(event(changed()));
+    assert_eq!(now.of, Revised::Message("1355517523.000005".to_owned()));
+    assert_eq!(now.conversation, "D1/1355517523.000005");
+    assert_eq!(now.at, "1358878755.000001");
+    let said = now.said.unwrap();
+    assert_eq!((said.text.as_str(), said.kind.as_str()), ("Hello, world!", "direct"));
+    assert_eq!(said.sender.id, "U1");
+
+    let mut in_thread = changed();
+    in_thread["channel"] = json!("C1");
+    in_thread["channel_type"] = json!("channel");
+    in_thread["message"]["thread_ts"] = json!("1355517000.000001");
+    in_thread["message"]["text"] = json!("<@UBOT> &lt;hello&gt;");
+    let now = revision(event(in_thread));
+    assert_eq!(now.conversation, "C1/1355517000.000001");
+    let said = now.said.unwrap();
+    assert_eq!((said.text.as_str(), said.kind.as_str()), ("<hello>", "mention"));
+}
+
+#[test]
+fn what_slack_changes_itself_and_what_bots_change_is_not_heard() {
+    let with = |change: fn(&mut Value)| {
+        let mut changed = changed();
+        change(&mut changed["message"]);
+        event(changed)
+    };
+    let unedited = |message: &mut Value| drop(message.as_object_mut().unwrap().remove("edited"));
+    assert_eq!(with(unedited), Ok(Incoming::Nothing), "a preview was added");
+    assert_eq!(with(|message| message["bot_id"] = json!("B1")), Ok(Incoming::Nothing));
+    assert_eq!(with(|message| message["user"] = json!("UBOT")), Ok(Incoming::Nothing));
+    let mut empty = changed();
+    empty.as_object_mut().unwrap().remove("message");
+    assert!(matches!(event(empty), Err(NotHeard::Malformed(_))));
+}
+
+#[test]
+fn a_deleted_message_is_taken_back_answered_or_not() {
+    let deleted = json!({
+        "type": "message", "subtype": "message_deleted", "hidden": true, "channel": "D1", "channel_type": "im",
+        "ts": "1358878755.000001", "deleted_ts": "1358878749.000002",
+        "previous_message": { "type": "message", "user": "U1", "text": "Hello", "ts": "1358878749.000002",
+                              "thread_ts": "1358878700.000001" },
+    });
+    let now = revision(event(deleted.clone()));
+    assert_eq!(now.of, Revised::Message("1358878749.000002".to_owned()));
+    assert_eq!(now.conversation, "D1/1358878700.000001");
+    assert_eq!((now.at.as_str(), now.said), ("1358878755.000001", None));
+    for field in ["channel", "ts", "deleted_ts"] {
+        let mut broken = deleted.clone();
+        broken.as_object_mut().unwrap().remove(field);
+        assert!(matches!(event(broken), Err(NotHeard::Malformed(_))), "{field}");
+    }
+
+    let mut tombstone = changed();
+    tombstone["message"] = json!({
+        "type": "message", "subtype": "tombstone", "user": "USLACKBOT", "hidden": true,
+        "text": "This message was deleted.", "ts": "1355517523.000005", "thread_ts": "1355517523.000005",
+    });
+    let now = revision(event(tombstone));
+    assert_eq!(now.of, Revised::Message("1355517523.000005".to_owned()));
+    assert_eq!((now.conversation.as_str(), now.said), ("D1/1355517523.000005", None));
 }
 
 #[test]

@@ -443,7 +443,10 @@ fn numbered(context: &[Passage], fence: &str) -> String {
         let name = passage.about.get("file_name").and_then(Value::as_str);
         let name = name.map(|name| unmarked(&name.replace(char::is_control, " ")));
         let name = name.map(|name| format!(" {name}")).unwrap_or_default();
-        let passage = unmarked(&passage.text);
+        let header =
+            passage.about.get("metadata").and_then(|metadata| metadata.get("table_header"));
+        let header = header.and_then(Value::as_str).map(|header| format!("{header}\n"));
+        let passage = unmarked(&(header.unwrap_or_default() + &passage.text));
         text.push_str(&format!("[{number}]{name}\n{fence}\n{}\n{fence}\n\n", passage.trim()));
     }
     text
