@@ -1,10 +1,9 @@
-//! What is remembered of requests: uses of API tokens, and attempts that were refused.
+//! What is remembered of requests: uses of API tokens, and attempts that were refused or failed.
 //!
 //! The rule of this file: it looks at the answer, costs the good path one short lock, and writes
 //! nothing itself.
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::USER_AGENT;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -64,7 +63,7 @@ pub async fn remember(State(app): State<App>, mut request: Request, next: Next) 
             tokio::spawn(async move { app.write_uses(None).await.is_ok() });
         }
     }
-    if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED {
+    if status.is_client_error() || status.is_server_error() {
         let problem = response.extensions().get::<problem::Rejection>();
         let code = problem.map_or("rejected", |problem| problem.code);
         let aim = problem.and_then(|problem| problem.aim);

@@ -185,6 +185,49 @@ async fn a_refused_attempt_of_a_user_is_found_in_the_product_that_it_was_aimed_a
 }
 
 #[tokio::test]
+async fn each_of_many_like_attempts_is_found_by_its_request() {
+    let app = TestApp::spawn().await;
+    for request in ["one", "two", "three"] {
+        let asked = app.nobody().request(reqwest::Method::GET, "/api/users");
+        app.nobody().send(asked.header("x-request-id", request)).await.expect_status(401);
+    }
+    let alone = app.nobody().request(reqwest::Method::GET, "/api/products");
+    app.nobody().send(alone.header("x-request-id", "four")).await.expect_status(401);
+
+    let first = entries(&app, "request_id=one").await;
+    assert_eq!(first.len(), 1, "{first:#?}");
+    assert_eq!(first[0]["request_id"], "one");
+    assert_eq!(first[0]["details"]["count"], 3);
+    assert_eq!(first[0]["details"]["request_ids"], json!(["one", "two", "three"]));
+    for request in ["two", "three"] {
+        assert_eq!(entries(&app, &format!("request_id={request}")).await, first);
+    }
+    let alone = entries(&app, "request_id=four").await;
+    assert_eq!(alone.len(), 1, "{alone:#?}");
+    assert!(alone[0]["details"].get("request_ids").is_none(), "{alone:#?}");
+    assert_eq!(entries(&app, "request_id=five").await, [] as [Value; 0]);
+    app.verified();
+}
+
+#[tokio::test]
+async fn what_could_not_be_answered_is_found_by_its_request() {
+    let app = TestApp::spawn_with(&[("PRODGY_MODEL_DIR", "/nowhere")]).await;
+    let product = app.product().await;
+    let question = json!({ "query": "leave", "product_id": product.id });
+    let asked =
+        app.request(reqwest::Method::POST, "/api/knowledge-base/embeddings").json(&question);
+    app.send(asked.header("x-request-id", "lost")).await.expect_problem(503, "model_missing");
+
+    let lost = entries(&app, "request_id=lost").await;
+
+    assert_eq!(lost.len(), 1, "{lost:#?}");
+    assert_eq!((&lost[0]["action"], &lost[0]["outcome"]), (&json!("failed"), &json!("failed")));
+    assert_eq!(lost[0]["product_id"], product.id);
+    assert_eq!(lost[0]["details"]["status"], 503);
+    assert_eq!(lost[0]["details"]["code"], "model_missing");
+}
+
+#[tokio::test]
 async fn a_revoked_token_is_refused_at_the_very_next_request_and_its_story_is_whole() {
     let app = TestApp::spawn().await;
     let product = app.product().await;
