@@ -397,7 +397,7 @@ async fn delete_api_token(
 ///
 /// What was done to it and with it, refused attempts included, newest first; after it was deleted,
 /// too. Actions are `created`, `used`, `updated`, `revoked`, `expired`, `renewed`, `regenerated`,
-/// `deleted` and, for attempts that were refused, `rejected`.
+/// `deleted` and, for attempts that were refused, `rejected`, or `failed` where this server could not do it.
 #[utoipa::path(get, path = "/api/api-tokens/{id}/audit-logs", tag = "API tokens",
     extensions(("x-access" = json!(Right::ReadTokens))),
     params(("id" = Uuid, Path), PageParams, MinPositionParam),

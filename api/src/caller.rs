@@ -43,6 +43,7 @@ pub struct Caller {
     pub organization: Uuid,
     /// What it was let in with.
     pub credential: Credential,
+    witness: Witness,
 }
 
 /// What a caller was let in with.
@@ -72,10 +73,16 @@ pub enum Credential {
     },
 }
 
-/// Who was seen to call, for those who record requests: filled in as soon as it is known, whether
-/// the caller is let in or not.
+/// Who was seen to call, and in which product, for those who record requests: filled in as soon as it is
+/// known, whether the caller is let in or not.
 #[derive(Clone, Debug, Default)]
-pub struct Witness(Arc<OnceLock<Seen>>);
+pub struct Witness(Arc<Sight>);
+
+#[derive(Debug, Default)]
+struct Sight {
+    seen: OnceLock<Seen>,
+    product: OnceLock<Uuid>,
+}
 
 /// What a [`Witness`] saw.
 #[derive(Clone, Copy, Debug)]
@@ -93,12 +100,22 @@ pub struct Seen {
 impl Witness {
     fn saw(&self, seen: Seen) {
         // The first sight counts: a request has one credential.
-        let _ = self.0.set(seen);
+        let _ = self.0.seen.set(seen);
+    }
+
+    fn saw_product(&self, product: Uuid) {
+        // The first one counts: what a request is about it looks for first.
+        let _ = self.0.product.set(product);
     }
 
     /// Who was seen, if anybody was.
     pub fn seen(&self) -> Option<Seen> {
-        self.0.get().copied()
+        self.0.seen.get().copied()
+    }
+
+    /// The product that the caller was found to see, if there was one.
+    pub fn product(&self) -> Option<Uuid> {
+        self.0.product.get().copied()
     }
 }
 
@@ -250,9 +267,11 @@ impl Caller {
                 app.read(|db| product::get(db, id))?
             }
         };
-        found
+        let product = found
             .filter(|product| product.organization == self.organization)
-            .ok_or_else(product_not_found)
+            .ok_or_else(product_not_found)?;
+        self.witness.saw_product(product.id);
+        Ok(product)
     }
 }
 
@@ -340,7 +359,7 @@ async fn by_hash(
     witness.saw(seen(true));
     let scopes = token.scopes.clone();
     let credential = Credential::Token { token: token.id, product, scopes, hash, address };
-    Ok(Caller { organization: token.organization, credential })
+    Ok(Caller { organization: token.organization, credential, witness: witness.clone() })
 }
 
 /// A token by the keyed hash of its secret, with its product.
@@ -453,6 +472,7 @@ fn by_session(
     Ok(Caller {
         organization,
         credential: Credential::Session { user, session, role: active.role },
+        witness: witness.clone(),
     })
 }
 

@@ -25,8 +25,8 @@ use crate::app::App;
 use crate::caller::Circumstances;
 use crate::http::header::X_EVENT_POSITION;
 use crate::http::openapi::{ActivityFailures, WebhookFailures};
+use crate::http::problem::Aim;
 use crate::http::{ClientAddress, Path, Problem};
-use crate::record::Aim;
 
 /// The routes of communicators.
 pub fn router() -> OpenApiRouter<App> {
@@ -111,8 +111,7 @@ async fn hear_at(
         Ok(_) => return app.doors.turn_away(address, no_such_communicator()),
         Err(error) => return Problem::from(error).into_response(),
     };
-    let product = integration.product.unwrap_or_default();
-    let aim = Aim { product, resource: ("integration", id) };
+    let aim = Aim { product: integration.product, resource: ("integration", id) };
     let answer = |body| hear_from(app, &integration, circumstances, headers, body);
     app.doors.let_in(aim, address, request, commands::MAX_MESSAGE_BYTES, answer).await
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use domain::refusal::RefusalKind;
 use domain::{Refusal, ValueError};
 
+use crate::http::problem::Aim;
 use crate::http::{FieldError, Problem};
 
 /// When to try again where the cause has to be mended by a person.
@@ -27,7 +28,13 @@ impl From<commands::Error> for Problem {
             Error::Stale { .. } => Problem::stale(),
             Error::CommandReused => Problem::invalid("idempotency_key_reused", error.to_string()),
             Error::Conflict => Problem::conflict("conflict", error.to_string()),
-            Error::BadCredentials => Problem::unauthenticated("bad_credentials", error.to_string()),
+            Error::BadCredentials { user } => {
+                let problem = Problem::unauthenticated("bad_credentials", error.to_string());
+                match user {
+                    Some(user) => problem.aimed_at(Aim { product: None, resource: ("user", user) }),
+                    None => problem,
+                }
+            }
             Error::Log(source) => log_failure(source),
             Error::Vault(source) => vault_failure(source),
             other => Problem::internal(&other),

@@ -19,9 +19,9 @@ use crate::access::Access;
 use crate::app::App;
 use crate::caller::Circumstances;
 use crate::http::openapi::WebhookFailures;
+use crate::http::problem::Aim;
 use crate::http::reply::Envelope;
 use crate::http::{ClientAddress, Path, Problem, Reply};
-use crate::record::Aim;
 
 pub use door::Doors;
 
@@ -70,7 +70,7 @@ async fn deliver(
         Ok(None) => return app.doors.turn_away(address, no_such_path()),
         Err(error) => return Problem::from(error).into_response(),
     };
-    let aim = Aim { product: hook.product, resource: ("trigger", hook.trigger) };
+    let aim = Aim { product: Some(hook.product), resource: ("trigger", hook.trigger) };
     let answer = |body| deliver_to(&app, &hook, &circumstances, &headers, body);
     app.doors.let_in(aim, address, request, hook.max_bytes(), answer).await
 }

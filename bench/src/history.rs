@@ -405,7 +405,7 @@ impl History {
             code: "scope_missing".into(),
             count: 2,
             last_at: soon(),
-            request_id: Some(Uuid::now_v7().to_string()),
+            request_ids: vec![Uuid::now_v7().to_string(), Uuid::now_v7().to_string()],
             address: Some(workspace.address.clone()),
             user_agent: Some(workspace.user_agent.clone()),
             product: Some(workspace.product),

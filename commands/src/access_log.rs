@@ -1,4 +1,4 @@
-//! Attempts that were refused: kept in memory for a moment, written in batches.
+//! Attempts that were refused or failed: kept in memory for a moment, written in batches.
 //!
 //! The rule of this file: a flood of refused requests costs bounded memory and few events; the same
 //! attempt over and over is one line with a count.
@@ -24,7 +24,10 @@ const KEPT: usize = 2_000;
 /// How many attempts go into one event.
 const PER_EVENT: usize = 200;
 
-/// A request that was refused.
+/// How many requests are named of like attempts. Beyond that they are counted.
+const NAMED: usize = 32;
+
+/// A request that was refused, or failed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Rejection {
     /// The tenant.
@@ -55,7 +58,28 @@ struct Seen {
     count: u64,
     first_at: DateTime<Utc>,
     last_at: DateTime<Utc>,
-    request_id: Option<String>,
+    request_ids: Vec<String>,
+}
+
+impl Seen {
+    /// One attempt, just now.
+    fn once(request_id: Option<String>) -> Seen {
+        let now = Utc::now();
+        Seen {
+            count: 1,
+            first_at: now,
+            last_at: now,
+            request_ids: request_id.into_iter().collect(),
+        }
+    }
+
+    /// Takes in what came later.
+    fn add(&mut self, later: Seen) {
+        self.count += later.count;
+        self.last_at = later.last_at;
+        let room = NAMED.saturating_sub(self.request_ids.len());
+        self.request_ids.extend(later.request_ids.into_iter().take(room));
+    }
 }
 
 /// Attempts that were noticed and not written yet. Cheap to clone.
@@ -72,7 +96,6 @@ struct Pending {
 impl PendingRejections {
     /// Notices an attempt.
     pub fn notice(&self, rejection: Rejection, request_id: Option<String>) {
-        let now = Utc::now();
         let mut pending = self.0.noticed.lock();
         let rejection = if pending.len() < KEPT || pending.contains_key(&rejection) {
             rejection
@@ -85,14 +108,13 @@ impl PendingRejections {
                 ..rejection
             }
         };
-        let seen = pending.entry(rejection).or_insert(Seen {
-            count: 0,
-            first_at: now,
-            last_at: now,
-            request_id,
-        });
-        seen.count += 1;
-        seen.last_at = now;
+        let seen = Seen::once(request_id);
+        match pending.entry(rejection) {
+            Entry::Vacant(place) => {
+                place.insert(seen);
+            }
+            Entry::Occupied(mut known) => known.get_mut().add(seen),
+        }
     }
 
     fn put_back(&self, rejections: Vec<(Rejection, Seen)>) {
@@ -103,9 +125,8 @@ impl PendingRejections {
                     place.insert(seen);
                 }
                 Entry::Occupied(mut known) => {
-                    let newer = known.insert(seen);
-                    known.get_mut().count += newer.count;
-                    known.get_mut().last_at = newer.last_at;
+                    let later = known.insert(seen);
+                    known.get_mut().add(later);
                 }
             }
         }
@@ -174,7 +195,7 @@ impl Commands {
                 code: rejection.code.clone(),
                 count: seen.count,
                 last_at: Timestamp::from(seen.last_at),
-                request_id: seen.request_id.clone(),
+                request_ids: seen.request_ids.clone(),
                 address: address.map(domain::Sealed),
                 user_agent: user_agent.map(domain::Sealed),
                 product: rejection.product,
@@ -188,3 +209,6 @@ impl Commands {
         Ok(self.note::<AccessLog>(day, command, &ask).await?.position())
     }
 }
+
+#[cfg(test)]
+mod tests;

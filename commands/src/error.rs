@@ -1,6 +1,7 @@
 //! Why a command was not carried out.
 
 use domain::refusal::{Refusal, RefusalKind};
+use uuid::Uuid;
 
 /// A fault in what was sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,7 +52,10 @@ pub enum Error {
     Conflict,
     /// The e-mail address and the password do not fit.
     #[error("e-mail address or password is wrong")]
-    BadCredentials,
+    BadCredentials {
+        /// Whose address it was. For the record: who asks is not told.
+        user: Option<Uuid>,
+    },
     /// The log failed.
     #[error(transparent)]
     Log(#[from] eventlog::Error),

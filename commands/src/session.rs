@@ -177,7 +177,7 @@ impl Commands {
             None => None,
         };
         let fits = self.secrets.password_fits(password, hash).await?;
-        user.filter(|_| fits).ok_or(Error::BadCredentials)
+        user.filter(|_| fits).ok_or(Error::BadCredentials { user })
     }
 
     /// Starts a session of a user who has proved to be that user.

@@ -1,4 +1,4 @@
-//! The access log of a day: what was asked and not granted.
+//! The access log of a day: what was asked and not done.
 //!
 //! The stream is named by organization and day, so that none grows for ever. Like attempts of a while
 //! are one entry with a count, so that an attacker cannot fill the log.
@@ -21,8 +21,8 @@ pub fn access_log_id(organization: Uuid, day: NaiveDate) -> String {
 /// What has happened to an access log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum AccessLogEvent {
-    /// Requests were rejected.
-    #[serde(rename = "access_log.rejected.v1")]
+    /// Requests were rejected, or failed.
+    #[serde(rename = "access_log.rejected.v2")]
     Rejected {
         /// At least one.
         attempts: Vec<Attempt>,
@@ -61,9 +61,9 @@ pub struct Attempt {
     pub count: u64,
     /// When the last one came.
     pub last_at: Timestamp,
-    /// The id of the first request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
+    /// The ids of the requests, of the first ones where there were many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub request_ids: Vec<String>,
     /// The client's address, sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<Sealed>,

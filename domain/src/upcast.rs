@@ -34,4 +34,18 @@ pub const UPCASTERS: &[Upcaster] = &[
             payload
         },
     },
+    // Of like attempts the first one's request was kept then.
+    Upcaster {
+        from: "access_log.rejected.v1",
+        to: "access_log.rejected.v2",
+        lift: |mut payload| {
+            let attempts = payload.get_mut("attempts").and_then(Value::as_array_mut);
+            for attempt in attempts.into_iter().flatten().filter_map(Value::as_object_mut) {
+                if let Some(id) = attempt.remove("request_id") {
+                    attempt.insert("request_ids".to_owned(), Value::Array(vec![id]));
+                }
+            }
+            payload
+        },
+    },
 ];

@@ -27,3 +27,9 @@ CREATE TABLE audit (
 CREATE INDEX audit_by_resource ON audit (resource_key);
 CREATE INDEX audit_by_actor ON audit (actor_key);
 CREATE INDEX audit_by_product ON audit (product_key);
+-- The requests of a row that is of several, without the first one: that is the row's own.
+CREATE TABLE audit_request (
+    request_id TEXT NOT NULL,
+    position   INTEGER NOT NULL,
+    PRIMARY KEY (request_id, position)
+) WITHOUT ROWID;

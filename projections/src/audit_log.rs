@@ -93,7 +93,7 @@ pub struct Filter {
     pub from: Option<String>,
     /// Before this time.
     pub to: Option<String>,
-    /// In which request.
+    /// In which request: that of a row, or one of its requests where it is of several.
     pub request_id: Option<String>,
     /// Every one of these words stands somewhere in the row.
     pub q: Option<String>,
@@ -108,7 +108,7 @@ impl ReadModel for AuditLog {
     }
 
     fn version(&self) -> u32 {
-        5
+        6
     }
 
     fn schema(&self) -> &'static str {
@@ -183,7 +183,7 @@ fn insert(db: &Connection, event: &RecordedEvent, line: &Line<'_>) -> Result<(),
     let is_the_resource = line.resource_type == Some(event.stream.category())
         && line.resource_id == Some(event.stream.id());
     statement.execute(params![
-        event.position.0.saturating_mul(PLACES).saturating_add(line.place.min(PLACES - 1)),
+        key_of_place(event, line.place),
         line.resource_id.map_or(0, key_of),
         key_of(line.actor),
         line.product.map_or(0, key_of_id),
@@ -204,6 +204,11 @@ fn insert(db: &Connection, event: &RecordedEvent, line: &Line<'_>) -> Result<(),
         line.details,
     ])?;
     Ok(())
+}
+
+/// The place in the list of a row of an event.
+fn key_of_place(event: &RecordedEvent, place: u64) -> u64 {
+    event.position.0.saturating_mul(PLACES).saturating_add(place.min(PLACES - 1))
 }
 
 /// The number by which rows are found that name this id, or this text. Two may share one: the text itself
@@ -402,10 +407,17 @@ fn conversation(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
 fn rejections(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
     let AccessLogEvent::Rejected { attempts } = decode(event)?;
     for (place, attempt) in (0..).zip(&attempts) {
-        let details = json!({
+        let (request_id, others) = match attempt.request_ids.split_first() {
+            Some((first, others)) => (Some(first.as_str()), others),
+            None => (None, &[][..]),
+        };
+        let mut details = json!({
             "method": attempt.method, "path": attempt.path, "route": attempt.route, "status": attempt.status,
             "code": attempt.code, "count": attempt.count, "last_at": attempt.last_at,
         });
+        if !others.is_empty() {
+            details["request_ids"] = json!(attempt.request_ids);
+        }
         insert(
             db,
             event,
@@ -414,7 +426,7 @@ fn rejections(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
                 at: attempt.at.to_string(),
                 product: attempt.product,
                 actor: &attempt.actor,
-                action: "rejected",
+                action: if is_failure(attempt.status) { "failed" } else { "rejected" },
                 resource_type: attempt.resource_type.as_deref(),
                 resource_id: attempt.resource_id.as_deref(),
                 outcome: if matches!(attempt.status, 401 | 403 | 404) {
@@ -422,14 +434,23 @@ fn rejections(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
                 } else {
                     "failed"
                 },
-                request_id: attempt.request_id.as_deref(),
+                request_id,
                 address: attempt.address.as_ref().map(|text| text.0.as_str()),
                 user_agent: attempt.user_agent.as_ref().map(|text| text.0.as_str()),
                 details: &details.to_string(),
             },
         )?;
+        for other in others {
+            db.prepare_cached("INSERT OR IGNORE INTO audit_request VALUES (?1, ?2)")?
+                .execute(params![other, key_of_place(event, place)])?;
+        }
     }
     Ok(())
+}
+
+/// Whether an answer says that the machinery failed, and not the client.
+fn is_failure(status: u16) -> bool {
+    status >= 500 && status != 501
 }
 
 const COLUMNS: &str = "position, event_id, event_type, stream, at, organization, product, actor, action, \
@@ -506,7 +527,10 @@ pub fn list(
         .and_if("outcome = ?", filter.outcome.clone())
         .and_if("at >= ?", filter.from.clone())
         .and_if("at < ?", filter.to.clone())
-        .and_if("request_id = ?", filter.request_id.clone());
+        .and_either(
+            "(request_id = ? OR position IN (SELECT position FROM audit_request WHERE request_id = ?))",
+            filter.request_id.clone(),
+        );
     for word in words {
         query = query.and(
             "actor || ' ' || action || ' ' || event_type || ' ' || coalesce(stream, resource_type || '-' || resource_id) \

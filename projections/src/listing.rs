@@ -85,6 +85,20 @@ impl<'a> Query<'a> {
         }
     }
 
+    /// Adds a condition with two `?` for the same value, if there is one.
+    pub(crate) fn and_either(
+        mut self,
+        condition: &'a str,
+        value: Option<impl ToSql + Clone + 'static>,
+    ) -> Self {
+        if let Some(value) = value {
+            self.conditions.push(condition);
+            self.values.push(Box::new(value.clone()));
+            self.values.push(Box::new(value));
+        }
+        self
+    }
+
     /// Runs the query.
     pub(crate) fn list<T>(
         self,

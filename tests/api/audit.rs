@@ -100,6 +100,134 @@ async fn what_was_refused_is_there_too() {
 }
 
 #[tokio::test]
+async fn a_failed_sign_in_names_whom_it_was_aimed_at_and_tells_the_client_nothing() {
+    let app = TestApp::spawn().await;
+    let me = app.get("/api/auth/me").await.data()["user"]["id"].as_str().unwrap().to_owned();
+    let refused = async |email: &str| {
+        let login = json!({ "email": email, "password": "wrong password" });
+        let reply = app.nobody().post("/api/auth/login", login).await.expect_status(401);
+        let mut names: Vec<String> = reply.headers.keys().map(ToString::to_string).collect();
+        names.sort();
+        let mut body = reply.body.clone();
+        body.as_object_mut().unwrap().remove("request_id");
+        (body, names)
+    };
+
+    let known = refused(super::support::OWNER).await;
+    assert_eq!(refused("nobody@example.com").await, known);
+    assert_eq!(refused("no address").await, known);
+
+    let of_me =
+        entries(&app, &format!("resource_type=user&resource_id={me}&action=rejected")).await;
+    assert_eq!(of_me.len(), 1, "{of_me:#?}");
+    assert_eq!(of_me[0]["details"]["path"], "/api/auth/login");
+    assert_eq!(of_me[0]["actor"], "anonymous");
+    let all = entries(&app, "action=rejected&q=bad_credentials").await;
+    let aims: Vec<&Value> = all.iter().map(|entry| &entry["resource_id"]).collect();
+    assert_eq!(all.len(), 2, "{all:#?}");
+    assert!(aims.contains(&&Value::Null) && aims.contains(&&json!(me)), "{all:#?}");
+}
+
+#[tokio::test]
+async fn a_refused_attempt_of_a_user_is_found_in_the_product_that_it_was_aimed_at() {
+    let app = TestApp::spawn().await;
+    let viewer = app.user("viewer").await;
+    let (product, other) = (app.product().await, app.product().await);
+    let agent = app.agent(&product).await;
+    let agent = agent["id"].as_str().unwrap();
+    let file = app.text_file(&product, "a.txt", "a text").await;
+
+    // May not, said before anybody looked what is there.
+    viewer.delete(&format!("/api/products/{}", product.id)).await.expect_status(403);
+    viewer.delete(&format!("/api/agent-base/{agent}")).await.expect_status(403);
+    viewer.delete(&format!("/api/knowledge-base/storage/file/{file}")).await.expect_status(403);
+    // May, and sends something wrong: the product stands in the path, in the body, or behind a thing.
+    app.put(&format!("/api/products/{}", product.id), json!({ "name": "" }))
+        .await
+        .expect_status(422);
+    let nameless = json!({ "product_id": product.id, "name": "" });
+    app.post("/api/knowledge-base", nameless.clone()).await.expect_status(422);
+    app.post("/api/api-tokens", nameless).await.expect_status(422);
+    let base = format!("/api/knowledge-base/{}/evaluate", product.knowledge_base);
+    app.post(&base, json!({})).await.expect_status(422);
+    // Is of no product, or of none that is there.
+    app.put(&format!("/api/products/{}", uuid::Uuid::now_v7()), json!({ "name": "x" }))
+        .await
+        .expect_status(404);
+
+    let refused = entries(&app, &format!("product_id={}&action=rejected", product.id)).await;
+    let mut seen: Vec<(i64, &str, &str)> = refused
+        .iter()
+        .map(|entry| {
+            let details = &entry["details"];
+            (
+                details["status"].as_i64().unwrap(),
+                details["method"].as_str().unwrap(),
+                details["route"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    seen.sort_unstable();
+    assert_eq!(
+        seen,
+        [
+            (403, "DELETE", "/api/agent-base/{id}"),
+            (403, "DELETE", "/api/knowledge-base/storage/file/{id}"),
+            (403, "DELETE", "/api/products/{productId}"),
+            (422, "POST", "/api/api-tokens"),
+            (422, "POST", "/api/knowledge-base"),
+            (422, "POST", "/api/knowledge-base/{knowledgeBaseId}/evaluate"),
+            (422, "PUT", "/api/products/{productId}"),
+        ]
+    );
+    let elsewhere = entries(&app, &format!("product_id={}&action=rejected", other.id)).await;
+    assert!(elsewhere.is_empty(), "{elsewhere:#?}");
+}
+
+#[tokio::test]
+async fn each_of_many_like_attempts_is_found_by_its_request() {
+    let app = TestApp::spawn().await;
+    for request in ["one", "two", "three"] {
+        let asked = app.nobody().request(reqwest::Method::GET, "/api/users");
+        app.nobody().send(asked.header("x-request-id", request)).await.expect_status(401);
+    }
+    let alone = app.nobody().request(reqwest::Method::GET, "/api/products");
+    app.nobody().send(alone.header("x-request-id", "four")).await.expect_status(401);
+
+    let first = entries(&app, "request_id=one").await;
+    assert_eq!(first.len(), 1, "{first:#?}");
+    assert_eq!(first[0]["request_id"], "one");
+    assert_eq!(first[0]["details"]["count"], 3);
+    assert_eq!(first[0]["details"]["request_ids"], json!(["one", "two", "three"]));
+    for request in ["two", "three"] {
+        assert_eq!(entries(&app, &format!("request_id={request}")).await, first);
+    }
+    let alone = entries(&app, "request_id=four").await;
+    assert_eq!(alone.len(), 1, "{alone:#?}");
+    assert!(alone[0]["details"].get("request_ids").is_none(), "{alone:#?}");
+    assert_eq!(entries(&app, "request_id=five").await, [] as [Value; 0]);
+    app.verified();
+}
+
+#[tokio::test]
+async fn what_could_not_be_answered_is_found_by_its_request() {
+    let app = TestApp::spawn_with(&[("PRODGY_MODEL_DIR", "/nowhere")]).await;
+    let product = app.product().await;
+    let question = json!({ "query": "leave", "product_id": product.id });
+    let asked =
+        app.request(reqwest::Method::POST, "/api/knowledge-base/embeddings").json(&question);
+    app.send(asked.header("x-request-id", "lost")).await.expect_problem(503, "model_missing");
+
+    let lost = entries(&app, "request_id=lost").await;
+
+    assert_eq!(lost.len(), 1, "{lost:#?}");
+    assert_eq!((&lost[0]["action"], &lost[0]["outcome"]), (&json!("failed"), &json!("failed")));
+    assert_eq!(lost[0]["product_id"], product.id);
+    assert_eq!(lost[0]["details"]["status"], 503);
+    assert_eq!(lost[0]["details"]["code"], "model_missing");
+}
+
+#[tokio::test]
 async fn a_revoked_token_is_refused_at_the_very_next_request_and_its_story_is_whole() {
     let app = TestApp::spawn().await;
     let product = app.product().await;

@@ -74,7 +74,7 @@ async fn a_body_that_is_no_json_or_not_the_right_json_says_where() {
 
     assert_eq!(app.get("/api/products").await.body["pagination"]["total"], 0);
     let events = new_events(&app, head).await;
-    assert!(events.iter().all(|kind| kind == "access_log.rejected.v1"), "{events:?}");
+    assert!(events.iter().all(|kind| kind == "access_log.rejected.v2"), "{events:?}");
 }
 
 #[tokio::test]
@@ -132,7 +132,7 @@ async fn an_upload_over_the_limit_is_refused_and_leaves_nothing() {
 
     let files = app.get(&format!("/api/knowledge-base/storage/{}", product.knowledge_base)).await;
     assert_eq!(files.body["pagination"]["total"], 0, "{files:?}");
-    assert!(new_events(&app, head).await.iter().all(|kind| kind == "access_log.rejected.v1"));
+    assert!(new_events(&app, head).await.iter().all(|kind| kind == "access_log.rejected.v2"));
     let reply = app.upload(&product.knowledge_base, &[("small.txt", "text/plain", b"small")]).await;
     assert!(reply.is_success(), "{reply:?}");
 }
@@ -186,7 +186,7 @@ async fn a_broken_multipart_body_stores_nothing() {
     let no_file = whole.replace("name=\"file\"; filename=\"a.txt\"", "name=\"source\"");
     raw(&app, UPLOAD, form, no_file).await.expect_status(422);
 
-    assert!(new_events(&app, head).await.iter().all(|kind| kind == "access_log.rejected.v1"));
+    assert!(new_events(&app, head).await.iter().all(|kind| kind == "access_log.rejected.v2"));
     let reply = raw(&app, UPLOAD, form, whole).await;
     assert!(reply.is_success(), "{reply:?}");
 }

@@ -58,7 +58,7 @@ async fn an_address_has_one_user_and_what_is_refused_takes_none() {
     let stored = app.get(&format!("/api/events?after={before}&limit=100")).await.expect_status(200);
     let kinds: Vec<&Value> =
         stored.data().as_array().unwrap().iter().map(|event| &event["type"]).collect();
-    assert!(kinds.iter().all(|kind| *kind == "access_log.rejected.v1"), "{kinds:?}");
+    assert!(kinds.iter().all(|kind| *kind == "access_log.rejected.v2"), "{kinds:?}");
     app.put(path, move_away).await.expect_status(200);
     made(&app, "bob@example.com", "member").await;
 }

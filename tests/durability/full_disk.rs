@@ -118,7 +118,7 @@ async fn a_full_disk_refuses_writes_lets_reads_go_on_and_needs_no_restart() {
     // What is counted may have found the room that the piece of a file did not use.
     let stored = app.get(&format!("/api/events?after={before}")).await.expect_status(200);
     let is_counted = |event: &Value| {
-        let counted = ["token_usage.recorded.v1", "access_log.rejected.v1"];
+        let counted = ["token_usage.recorded.v1", "access_log.rejected.v2"];
         event["type"].as_str().is_some_and(|event_type| counted.contains(&event_type))
     };
     assert!(stored.data().as_array().unwrap().iter().all(is_counted), "{stored:?}");

@@ -23,6 +23,7 @@ use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use serde::Serialize;
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use super::request_id;
 
@@ -44,6 +45,7 @@ struct Parts {
     headers: HeaderMap,
     /// What is recorded in the place of `code`.
     recorded: Option<&'static str>,
+    aim: Option<Aim>,
 }
 
 /// One fault of one place in a request.
@@ -92,6 +94,17 @@ pub struct ProblemBody {
 pub struct Rejection {
     /// The problem's `error`, or what is recorded in its place.
     pub code: &'static str,
+    /// What the request was aimed at, where its path does not say.
+    pub aim: Option<Aim>,
+}
+
+/// What a request without a credential was aimed at, as its handler found: for the record alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aim {
+    /// The product, where there is one.
+    pub product: Option<Uuid>,
+    /// The kind of resource, and its id.
+    pub resource: (&'static str, Uuid),
 }
 
 impl FieldError {
@@ -115,6 +128,7 @@ impl Problem {
             errors: Vec::new(),
             headers: HeaderMap::new(),
             recorded: None,
+            aim: None,
         }))
     }
 
@@ -297,6 +311,13 @@ impl Problem {
         self
     }
 
+    /// Says to those who record what was rejected, and to nobody else, what the request was aimed at.
+    #[must_use]
+    pub fn aimed_at(mut self, aim: Aim) -> Self {
+        self.0.aim = Some(aim);
+        self
+    }
+
     /// The problem's `error`.
     pub fn code(&self) -> &'static str {
         self.0.code
@@ -344,7 +365,7 @@ impl Error for Problem {}
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let body = serde_json::to_vec(&self.body()).expect("a problem is text and numbers");
-        let rejection = Rejection { code: self.0.recorded.unwrap_or(self.0.code) };
+        let rejection = Rejection { code: self.0.recorded.unwrap_or(self.0.code), aim: self.0.aim };
         let mut response = (self.0.status, self.0.headers, body).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         response.extensions_mut().insert(rejection);

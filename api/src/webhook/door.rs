@@ -23,8 +23,8 @@ use uuid::Uuid;
 
 use crate::http::Problem;
 use crate::http::layers::BodyLimit;
+use crate::http::problem::Aim;
 use crate::http::rate_limit::{RateLimit, Standing, network_of};
-use crate::record::Aim;
 
 /// How many deliveries are at work at once at one door, and at all of them.
 const AT_ONE_DOOR: usize = 64;
@@ -117,13 +117,10 @@ impl Doors {
         };
         let mut response = match answered.await {
             Ok(answer) => answer.into_response(),
-            Err(problem) => {
-                let mut response = problem.into_response();
-                if response.status() != StatusCode::TOO_MANY_REQUESTS {
-                    response.extensions_mut().insert(aim);
-                }
-                response
+            Err(problem) if problem.status() == StatusCode::TOO_MANY_REQUESTS => {
+                problem.into_response()
             }
+            Err(problem) => problem.aimed_at(aim).into_response(),
         };
         write(standing, response.headers_mut());
         response

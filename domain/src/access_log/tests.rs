@@ -49,7 +49,7 @@ fn attempt(count: u64) -> Attempt {
         code: "credential_missing".to_owned(),
         count,
         last_at: at(1),
-        request_id: None,
+        request_ids: vec![],
         address: None,
         user_agent: None,
         product: None,

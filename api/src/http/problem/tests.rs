@@ -125,7 +125,7 @@ async fn a_rejection_can_be_recorded_by_those_outside() {
         .route("/", get(async || Problem::conflict("name_taken", "choose another name")))
         .layer(from_fn(async |request, next: axum::middleware::Next| {
             let response = next.run(request).await;
-            let Rejection { code } = *response.extensions().get::<Rejection>().unwrap();
+            let Rejection { code, .. } = *response.extensions().get::<Rejection>().unwrap();
             ([("x-recorded", code)], response)
         }));
 
