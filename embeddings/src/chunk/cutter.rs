@@ -111,7 +111,6 @@ impl<'a, S: ChunkSizer, E> Cutter<'a, S, E> {
         let limit = self.line_end(start, end);
         let blocks = blocks(self.text, start..limit);
         if limit == end {
-            self.headings_of(start..end);
             self.blocks(start..end, &blocks)?;
             return Ok(end);
         }
@@ -121,7 +120,6 @@ impl<'a, S: ChunkSizer, E> Cutter<'a, S, E> {
         let heading = late().rfind(|block| block.depth == 0 && block.kind == Kind::Heading);
         if let Some(block) = heading.or_else(|| late().rfind(|block| block.depth == 0)) {
             let seam = line_of(block);
-            self.headings_of(start..seam);
             self.blocks(start..seam, &blocks)?;
             return Ok(seam);
         }
@@ -130,14 +128,12 @@ impl<'a, S: ChunkSizer, E> Cutter<'a, S, E> {
         let reaches = |block: &&Block| self.text[block.end..limit].trim().is_empty();
         if let Some(block) = last(Kind::Table).filter(reaches) {
             let table_end = self.end_of_table(limit, end);
-            self.headings_of(start..block.start);
             let is_led = self.blocks(start..block.start, &blocks)?;
             self.table(block.start..table_end, is_led)?;
             return Ok(table_end);
         }
         if let Some(block) = last(Kind::Fence).filter(|block| block.depth == 0).filter(reaches) {
             let fence_end = self.end_of_fence(block.start, end);
-            self.headings_of(start..block.start);
             self.blocks(start..block.start, &blocks)?;
             self.plain(block.start..fence_end)?;
             return Ok(fence_end);
@@ -147,7 +143,6 @@ impl<'a, S: ChunkSizer, E> Cutter<'a, S, E> {
             Some(block) => line_of(block),
             None => self.plain_seam(start, end),
         };
-        self.headings_of(start..seam);
         self.blocks(start..seam, &blocks)?;
         Ok(seam)
     }
@@ -159,9 +154,10 @@ impl<'a, S: ChunkSizer, E> Cutter<'a, S, E> {
             .extend(found.map(|heading| Heading { start: range.start + heading.start, ..heading }));
     }
 
-    /// Cuts what was parsed: tables that do not fit between their rows, all else by its structure. Answers whether the last of it was
-    /// no table.
+    /// Cuts what was parsed, and notes its headings: tables that do not fit between their rows, all else by its structure. Answers
+    /// whether the last of it was no table.
     fn blocks(&mut self, range: Range<usize>, blocks: &[Block]) -> Result<bool, E> {
+        self.headings_of(range.clone());
         let mut start = range.start;
         for block in blocks.iter().filter(|block| block.kind == Kind::Table) {
             if block.start < start || block.end > range.end {
@@ -192,24 +188,22 @@ impl<'a, S: ChunkSizer, E> Cutter<'a, S, E> {
     /// Cuts a table between its rows, so that its header can stand beside each piece. What leads to it goes with its first rows.
     fn table(&mut self, table: Range<usize>, is_led: bool) -> Result<(), E> {
         let room = self.room_beside_header(table.clone());
-        let lines = || {
-            let mut end = table.start;
-            self.text[table.clone()].split_inclusive('\n').map(move |line| {
-                end += line.len();
-                (end - line.len(), end)
-            })
-        };
-        let ends: Vec<(usize, usize)> = lines().collect();
+        let mut end = table.start;
+        let lines = self.text[table.clone()].split_inclusive('\n').map(|line| {
+            end += line.len();
+            (end - line.len(), end)
+        });
+        let lines: Vec<(usize, usize)> = lines.collect();
         let mut start = table.start;
         let lead = self.pieces.last().map(|(lead, _)| *lead).filter(|_| is_led);
-        if let (Some(lead), Some((_, first))) = (lead, ends.get(2).or(ends.last()))
+        if let (Some(lead), Some((_, first))) = (lead, lines.get(2).or(lines.last()))
             && self.size(lead..*first) <= room
         {
             self.pieces.pop();
             start = lead;
         }
         let mut taken = start;
-        for (line, end) in ends {
+        for (line, end) in lines {
             (self.may_go_on)()?;
             if self.size(start..end) <= room {
                 taken = end;

@@ -257,6 +257,33 @@ impl World {
         tokio::time::timeout(Duration::from_secs(20), ended).await.expect("it ends")
     }
 
+    /// Lets the server die at that write of the log, stored or not, and another one go on. Answers what is on
+    /// record at the end, and whether the first one lived to see it.
+    async fn over_a_crash(
+        &self,
+        id: Uuid,
+        knowledge: &Arc<Passages>,
+        lives: usize,
+        stores_the_last: bool,
+    ) -> (Vec<ExecutionEvent>, bool) {
+        let mortal = Altered::mortal(&self.log, lives, stores_the_last);
+        let commands = open_commands(self.folder.path(), mortal.clone()).await;
+        let first_life = self.start(commands, knowledge.clone(), &[id]).await;
+        let mut survived = false;
+        while mortal.lives() && !survived {
+            let events = self.events(id).await;
+            survived = matches!(events.last(), Some(ExecutionEvent::Succeeded { .. }));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        first_life.stop().await;
+
+        let commands = open_commands(self.folder.path(), self.log.clone()).await;
+        let second_life = self.start(commands, knowledge.clone(), &[id]).await;
+        let events = self.ended(id).await;
+        second_life.stop().await;
+        (events, survived)
+    }
+
     async fn text(&self, id: Uuid, event_type: &str, field: &str, payload: &Payload) -> String {
         let stream = StreamId::new("execution", id);
         let opened = self
@@ -303,30 +330,8 @@ async fn a_crash_at_any_event_ends_in_one_success_of_each_step() {
         for lives in 1.. {
             let world = World::new().await;
             let id = world.request(5).await;
-
-            let mortal = Altered::mortal(&world.log, lives, stores_the_last);
-            let commands = open_commands(world.folder.path(), mortal.clone()).await;
-            let first_life = world.start(commands, world.passages(), &[id]).await;
-            let mut head = world.log.watch();
-            let dead_or_done = async {
-                while mortal.lives() {
-                    head.mark_unchanged();
-                    let events = world.events(id).await;
-                    if matches!(events.last(), Some(ExecutionEvent::Succeeded { .. })) {
-                        return true;
-                    }
-                    let _ = tokio::time::timeout(Duration::from_millis(20), head.changed()).await;
-                }
-                false
-            };
-            let survived = dead_or_done.await;
-            first_life.stop().await;
-
-            let commands = open_commands(world.folder.path(), world.log.clone()).await;
-            let second_life = world.start(commands, world.passages(), &[id]).await;
-            let events = world.ended(id).await;
-            second_life.stop().await;
-
+            let (events, survived) =
+                world.over_a_crash(id, &world.passages(), lives, stores_the_last).await;
             let context = format!("{lives} appends, the last one stored: {stores_the_last}");
             assert_eq!(successes(&events), ["one", "two", "three"], "{context}");
             assert!(matches!(events.last(), Some(ExecutionEvent::Succeeded { .. })), "{context}");

@@ -84,23 +84,10 @@ async fn a_crash_at_any_write_of_items_that_wait_loses_none_of_them() {
         for lives in 1.. {
             let world = World::with(patient("150ms")).await;
             let id = world.request_on(json!({ "words": ["a", "b"] })).await;
-            let mortal = Altered::mortal(&world.log, lives, stores_the_last);
-            let commands = open_commands(world.folder.path(), mortal.clone()).await;
             let knowledge = world.passages();
             knowledge.not_ready.store(2, Ordering::SeqCst);
-            let first_life = world.start(commands, knowledge.clone(), &[id]).await;
-            let mut survived = false;
-            while mortal.lives() && !survived {
-                let events = world.events(id).await;
-                survived = matches!(events.last(), Some(ExecutionEvent::Succeeded { .. }));
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            first_life.stop().await;
-
-            let commands = open_commands(world.folder.path(), world.log.clone()).await;
-            let second_life = world.start(commands, knowledge.clone(), &[id]).await;
-            let events = world.ended(id).await;
-            second_life.stop().await;
+            let (events, survived) =
+                world.over_a_crash(id, &knowledge, lives, stores_the_last).await;
             let context = format!("{lives} writes, the last one stored: {stores_the_last}");
             let mut done = successes(&events);
             done.sort_unstable();
