@@ -170,6 +170,8 @@ enum FileNow {
     Replaced,
     /// It was deleted.
     Deleted,
+    /// It was erased, and what it said with it.
+    Erased,
 }
 
 /// A passage that an answer cites, as it was when it was cited.
@@ -191,8 +193,8 @@ struct ChatSource {
     char_end: u64,
     /// How near it was to the question: the cosine.
     score: f64,
-    /// What it says.
-    text: String,
+    /// What it says; null when the file was erased.
+    text: Option<String>,
     /// What was said of the file, and of the place in it.
     #[schema(value_type = Object)]
     metadata: Value,
@@ -422,6 +424,7 @@ async fn show_run(app: &App, run: Run) -> Result<ChatRun, Problem> {
                 let whole = WholeAnswer::read(&whole)?;
                 content = Some(whole.content);
                 sources = whole.sources;
+                without_erased(app, &mut sources)?;
                 metadata = Some(Value::Object(whole.metadata));
             }
         }
@@ -437,6 +440,18 @@ async fn show_run(app: &App, run: Run) -> Result<ChatRun, Problem> {
     };
     let Run { id, session, status, created_at, ended_at, .. } = run;
     Ok(ChatRun { id, session, status, content, sources, metadata, error, created_at, ended_at })
+}
+
+/// Takes away what files say that were erased since they were cited.
+fn without_erased(app: &App, sources: &mut [Value]) -> Result<(), Problem> {
+    for source in sources {
+        let file = source["file_id"].as_str().and_then(|id| id.parse::<Uuid>().ok());
+        let Some(file) = file else { continue };
+        if app.read(|db| file::deleted(db, file))?.is_some_and(|gone| gone.is_erased()) {
+            source["text"] = Value::Null;
+        }
+    }
+    Ok(())
 }
 
 /// The whole of an answer, as its event holds it.
@@ -615,7 +630,7 @@ async fn cancel_run(
 /// Look at what an answer cites
 ///
 /// The passage as it was when it was cited, and what has become of its file: it is kept with the answer,
-/// though the file was replaced or deleted since.
+/// though the file was replaced or deleted since. Of an erased file only the place is left.
 #[utoipa::path(get, path = "/api/assistant/chat/runs/{runId}/sources/{number}", tag = "Assistant",
     extensions(("x-access" = json!(Right::Chat))),
     params(("runId" = Uuid, Path), ("number" = u64, Path, description = "Its number in the answer, from 1"),
@@ -635,7 +650,9 @@ async fn get_source(
             "the answer cites nothing under this number: its `sources` name those that there are",
         )
     })?;
-    let there = app.read(|db| file::get(db, source.file_id))?;
+    let (there, gone) =
+        app.read(|db| Ok((file::get(db, source.file_id)?, file::deleted(db, source.file_id)?)))?;
+    let is_erased = gone.is_some_and(|gone| gone.is_erased());
     let base = source.knowledge_base_id.unwrap_or_default();
     let newer = match there {
         Some(_) => None,
@@ -646,6 +663,7 @@ async fn get_source(
     };
     let file_status = match (&there, newer) {
         (Some(_), _) => FileNow::Present,
+        (None, _) if is_erased => FileNow::Erased,
         (None, Some(_)) => FileNow::Replaced,
         (None, None) => FileNow::Deleted,
     };
@@ -681,7 +699,8 @@ struct KeptSource {
     #[serde(default)]
     char_end: u64,
     score: f64,
-    text: String,
+    /// None of a file that was erased.
+    text: Option<String>,
     #[serde(default)]
     metadata: Value,
 }

@@ -58,6 +58,10 @@ impl Contents for App {
         Ok(Inside { tokens, agents, executions, knowledge_bases, files, integrations })
     }
 
+    async fn has_file_with(&self, product: Uuid, blob: &str) -> Result<bool, NotNow> {
+        self.read(|db| file::is_any_with(db, product, blob)).map_err(not_now)
+    }
+
     async fn artifacts_of(&self, product: Uuid) -> Result<Vec<String>, NotNow> {
         self.read(|db| file::artifacts(db, product)).map_err(not_now)
     }

@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::access::Right;
-use crate::answers::Deleted;
+use crate::answers::{Deleted, deleted};
 use crate::app::{App, PATIENCE};
 use crate::caller::{Caller, Circumstances};
 use crate::http::openapi::{
@@ -30,7 +30,7 @@ use crate::http::openapi::{
 use crate::http::page::NoFilters;
 use crate::http::range::{AskedRange, Download};
 use crate::http::reply::{Envelope, ListEnvelope};
-use crate::http::{ETag, IfNoneMatch, ListQuery, ListReply, Path, Problem, Reply, Total};
+use crate::http::{ETag, IfNoneMatch, ListQuery, ListReply, Path, Problem, Query, Reply, Total};
 use crate::knowledge_base::visible;
 use crate::lists::{total, window};
 
@@ -167,30 +167,67 @@ async fn list_chunks(
     Ok(query.reply("Chunks", chunks, Total::exact(count as u64).with_cursor(cursor)))
 }
 
+/// How a file is to be deleted.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct HowDeleted {
+    /// For good: what was uploaded, its text and its vectors are removed from the vault as well, unless another file
+    /// of the product has the very same bytes. A file that was only deleted can be erased later.
+    #[serde(default)]
+    erase: bool,
+}
+
 /// Delete a file
 ///
-/// No search finds it any more.
+/// No search finds it any more. Its bytes are kept with the history of the product unless they are to be erased.
 #[utoipa::path(delete, path = "/api/knowledge-base/storage/file/{id}", tag = "Knowledge base",
     extensions(("x-access" = json!(Right::WriteKnowledge))),
-    params(("id" = Uuid, Path, description = "The file"), IfMatchParam),
-    responses((status = 200, description = "It is gone", body = Envelope<Deleted>), WriteFailures))]
+    params(("id" = Uuid, Path, description = "The file"), HowDeleted, IfMatchParam),
+    responses((status = 200, description = "It is gone", body = Envelope<Deleted>),
+              (status = 202, description = "It is gone, and its bytes are being erased", body = Envelope<Deleted>),
+              WriteFailures))]
 async fn delete_file(
     State(app): State<App>,
     caller: Caller,
     circumstances: Circumstances,
     Path(id): Path<Uuid>,
+    Query(HowDeleted { erase }): Query<HowDeleted>,
 ) -> Result<Reply<Deleted>, Problem> {
-    let product = visible_file(&app, &caller, id)?.product_id;
+    let product = match visible_file(&app, &caller, id) {
+        Err(problem) if erase && problem.status() == StatusCode::NOT_FOUND => {
+            product_of_deleted(&app, &caller, id)?
+        }
+        found => found?.product_id,
+    };
     circumstances.check(SEQUENCE)?;
-    let mut ask = circumstances.ask(&app, &caller, Some(product), &[]).await?;
+    let said: &[u8] = if erase { b"erase" } else { b"" };
+    let mut ask = circumstances.ask(&app, &caller, Some(product), &[said]).await?;
     // The stream's sequence moves while the file is read: it is not what the client means.
     ask.if_match = None;
+    if erase {
+        let done = app.commands.erase_file(id, &ask).await?;
+        app.applied(&done).await?;
+        let (is_erased, position) = app.erased(|db| file::is_being_erased(db, id)).await?;
+        return Ok(deleted("File erased", id, is_erased).position(position));
+    }
     let done = app.commands.delete_file(id, &ask).await?;
     let position = app.applied(&done).await?;
     if app.search.trouble().is_none() {
         app.search.caught_up(done.position(), PATIENCE).await;
     }
-    Ok(Reply::ok("File deleted", Deleted { id }).position(position))
+    Ok(deleted("File deleted", id, true).position(position))
+}
+
+/// The product of a file that was deleted and whose bytes are left, if the caller may see it.
+fn product_of_deleted(app: &App, caller: &Caller, id: Uuid) -> Result<Uuid, Problem> {
+    let known = app.read(|db| file::deleted(db, id))?.filter(|known| !known.is_erased());
+    let product = known.ok_or_else(not_found)?.product;
+    match caller.product(app, product) {
+        Ok(_) => Ok(product),
+        Err(problem) if problem.status() == StatusCode::NOT_FOUND => Err(not_found()),
+        Err(problem) => Err(problem),
+    }
 }
 
 /// Download a file

@@ -431,6 +431,7 @@ async fn start_policies(
         users: [unfinished.outdated_users, unfinished.deleted_users].concat(),
         deleted_products: unfinished.deleted_products,
         deleted_knowledge_bases: unfinished.deleted_knowledge_bases,
+        erasing_files: unfinished.erasing_files,
         integrations: unfinished.integrations,
         deliveries: unfinished.deliveries,
         conversations: unfinished.conversations,

@@ -1,6 +1,6 @@
 //! Files of knowledge bases: from uploaded bytes to an event that names them.
 
-use domain::file::{File, FileCommand, FileEvent, Upload, file_id};
+use domain::file::{File, FileCommand, FileError, FileEvent, Upload, file_id};
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseError};
 use domain::product::Product;
 use domain::refusal::RefusalKind;
@@ -174,14 +174,29 @@ impl Commands {
         let Some(id) = done.stream_id().filter(|_| is_this_one) else {
             return Ok(Uploaded { id: same_bytes, done: None });
         };
-        if let Err(gone) = self.check_takes_files(knowledge_base).await {
-            // It was deleted in between, and whoever emptied it may not have seen this file.
+        let still_taken = match self.check_takes_files(knowledge_base).await {
+            Ok(()) => self.check_bytes(&upload, ask).await,
+            gone => gone,
+        };
+        if let Err(refused) = still_taken {
+            // It was deleted in between, and whoever emptied it may not have seen this file; or others with these
+            // bytes were erased.
             match self.delete_file(id, &ask.follow_up("too late")).await {
-                Ok(_) | Err(Error::Refused { .. }) => return Err(gone),
+                Ok(_) | Err(Error::Refused { .. }) => return Err(refused),
                 Err(error) => return Err(error),
             }
         }
         Ok(Uploaded { id, done: Some(done) })
+    }
+
+    /// Makes sure that nobody has erased the bytes before it was said that they are needed.
+    async fn check_bytes(&self, upload: &Upload, ask: &Ask) -> Result<(), Error> {
+        let Some(product) = ask.metadata.product else { return Ok(()) };
+        let BlobRef { name, size } = upload.blob.clone();
+        match self.vault.has_blob(product, &vault::BlobRef { name, size }).await? {
+            true => Ok(()),
+            false => Err(Error::refused(&FileError::Erasing)),
+        }
     }
 
     async fn check_takes_files(&self, knowledge_base: Uuid) -> Result<(), Error> {
@@ -204,12 +219,20 @@ impl Commands {
         Ok(())
     }
 
-    /// Deletes a file: it is hidden. Its bytes stay until its product is deleted; nothing removes those of a single file yet.
+    /// Deletes a file: it is hidden. Its bytes stay until it is erased, or its product is.
     ///
     /// # Errors
     /// There is none of that id.
     pub async fn delete_file(&self, file: Uuid, ask: &Ask) -> Result<Done, Error> {
         self.execute::<File>(file, FileCommand::Delete, ask).await
+    }
+
+    /// Deletes a file, if that was not done, and asks for its bytes to be removed as well.
+    ///
+    /// # Errors
+    /// There is none of that id, or nothing is left of it.
+    pub async fn erase_file(&self, file: Uuid, ask: &Ask) -> Result<Done, Error> {
+        self.execute::<File>(file, FileCommand::RequestErasure, ask).await
     }
 
     /// The state of a file.

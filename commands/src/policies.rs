@@ -87,6 +87,8 @@ pub struct Pending {
     pub deleted_products: Vec<Uuid>,
     /// Deleted knowledge bases with files that are left.
     pub deleted_knowledge_bases: Vec<Uuid>,
+    /// Deleted files whose bytes are to be removed.
+    pub erasing_files: Vec<Uuid>,
     /// Integrations with data keys that they have given up.
     pub integrations: Vec<Uuid>,
     /// Deliveries that were not worked on, with their products.
@@ -453,6 +455,9 @@ impl Follower {
         for base in pending.deleted_knowledge_bases {
             self.erasure.add_knowledge_base(base);
         }
+        for file in pending.erasing_files {
+            self.erasure.add_file(file);
+        }
         for integration in pending.integrations {
             self.erasure.add_integration(integration);
         }
@@ -565,6 +570,7 @@ impl Follower {
                 self.erasure.add_user(id);
             }
             "product.deleted.v1" => self.erasure.add_product(id),
+            "file.erasure_requested.v1" => self.erasure.add_file(id),
             "integration.deleted.v1" | "integration.key_rotated.v1" => {
                 self.erasure.add_integration(id);
             }

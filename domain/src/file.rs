@@ -1,8 +1,9 @@
 //! A file of a knowledge base: its bytes are a blob, its text and vectors an artifact; here is what
 //! became of it.
 //!
-//! Life: `Missing` → `Processing` → `Ready` or `Failed`; from each of them → `Deleted`, and from there
-//! the same bytes may come again. One worker at a time ingests it: see [`crate::lease`].
+//! Life: `Missing` → `Processing` → `Ready` or `Failed`; from each of them → `Deleted`, and from there, when
+//! its bytes are to be erased as well, → `Erasing` → `Erased`. From `Deleted` and `Erased` the same bytes may come
+//! again. One worker at a time ingests it: see [`crate::lease`].
 
 use cqrs_es::event_sink::EventSink;
 use cqrs_es::{Aggregate, DomainEvent};
@@ -118,6 +119,12 @@ pub enum FileEvent {
     /// It is gone.
     #[serde(rename = "file.deleted.v1")]
     Deleted {},
+    /// Its bytes, and all that was made of them, are to be removed.
+    #[serde(rename = "file.erasure_requested.v1")]
+    ErasureRequested {},
+    /// They are, unless another file that is there has the very same ones.
+    #[serde(rename = "file.erased.v1")]
+    Erased {},
 }
 
 /// What one may ask of a file.
@@ -163,6 +170,10 @@ pub enum FileCommand {
     },
     /// Remove it.
     Delete,
+    /// Remove it, if that was not done, and its bytes as well.
+    RequestErasure,
+    /// Say that its bytes are removed.
+    Erase,
 }
 
 /// What is known of a file when its bytes arrive.
@@ -242,6 +253,16 @@ pub enum File {
         /// could report into the next.
         fence: u64,
     },
+    /// Gone, and its bytes are being removed: until they are, the same ones cannot come again.
+    Erasing {
+        /// The newest fence.
+        fence: u64,
+    },
+    /// Gone with its bytes, until the same ones come again.
+    Erased {
+        /// The newest fence.
+        fence: u64,
+    },
 }
 
 impl File {
@@ -251,7 +272,9 @@ impl File {
             File::Processing { upload, .. }
             | File::Ready { upload, .. }
             | File::Failed { upload, .. } => Some(upload),
-            File::Missing | File::Deleted { .. } => None,
+            File::Missing | File::Deleted { .. } | File::Erasing { .. } | File::Erased { .. } => {
+                None
+            }
         }
     }
 
@@ -259,20 +282,31 @@ impl File {
     pub fn decide(&self, command: FileCommand) -> Result<Vec<FileEvent>, FileError> {
         use {FileCommand as Do, FileEvent as Did};
         match (self, command) {
-            (File::Missing | File::Deleted { .. }, Do::Upload(upload)) => Ok(vec![Did::Uploaded {
-                knowledge_base: upload.knowledge_base,
-                name: upload.name,
-                media_type: upload.media_type,
-                size: upload.blob.size,
-                blob: upload.blob,
-                source: upload.source,
-                subject: upload.subject,
-                language: upload.language,
-                tags: upload.tags,
-            }]),
+            (File::Missing | File::Deleted { .. } | File::Erased { .. }, Do::Upload(upload)) => {
+                Ok(vec![Did::Uploaded {
+                    knowledge_base: upload.knowledge_base,
+                    name: upload.name,
+                    media_type: upload.media_type,
+                    size: upload.blob.size,
+                    blob: upload.blob,
+                    source: upload.source,
+                    subject: upload.subject,
+                    language: upload.language,
+                    tags: upload.tags,
+                }])
+            }
+            (File::Erasing { .. }, Do::Upload(_)) => Err(FileError::Erasing),
             (_, Do::Upload(_)) => Err(FileError::Duplicate),
-            (File::Missing | File::Deleted { .. }, _) => Err(FileError::NotFound),
+            (File::Deleted { .. }, Do::RequestErasure) => Ok(vec![Did::ErasureRequested {}]),
+            (File::Erasing { .. }, Do::RequestErasure) => Ok(vec![]),
+            (File::Erasing { .. }, Do::Erase) => Ok(vec![Did::Erased {}]),
+            (
+                File::Missing | File::Deleted { .. } | File::Erasing { .. } | File::Erased { .. },
+                _,
+            ) => Err(FileError::NotFound),
             (_, Do::Delete) => Ok(vec![Did::Deleted {}]),
+            (_, Do::RequestErasure) => Ok(vec![Did::Deleted {}, Did::ErasureRequested {}]),
+            (_, Do::Erase) => Err(FileError::NotErasing),
 
             (File::Ready { .. }, Do::Embed(index)) => {
                 let FileIndex { artifact, chunks, characters, tokens, model_revision } = index;
@@ -338,6 +372,12 @@ pub enum FileError {
     /// It is read already.
     #[error("the file was read already: there is nothing left to do")]
     NotProcessing,
+    /// The very same bytes are being removed.
+    #[error("these very bytes are being erased: send them again in a moment")]
+    Erasing,
+    /// Nobody asked for that.
+    #[error("the file is there: ask for its erasure first")]
+    NotErasing,
     /// It was not read once.
     #[error("a further model takes files that are ready: wait until this one is")]
     NotReady,
@@ -355,6 +395,8 @@ impl Refusal for FileError {
             FileError::NotFound => (RefusalKind::NotFound, "file_not_found"),
             FileError::Duplicate => (RefusalKind::Conflict, "file_duplicate"),
             FileError::NotProcessing => (RefusalKind::Conflict, "file_not_processing"),
+            FileError::Erasing => (RefusalKind::Conflict, "file_erasing"),
+            FileError::NotErasing => (RefusalKind::Conflict, "file_not_erasing"),
             FileError::NotReady => (RefusalKind::Conflict, "file_not_ready"),
             FileError::PercentTooHigh => (RefusalKind::Invalid, "percent_too_high"),
             FileError::Lease(lease) => lease.reason(),
@@ -411,6 +453,8 @@ impl Aggregate for File {
                 percent: 0,
             },
             (before, FileEvent::Deleted {}) => File::Deleted { fence: before.fence() },
+            (before, FileEvent::ErasureRequested {}) => File::Erasing { fence: before.fence() },
+            (before, FileEvent::Erased {}) => File::Erased { fence: before.fence() },
             (
                 File::Processing { upload, mut lease, percent },
                 FileEvent::IngestionStarted { worker, fence, lease_until },
@@ -444,9 +488,11 @@ impl File {
         match self {
             File::Missing => 0,
             File::Processing { lease, .. } => lease.fence,
-            File::Ready { fence, .. } | File::Failed { fence, .. } | File::Deleted { fence } => {
-                *fence
-            }
+            File::Ready { fence, .. }
+            | File::Failed { fence, .. }
+            | File::Deleted { fence }
+            | File::Erasing { fence }
+            | File::Erased { fence } => *fence,
         }
     }
 }

@@ -30,6 +30,13 @@ CREATE TABLE file (
     -- The event that made it ready: searchable where the index has taken that in.
     ready_position INTEGER
 ) WITHOUT ROWID;
+-- Files that are gone, and how much of them.
+CREATE TABLE deleted_file (
+    id      TEXT PRIMARY KEY,
+    product TEXT NOT NULL,
+    -- 'deleted', 'erasing' or 'erased'
+    state   TEXT NOT NULL
+) WITHOUT ROWID;
 -- What models made of files. Without an artifact: why one could make nothing of it.
 CREATE TABLE embedding (
     file           TEXT NOT NULL,
@@ -68,5 +75,6 @@ CREATE TABLE artifact (
     PRIMARY KEY (product, name)
 ) WITHOUT ROWID;
 CREATE INDEX file_of ON file (knowledge_base, position);
+CREATE INDEX file_by_blob ON file (blob);
 CREATE INDEX file_by_status ON file (knowledge_base, status, position);
 CREATE INDEX embedding_by_model ON embedding (model_revision, position);

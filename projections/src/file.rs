@@ -102,7 +102,7 @@ impl ReadModel for Files {
     }
 
     fn version(&self) -> u32 {
-        4
+        5
     }
 
     fn schema(&self) -> &'static str {
@@ -114,7 +114,7 @@ impl ReadModel for Files {
     }
 
     fn reader_indexes(&self) -> &'static [&'static str] {
-        &["file_of", "file_by_status", "embedding_by_model"]
+        &["file_of", "file_by_blob", "file_by_status", "embedding_by_model"]
     }
 
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
@@ -161,6 +161,7 @@ impl ReadModel for Files {
                     at,
                     event.actor,
                 ])?;
+                db.prepare_cached("DELETE FROM deleted_file WHERE id = ?1")?.execute([file])?;
             }
             FileEvent::IngestionStarted { .. } => {
                 db.prepare_cached("UPDATE file SET progress = 0 WHERE id = ?1")?.execute([file])?;
@@ -200,12 +201,24 @@ impl ReadModel for Files {
                 .execute(params![file, code, message, at])?;
             }
             FileEvent::Deleted {} => {
+                db.prepare_cached(
+                    "INSERT INTO deleted_file SELECT id, product, ?2 FROM file WHERE id = ?1",
+                )?
+                .execute([file, State::Deleted.as_str()])?;
                 db.prepare_cached("DELETE FROM file WHERE id = ?1")?.execute([file])?;
                 db.prepare_cached("DELETE FROM embedding WHERE file = ?1")?.execute([file])?;
             }
+            FileEvent::ErasureRequested {} => set_state(db, file, State::Erasing)?,
+            FileEvent::Erased {} => set_state(db, file, State::Erased)?,
         }
         Ok(())
     }
+}
+
+fn set_state(db: &Connection, deleted_file: &str, state: State) -> Result<(), Error> {
+    db.prepare_cached("UPDATE deleted_file SET state = ?2 WHERE id = ?1")?
+        .execute([deleted_file, state.as_str()])?;
+    Ok(())
 }
 
 /// Nothing is left of an erased product.
@@ -284,6 +297,74 @@ pub fn list(
         None => query,
     };
     Ok(query.list(db, window, read)?.map(|file| file.as_of_index(indexed)))
+}
+
+/// A file that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletedFile {
+    /// The product that it was of.
+    pub product: Uuid,
+    /// What is left of it.
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Its bytes are kept.
+    Deleted,
+    /// They are being removed.
+    Erasing,
+    /// They are removed.
+    Erased,
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            State::Deleted => "deleted",
+            State::Erasing => "erasing",
+            State::Erased => "erased",
+        }
+    }
+}
+
+impl DeletedFile {
+    /// Whether its bytes are removed, or soon will be.
+    pub fn is_erased(&self) -> bool {
+        self.state != State::Deleted
+    }
+}
+
+/// What is known of a file that was deleted.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn deleted(db: &Connection, file: Uuid) -> Result<Option<DeletedFile>, Error> {
+    let sql = "SELECT product, state FROM deleted_file WHERE id = ?1";
+    let read = |row: &Row<'_>| {
+        let state = row.get_ref(1)?.as_str()?;
+        let states = [State::Deleted, State::Erasing, State::Erased];
+        let state = states.into_iter().find(|known| known.as_str() == state);
+        Ok(DeletedFile { product: id(row, 0)?, state: state.unwrap_or(State::Erased) })
+    };
+    Ok(db.prepare_cached(sql)?.query_row([file.to_string()], read).optional()?)
+}
+
+/// Whether the bytes of a file are being removed.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn is_being_erased(db: &Connection, file: Uuid) -> Result<bool, Error> {
+    Ok(deleted(db, file)?.is_some_and(|known| known.state == State::Erasing))
+}
+
+/// Whether there is a file of a product with these bytes, by the name of their blob.
+///
+/// # Errors
+/// The views file cannot be read.
+pub fn is_any_with(db: &Connection, product: Uuid, blob: &str) -> Result<bool, Error> {
+    let mut statement = db.prepare_cached("SELECT 1 FROM file WHERE blob = ?1 AND product = ?2")?;
+    Ok(statement.exists([blob, &product.to_string()])?)
 }
 
 /// The ids of all files of a knowledge base.

@@ -29,6 +29,8 @@ pub struct Unfinished {
     pub deleted_products: Vec<Uuid>,
     /// Deleted knowledge bases with files that are left; not those of deleted products.
     pub deleted_knowledge_bases: Vec<Uuid>,
+    /// Deleted files whose bytes are to be removed.
+    pub erasing_files: Vec<Uuid>,
     /// Integrations whose data keys were rotated, or that are deleted and not erased yet.
     pub integrations: Vec<Uuid>,
     /// Deliveries that were not worked on, with their products.
@@ -85,6 +87,7 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
                (SELECT 1 FROM knowledge_base WHERE knowledge_base.id = file.knowledge_base)
              AND NOT EXISTS (SELECT 1 FROM deleted_product WHERE deleted_product.id = file.product)",
         )?,
+        erasing_files: ids("SELECT id FROM deleted_file WHERE state = 'erasing'")?,
         integrations: ids(
             "SELECT id FROM deleted_integration UNION ALL
              SELECT id FROM integration WHERE key_rotated_at IS NOT NULL",

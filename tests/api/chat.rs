@@ -751,7 +751,7 @@ async fn sessions_are_listed_renamed_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_citation_is_kept_though_its_file_is_replaced_or_deleted() {
+async fn a_citation_is_kept_though_its_file_is_replaced_or_deleted_and_not_when_it_is_erased() {
     let app = TestApp::spawn().await;
     let product = app.product().await;
     let program = app.with_token(&app.token(&product, &["assistant:chat"]).await.secret);
@@ -785,6 +785,19 @@ async fn a_citation_is_kept_though_its_file_is_replaced_or_deleted() {
     assert_eq!(replaced["text"], LEAVE);
     let all = ask(&program, "kept", QUESTION).await;
     assert!(answer(&all)["content"].as_str().unwrap().contains("30 days"), "{all:?}");
+
+    let erase = format!("/api/knowledge-base/storage/file/{file}?erase=true");
+    app.delete(&erase).await.expect_status(200);
+    let erased = source().await;
+    assert_eq!((&erased["file_status"], &erased["text"]), (&json!("erased"), &Value::Null));
+    assert_eq!((&erased["char_start"], &erased["file_id"]), (&json!(0), &json!(file)));
+    let messages = history(&program, "kept").await;
+    assert_eq!(messages[1]["sources"][0]["text"], Value::Null, "{messages:?}");
+    assert_eq!(messages[3]["sources"][0]["file_id"], json!(newer), "{messages:?}");
+    assert!(messages[3]["sources"][0]["text"].is_string(), "{messages:?}");
+    let run = format!("/api/assistant/chat/runs/{}", run_of(&all));
+    let whole = program.get(&run).await.expect_status(200);
+    assert!(whole.data()["sources"][0]["text"].is_string(), "{whole:?}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use commands::{Ask, Commands};
@@ -287,6 +288,97 @@ async fn a_knowledge_base_whose_deletion_a_crash_cut_off_is_emptied_at_the_next_
     app.get(&format!("/api/knowledge-base/storage/file/{file}")).await.expect_status(200);
     app.restart();
     assert_eq!(events(&app, "file.deleted.v1").await.len(), 2, "once is enough");
+    verified(&app);
+}
+
+/// Every file below a folder.
+fn stored_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let below = |path: PathBuf| if path.is_dir() { stored_below(&path) } else { vec![path] };
+    entries.flat_map(|entry| below(entry.path())).collect()
+}
+
+/// What the vault holds of files, and what was made of them.
+fn in_the_vault(app: &TestApp) -> usize {
+    ["blobs", "artifacts", "garbage"]
+        .map(|kind| stored_below(&app.data_dir().join("vault").join(kind)).len())
+        .iter()
+        .sum()
+}
+
+#[tokio::test]
+async fn an_erased_file_leaves_no_bytes() {
+    let mut app = TestApp::spawn().await;
+    let product = app.product().await;
+    let before = in_the_vault(&app);
+    let mut paths = Vec::new();
+    for (name, text) in [("a.txt", "The gate opens at six."), ("b.txt", "It closes at nine.")] {
+        let file = app.text_file(&product, name, text).await;
+        app.wait_ready(&file).await;
+        paths.push(format!("/api/knowledge-base/storage/file/{file}"));
+    }
+    assert_eq!(in_the_vault(&app), before + 4);
+    let [at_once, later] = [&paths[0], &paths[1]];
+
+    app.delete(later).await.expect_status(200);
+    assert_eq!(in_the_vault(&app), before + 4, "deleting hides");
+    for path in [at_once, later] {
+        app.delete(&format!("{path}?erase=true")).await.expect_status(200);
+        app.get(&format!("{path}/download")).await.expect_problem(404, "file_not_found");
+        app.delete(&format!("{path}?erase=true")).await.expect_problem(404, "file_not_found");
+    }
+    assert_eq!(in_the_vault(&app), before);
+    assert_eq!(events(&app, "file.erased.v1").await.len(), 2);
+    let trail = app.get("/api/audit-logs?resource_type=file&action=erased").await;
+    assert_eq!(trail.data()[0]["actor"], "system:erasure", "{trail:?}");
+
+    let again = app.text_file(&product, "a.txt", "The gate opens at six.").await;
+    app.wait_ready(&again).await;
+    assert!(at_once.ends_with(&again), "the same bytes are the same file");
+    app.get(&format!("{at_once}/download")).await.expect_status(200);
+    app.restart();
+    verified(&app);
+}
+
+#[tokio::test]
+async fn who_may_not_see_a_file_cannot_erase_it_either() {
+    let app = TestApp::spawn().await;
+    let product = app.product().await;
+    let file = app.text_file(&product, "a.txt", "The gate opens at six.").await;
+    app.wait_ready(&file).await;
+    let path = format!("/api/knowledge-base/storage/file/{file}");
+    let other = app.product().await;
+    let stranger = app.with_token(&app.token(&other, &[]).await.secret);
+    let erase = format!("{path}?erase=true");
+
+    stranger.delete(&erase).await.expect_problem(404, "file_not_found");
+    app.delete(&path).await.expect_status(200);
+    stranger.delete(&erase).await.expect_problem(404, "file_not_found");
+    app.delete(&format!("{path}?erase=perhaps")).await.expect_status(400);
+    app.delete(&erase).await.expect_status(200);
+}
+
+#[tokio::test]
+async fn a_file_whose_erasure_a_crash_cut_off_is_erased_at_the_next_start() {
+    let mut app = TestApp::spawn().await;
+    let product = app.product().await;
+    let before = in_the_vault(&app);
+    let file = app.text_file(&product, "a.txt", "The gate opens at six.").await;
+    app.wait_ready(&file).await;
+    let organization = organization(&app).await;
+
+    app.stop();
+    let cut_off = CutOff::open(&app).await;
+    let ask = Ask::once("test", organization, Some(product.id.parse().unwrap()));
+    cut_off.commands.erase_file(file.parse().unwrap(), &ask).await.unwrap();
+    cut_off.close().await;
+    assert_eq!(in_the_vault(&app), before + 2);
+    app.start();
+
+    wait_for_event(&app, "file.erased.v1").await;
+    assert_eq!(in_the_vault(&app), before);
+    app.restart();
+    assert_eq!(events(&app, "file.erased.v1").await.len(), 1, "once is enough");
     verified(&app);
 }
 

@@ -131,6 +131,12 @@ impl Vault {
         Ok(bytes.freeze())
     }
 
+    /// Whether a blob is there; one that was set aside as garbage is brought back.
+    pub async fn has_blob(&self, product: Uuid, blob: &BlobRef) -> Result<bool, Error> {
+        let name = object_name(product, blob)?;
+        Ok(self.objects().open(&name, 0).await?.is_some() || self.bring_back(&name).await?)
+    }
+
     /// Removes a blob, for good. The caller knows that nothing else of the product names it: the
     /// same content is one blob.
     pub async fn delete_blob(&self, product: Uuid, blob: &BlobRef) -> Result<(), Error> {
@@ -326,7 +332,7 @@ pub fn product_key(product: Uuid) -> String {
 }
 
 /// Where a blob lies. Names come from the log, and are not trusted to be names.
-fn object_name(product: Uuid, blob: &BlobRef) -> Result<String, Error> {
+pub(crate) fn object_name(product: Uuid, blob: &BlobRef) -> Result<String, Error> {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     if blob.name.len() != 64 || !blob.name.bytes().all(is_digit) {
         return Err(Error::InvalidName(blob.name.clone()));

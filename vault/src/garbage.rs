@@ -3,16 +3,18 @@
 //! The rule of this file: nothing is removed at once. What is taken for garbage is set aside first,
 //! and removed only when it has lain there for a while; whoever reads it meanwhile brings it back.
 //! So whoever names an object in the very moment in which it is set aside loses nothing, nor does
-//! who let the collector read the wrong log.
+//! who let the collector read the wrong log. What is to be erased goes the same way, without the while.
 //!
 //! Which objects are named is not known here: the vault knows nothing of events.
 
 use std::time::SystemTime;
 
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use uuid::Uuid;
 
 use crate::{
-    Error, Vault,
+    BlobRef, Error, Vault,
+    blobs::object_name,
     objects::{Listed, Objects},
 };
 
@@ -73,6 +75,29 @@ impl Vault {
     ) -> Result<bool, Error> {
         let StoredObject { name, .. } = object;
         self.objects().move_older(name, &format!("{ASIDE}{name}"), cutoff).await
+    }
+
+    /// A blob, and every artifact of its product whose name begins with the blob's, wherever they lie now.
+    pub async fn stored_of(
+        &self,
+        product: Uuid,
+        blob: &BlobRef,
+    ) -> Result<Vec<StoredObject>, Error> {
+        let name = object_name(product, blob)?;
+        let mut found =
+            vec![StoredObject { name, size: blob.size, modified: SystemTime::UNIX_EPOCH }];
+        let artifacts = format!("artifacts/{product}");
+        for before in ["", ASIDE] {
+            let mut listed = self.objects().list_all(&format!("{before}{artifacts}"));
+            while let Some(Listed { name, size, modified }) = listed.try_next().await? {
+                let name = name.strip_prefix(before).unwrap_or(&name).to_owned();
+                let own = name.strip_prefix(&artifacts).and_then(|name| name.strip_prefix('/'));
+                if own.is_some_and(|own| own.starts_with(&blob.name)) {
+                    found.push(StoredObject { name, size, modified });
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Brings back what was set aside; says whether it was there.

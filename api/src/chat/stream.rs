@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{WholeAnswer, own_run};
+use super::{WholeAnswer, own_run, without_erased};
 use crate::access::{Access, Right};
 use crate::app::App;
 use crate::caller::Caller;
@@ -187,7 +187,8 @@ async fn told_by(
             else {
                 return Ok(vec![erased(), Told::Done]);
             };
-            let answer = WholeAnswer::read(&answer)?;
+            let mut answer = WholeAnswer::read(&answer)?;
+            without_erased(app, &mut answer.sources)?;
             // The last piece was not written down by itself.
             let rest = usize::try_from(written).ok().and_then(|at| answer.content.get(at..));
             let rest =

@@ -163,6 +163,8 @@ async fn tell(
             news.status = "deleted";
             "deletion"
         }
+        // Who listens was told that it is gone.
+        FileEvent::ErasureRequested {} | FileEvent::Erased {} => return Ok(None),
     };
     Ok(Some((name, news)))
 }

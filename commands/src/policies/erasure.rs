@@ -6,9 +6,11 @@
 //! event. Whoever deletes waits for that event.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use domain::execution::{CancelReason, Execution, ExecutionCommand};
+use domain::file::{File, FileCommand, FileEvent};
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseCommand};
 use domain::product::{Product, ProductCommand};
 use domain::session::{EndReason, Session, SessionCommand};
@@ -18,6 +20,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
 
 use super::queue::{Outcome, Queue};
+use crate::execute::decode_event;
 use crate::seal::{product_key, user_key};
 use crate::{Ask, Commands, Error};
 
@@ -26,6 +29,9 @@ const AT_ONCE: usize = 4;
 
 /// How many streams of one deletion are ended at once: their events share commits.
 const STREAMS_AT_ONCE: usize = 64;
+
+/// What is to be erased is set aside however new it is, also where a store's clock is ahead.
+const WHENEVER: Duration = Duration::from_secs(24 * 3_600);
 
 /// Whose the events are that follow from a deletion.
 pub(super) const NAME: &str = "erasure";
@@ -54,6 +60,12 @@ pub trait Contents: Send + Sync + 'static {
 
     /// The names of the artifacts that were made of a product's files, deleted ones included.
     async fn artifacts_of(&self, product: Uuid) -> Result<Vec<String>, NotNow>;
+
+    /// Whether a file that is there has these bytes, by the name of their blob. A side that knows of no files
+    /// has none.
+    async fn has_file_with(&self, _product: Uuid, _blob: &str) -> Result<bool, NotNow> {
+        Ok(false)
+    }
 
     /// The triggers of an agent that are left, as they were at a position or later. A side that knows
     /// of none has none.
@@ -251,6 +263,15 @@ impl Erasure {
         });
     }
 
+    /// Removes the bytes of a deleted file.
+    pub(super) fn add_file(self: &Arc<Self>, file: Uuid) {
+        let erasure = self.clone();
+        self.queue.add(file, move || {
+            let erasure = erasure.clone();
+            async move { outcome(erasure.erase_file(file).await) }
+        });
+    }
+
     /// Shreds the data keys that an integration has given up.
     pub(super) fn add_integration(self: &Arc<Self>, integration: Uuid) {
         let erasure = self.clone();
@@ -380,6 +401,57 @@ impl Erasure {
         }
     }
 
+    /// Removes the bytes of a deleted file, and what was made of them, unless another file has the same ones.
+    async fn erase_file(&self, file: Uuid) -> Result<(), Failure> {
+        let stream = StreamId::new("file", file);
+        let events = self.commands.whole_stream(&stream).await?;
+        // Of an erased one the last event is another.
+        let requested = events.last().filter(|it| it.event_type == "file.erasure_requested.v1");
+        let Some(requested) = requested else { return Ok(()) };
+        let (Some(product), Some(blob)) = (requested.product, blob_of(&events)?) else {
+            return Err(NotNow("the log does not say where its bytes are".into()).into());
+        };
+        if is_being_read(&events) && !self.commands.meet_lease(&stream).await?.is_zero() {
+            return Err(NotNow("somebody is still reading it".into()).into());
+        }
+        self.contents.forget(requested.position).await?;
+        self.remove_bytes(product, &blob).await?;
+        let ask = Ask::because_of(requested, NAME, &[b"erased"]);
+        self.commands.execute::<File>(file, FileCommand::Erase, &ask).await?;
+        Ok(())
+    }
+
+    /// Sets them aside first. Whoever uploads them meanwhile has either said so by then, and gets them back, or
+    /// finds afterwards that they are gone, and says that they must be sent again.
+    async fn remove_bytes(&self, product: Uuid, blob: &vault::BlobRef) -> Result<(), Failure> {
+        let vault = self.commands.vault();
+        if self.is_used(product, blob).await? {
+            return Ok(());
+        }
+        let stored = vault.stored_of(product, blob).await?;
+        let whenever = SystemTime::now() + WHENEVER;
+        for object in &stored {
+            vault.set_aside(object, whenever).await?;
+        }
+        if self.is_used(product, blob).await? {
+            for object in &stored {
+                vault.bring_back_aside(object).await?;
+            }
+            return Ok(());
+        }
+        for object in &stored {
+            vault.remove_aside(object).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether a file that is there by now has these bytes.
+    async fn is_used(&self, product: Uuid, blob: &vault::BlobRef) -> Result<bool, Failure> {
+        let now = self.commands.log().head().await.map_err(Error::from)?;
+        self.contents.know(now).await?;
+        Ok(self.contents.has_file_with(product, &blob.name).await?)
+    }
+
     /// Ends several things because of an event, and answers the position of the last one's end.
     async fn end_each(
         &self,
@@ -396,6 +468,26 @@ impl Erasure {
             .buffer_unordered(STREAMS_AT_ONCE);
         Ok(ended.try_fold(Position::START, |last, next| async move { Ok(last.max(next)) }).await?)
     }
+}
+
+/// Where the bytes of a file are.
+fn blob_of(events: &[Arc<RecordedEvent>]) -> Result<Option<vault::BlobRef>, Error> {
+    for event in events.iter().rev() {
+        if let FileEvent::Uploaded { blob, .. } = decode_event(event)? {
+            return Ok(Some(vault::BlobRef { name: blob.name, size: blob.size }));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a worker was reading a file when it was deleted.
+fn is_being_read(events: &[Arc<RecordedEvent>]) -> bool {
+    let ends = ["file.indexed.v1", "file.failed.v1", "file.uploaded.v1"];
+    let mut newest = events.iter().rev().map(|event| event.event_type.as_str());
+    newest.find_map(|name| match name {
+        "file.ingestion_started.v1" => Some(true),
+        name => ends.contains(&name).then_some(false),
+    }) == Some(true)
 }
 
 /// The position to look again from. Where nothing was ended, somebody else is at it.

@@ -96,6 +96,43 @@ fn a_file_is_deleted_at_any_stage_and_then_not_found() {
 }
 
 #[test]
+fn a_file_is_erased_at_any_stage_and_after_it_was_deleted() {
+    let (delete, erase) = (FileEvent::Deleted {}, FileEvent::ErasureRequested {});
+    for past in [vec![uploaded()], ready(), failed()] {
+        given::<File>(past.clone())
+            .when(FileCommand::RequestErasure)
+            .then_expect_events(vec![delete.clone(), erase.clone()]);
+        given::<File>(past.clone())
+            .when(FileCommand::Erase)
+            .then_expect_error(FileError::NotErasing);
+        let deleted = [past, vec![delete.clone()]].concat();
+        given::<File>(deleted.clone())
+            .when(FileCommand::RequestErasure)
+            .then_expect_events(vec![erase.clone()]);
+        let erasing = || given::<File>([deleted.clone(), vec![erase.clone()]].concat());
+        erasing().when(FileCommand::RequestErasure).then_expect_events(vec![]);
+        erasing().when(FileCommand::Upload(upload())).then_expect_error(FileError::Erasing);
+        erasing().when(FileCommand::Delete).then_expect_error(FileError::NotFound);
+        erasing().when(FileCommand::Erase).then_expect_events(vec![FileEvent::Erased {}]);
+    }
+    given::<File>(vec![]).when(FileCommand::RequestErasure).then_expect_error(FileError::NotFound);
+}
+
+#[test]
+fn what_was_erased_may_come_again() {
+    let past = [ready(), vec![FileEvent::Deleted {}, FileEvent::ErasureRequested {}]].concat();
+    let past = [past, vec![FileEvent::Erased {}]].concat();
+    let erased = || given::<File>(past.clone());
+    erased().when(FileCommand::Upload(upload())).then_expect_events(vec![uploaded()]);
+    for command in [FileCommand::Delete, FileCommand::RequestErasure, FileCommand::Erase] {
+        erased().when(command).then_expect_error(FileError::NotFound);
+    }
+    given::<File>([past.clone(), vec![uploaded()]].concat())
+        .when(finish(1))
+        .then_expect_error(FileError::Lease(LeaseError::Lost));
+}
+
+#[test]
 fn a_further_model_takes_what_is_ready() {
     let (did, failed_it) = (embedded(), embedding_failure());
     given::<File>(ready()).when(embed()).then_expect_events(vec![did.clone()]);
@@ -140,6 +177,8 @@ fn every_refusal_has_its_code() {
         (FileError::NotFound, RefusalKind::NotFound, "file_not_found"),
         (FileError::Duplicate, RefusalKind::Conflict, "file_duplicate"),
         (FileError::NotProcessing, RefusalKind::Conflict, "file_not_processing"),
+        (FileError::Erasing, RefusalKind::Conflict, "file_erasing"),
+        (FileError::NotErasing, RefusalKind::Conflict, "file_not_erasing"),
         (FileError::NotReady, RefusalKind::Conflict, "file_not_ready"),
         (FileError::PercentTooHigh, RefusalKind::Invalid, "percent_too_high"),
         (FileError::Lease(LeaseError::Lost), RefusalKind::Conflict, "lease_lost"),
@@ -167,7 +206,9 @@ proptest! {
                 FileEvent::Uploaded { .. }
                 | FileEvent::Embedded { .. }
                 | FileEvent::EmbeddingFailed { .. }
-                | FileEvent::Deleted {} => {}
+                | FileEvent::Deleted {}
+                | FileEvent::ErasureRequested {}
+                | FileEvent::Erased {} => {}
             }
         }
     }
@@ -184,6 +225,8 @@ fn command() -> impl Strategy<Value = FileCommand> {
         2 => Just(embed()),
         1 => Just(fail_embedding()),
         2 => Just(FileCommand::Delete),
+        1 => Just(FileCommand::RequestErasure),
+        1 => Just(FileCommand::Erase),
     ]
 }
 

@@ -494,6 +494,8 @@ fn file() -> Vec<(&'static str, FileEvent)> {
             },
         ),
         ("", FileEvent::Deleted {}),
+        ("", FileEvent::ErasureRequested {}),
+        ("", FileEvent::Erased {}),
     ]
 }
 

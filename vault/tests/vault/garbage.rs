@@ -107,6 +107,43 @@ async fn who_deletes_a_blob_deletes_what_was_set_aside_of_it() {
     assert!(aside(&store.vault).await.is_empty());
 }
 
+#[tokio::test]
+async fn what_a_blob_became_is_found_wherever_it_lies() {
+    let (store, product) = Store::with_product().await;
+    let blob = store.vault.put_blob(product, body(b"text", 4), 4).await.unwrap();
+    store.vault.put_blob(product, body(b"more", 4), 4).await.unwrap();
+    let key = product_key(product);
+    let own = [format!("{product}/{}-1-x", blob.name), format!("{product}/{}-1-y", blob.name)];
+    for name in own.iter().chain([&format!("{product}/other-1-x"), &"p/a".to_owned()]) {
+        store.vault.put_artifact(&key, name, b"artifact").await.unwrap();
+    }
+    let found = async || {
+        let stored = store.vault.stored_of(product, &blob).await.unwrap();
+        let mut named: Vec<_> = stored.iter().map(|it| it.named().to_owned()).collect();
+        named.sort();
+        (named, stored)
+    };
+    let (named, objects) = found().await;
+    let all = [&own[0], &own[1], &blob.name].map(Clone::clone);
+    assert_eq!(named.len(), 3);
+    assert!(all.iter().all(|name| named.contains(name)), "{named:?}");
+
+    let ahead = SystemTime::now() + DAY;
+    assert!(store.vault.set_aside(&objects[1], ahead).await.unwrap());
+    assert_eq!(found().await.0, named, "one of them lies elsewhere");
+    for object in &objects {
+        store.vault.set_aside(object, ahead).await.unwrap();
+    }
+    assert!(store.vault.has_blob(product, &blob).await.unwrap(), "it came back");
+    for object in &objects {
+        store.vault.set_aside(object, ahead).await.unwrap();
+        store.vault.remove_aside(object).await.unwrap();
+    }
+    assert!(!store.vault.has_blob(product, &blob).await.unwrap());
+    assert_eq!(found().await.0, [blob.name.clone()], "its name is all that is left");
+    assert_eq!(stored(&store.vault).await.len(), 3, "others are untouched");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_misses_what_is_put_while_it_is_set_aside() {
     let (store, product) = Store::with_product().await;

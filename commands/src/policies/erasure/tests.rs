@@ -1,10 +1,12 @@
 //! Deletions that are followed up, wherever they are cut off.
 
+mod file;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
-use domain::file::{FileCommand, FileEvent, FileIndex};
+use domain::file::FileIndex;
 use domain::lease::LeaseClaim;
 use domain::manifest::Manifest;
 use domain::session::SessionEvent;
@@ -17,7 +19,6 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::execute::decode_event;
 use crate::policies::altered::Altered;
 use crate::testing::{open_commands, open_log};
 use crate::{FileFacts, NewAgent, NewApiToken, NewExecution, NewFile, NewUser, UserChange};
@@ -139,6 +140,18 @@ impl Contents for Log {
             files: self.open(of, "file.uploaded.v1", &["file.deleted.v1"]).await,
             integrations: self.open(of, "integration.created.v1", &["integration.erased.v1"]).await,
         })
+    }
+
+    async fn has_file_with(&self, product: Uuid, blob: &str) -> Result<bool, NotNow> {
+        for file in self.open(Some(product), "file.uploaded.v1", &["file.deleted.v1"]).await {
+            let stream = StreamId::new("file", file);
+            let first = self.0.read_stream(&stream, 0, 1).await.expect("read");
+            let uploaded = decode_event::<FileEvent>(&first[0]).expect("decoded");
+            if matches!(uploaded, FileEvent::Uploaded { blob: its, .. } if its.name == blob) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     async fn artifacts_of(&self, product: Uuid) -> Result<Vec<String>, NotNow> {
