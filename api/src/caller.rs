@@ -554,15 +554,23 @@ impl Circumstances {
         let client = (self.address, self.user_agent.as_deref());
         let metadata =
             metadata_of(app, &self.context, actor, organization, product, client).await?;
-        let is_repeatable = self.idempotency.key().is_some();
         Ok(Ask {
             metadata: Arc::new(metadata),
             command_id: self.idempotency.command_id(organization, &actor.to_string()),
-            repeatable: is_repeatable,
-            request_hash: is_repeatable
-                .then(|| app.commands.request_hash(&self.idempotency.digest(body))),
+            repeatable: self.is_repeatable(),
+            request_hash: self.request_hash(app, body),
             if_match: self.if_match.sequences(),
         })
+    }
+
+    /// Whether the request has an `Idempotency-Key`.
+    fn is_repeatable(&self) -> bool {
+        self.idempotency.key().is_some()
+    }
+
+    /// What a repetition of this request would have to say too; nothing where it cannot be repeated.
+    pub fn request_hash(&self, app: &App, body: &[&[u8]]) -> Option<String> {
+        self.is_repeatable().then(|| app.commands.request_hash(&self.idempotency.digest(body)))
     }
 
     /// 412 unless the state that the client means is the one at `sequence`.

@@ -157,9 +157,9 @@ fn switching() -> Problem {
 
 fn tool_error(problem: Problem) -> ToolError {
     let (code, message) = (problem.code(), problem.detail());
-    match problem.status() {
-        axum::http::StatusCode::SERVICE_UNAVAILABLE => ToolError::passing(code, message),
-        _ => ToolError::lasting(code, message),
+    match problem.status().is_server_error() {
+        true => ToolError::passing(code, message),
+        false => ToolError::lasting(code, message),
     }
 }
 

@@ -389,7 +389,8 @@ async fn complete_chat(
     let shutdown = app.shutdown.clone();
     let refused = caller.refused(app, Access::Has(Right::Chat), Some(product));
     let events = sse::while_allowed(pieces, refused).map(|piece| {
-        let data = piece.unwrap_or_else(|problem| failed(problem.code(), problem.detail()));
+        let data = piece
+            .unwrap_or_else(|problem| failed(problem.code(), problem.detail(), problem.status()));
         Ok::<_, Infallible>(Event::default().data(data))
     });
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(15));
@@ -465,39 +466,20 @@ fn finish_reason(answer: &WholeAnswer) -> String {
     said.filter(|said| *said != "unknown").unwrap_or("stop").to_owned()
 }
 
-/// The status of a failure, by its code: clients try again after a 503, and not after a 422.
-fn status_of(code: &str) -> StatusCode {
-    const LASTING: [&str; 14] = [
-        "address_refused",
-        "answer_crashed",
-        "chat_run_cancelled",
-        "filters_invalid",
-        "llm_answer_empty",
-        "llm_answer_not_json",
-        "llm_answer_not_valid",
-        "llm_answer_too_large",
-        "llm_key_invalid",
-        "llm_key_refused",
-        "llm_model_missing",
-        "llm_not_configured",
-        "llm_protocol_error",
-        "product_not_found",
-    ];
-    let refused = code
-        .strip_prefix("llm_status_")
-        .is_some_and(|status| status.starts_with('4') && !["408", "425", "429"].contains(&status));
-    match refused || LASTING.contains(&code) {
-        true => StatusCode::UNPROCESSABLE_ENTITY,
-        false => StatusCode::SERVICE_UNAVAILABLE,
+/// The status of a failure: clients try again after a 503, and not after a 422.
+fn status_of(transient: bool) -> StatusCode {
+    match transient {
+        true => StatusCode::SERVICE_UNAVAILABLE,
+        false => StatusCode::UNPROCESSABLE_ENTITY,
     }
 }
 
 /// The answer where there is none, with the code that says why.
-fn not_answered(code: &str, message: &str) -> Response {
-    let status = status_of(code);
+fn not_answered(code: &str, message: &str, transient: bool) -> Response {
+    let status = status_of(transient);
     let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-    let mut response = (status, headers, failed(code, message)).into_response();
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    let mut response = (status, headers, failed(code, message, status)).into_response();
+    if transient {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
     }
     response
@@ -526,7 +508,9 @@ async fn whole(
                 };
                 return Ok(axum::Json(completion).into_response());
             }
-            Told::Failed { code, message } => return Ok(not_answered(&code, &message)),
+            Told::Failed { code, message, transient } => {
+                return Ok(not_answered(&code, &message, transient));
+            }
             _ => {}
         }
     }
@@ -557,7 +541,8 @@ fn pieces(
             match next?.1 {
                 // What was sent cannot be taken back.
                 Told::Searching { again: true } if has_begun => {
-                    yield failed("run_interrupted", "the server was cut off in the middle: ask again");
+                    let why = "the server was cut off in the middle: ask again";
+                    yield failed("run_interrupted", why, status_of(true));
                     return;
                 }
                 Told::Searching { .. } | Told::Answering(_) => {}
@@ -572,8 +557,8 @@ fn pieces(
                         yield chunk(Vec::new(), Some(usage), None)?;
                     }
                 }
-                Told::Failed { code, message } => {
-                    yield failed(&code, &message);
+                Told::Failed { code, message, transient } => {
+                    yield failed(&code, &message, status_of(transient));
                     return;
                 }
                 Told::Done => yield "[DONE]".to_owned(),
@@ -583,10 +568,10 @@ fn pieces(
 }
 
 /// A failure, as the body of an answer or in the middle of a stream.
-fn failed(code: &str, message: &str) -> String {
+fn failed(code: &str, message: &str, status: StatusCode) -> String {
     let error = OpenAiError {
         message: message.to_owned(),
-        r#type: kind_of(status_of(code).as_u16().into()).to_owned(),
+        r#type: kind_of(status.as_u16().into()).to_owned(),
         param: None,
         code: Some(code.to_owned()),
     };
@@ -709,16 +694,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_does_not_pass_is_no_503() {
-        for lasting in
-            ["llm_model_missing", "llm_key_refused", "llm_status_400", "llm_answer_empty"]
-        {
-            assert_eq!(status_of(lasting), StatusCode::UNPROCESSABLE_ENTITY, "{lasting}");
-        }
-        for passing in
-            ["llm_unreachable", "llm_status_429", "llm_status_500", "model_missing", "of_tomorrow"]
-        {
-            assert_eq!(status_of(passing), StatusCode::SERVICE_UNAVAILABLE, "{passing}");
-        }
+    fn only_after_what_passes_are_clients_told_to_ask_again() {
+        let passing = not_answered("llm_unreachable", "it does not answer", true);
+        assert_eq!(passing.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(passing.headers().contains_key(RETRY_AFTER));
+
+        let lasting = not_answered("of_tomorrow", "it never will", false);
+        assert_eq!(lasting.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(!lasting.headers().contains_key(RETRY_AFTER));
     }
 }

@@ -21,6 +21,7 @@ use crate::http::around::around;
 use crate::http::finish::{TimeLimit, within};
 use crate::http::layers::{self, BodyLimit, Settings};
 use crate::http::openapi::{self, Document};
+use crate::http::problem::catch_panics;
 use crate::http::rate_limit::{self, RateLimit};
 use crate::metrics::Metrics;
 use crate::record::remember;
@@ -169,10 +170,11 @@ struct Way {
     time: Option<TimeLimit>,
 }
 
-/// The layer of a kind of routes: a request is remembered, worded, limited, bounded, timed, and let in when
-/// the read models are where it wants them.
+/// The layer of a kind of routes: a request is remembered, however it ends, worded, limited, bounded, timed, and
+/// let in when the read models are where it wants them.
 async fn walk(State(way): State<Arc<Way>>, request: Request, next: Next) -> Response {
-    remember(&way.app, request, |request| way.worded(request, next)).await
+    let caught = |request| catch_panics(request, |request| way.worded(request, next));
+    remember(&way.app, request, caught).await
 }
 
 impl Way {
@@ -234,3 +236,6 @@ async fn wait_for_position(
     }
     next(Request::from_parts(parts, body)).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,7 @@ use crate::caller::{Caller, Circumstances};
 use crate::http::openapi::{
     MinPositionParam, PublicFailures, ReadFailures, SignInFailures, WriteFailures,
 };
+use crate::http::problem::Aim;
 use crate::http::reply::Envelope;
 use crate::http::{Json, OptionalJson, Problem, Reply};
 use crate::user::{UserView, shown};
@@ -183,10 +184,24 @@ async fn refresh_session(
     use secrecy::ExposeSecret;
     let Refresh { refresh_token } = body.read()?;
     let token = refresh_token.expose_secret();
+    match refresh(&app, &circumstances, token).await {
+        Ok(reply) => Ok(reply),
+        Err(problem) => match app.commands.named_holder_of(token).await? {
+            Some(user) => Err(problem.aimed_at(Aim { product: None, resource: ("user", user) })),
+            None => Err(problem),
+        },
+    }
+}
+
+async fn refresh(
+    app: &App,
+    circumstances: &Circumstances,
+    token: &str,
+) -> Result<Reply<Tokens>, Problem> {
     let user = app.commands.holder_of(token).await?;
-    let ask = unrepeated(&app, &circumstances, user).await?;
+    let ask = unrepeated(app, circumstances, user).await?;
     match app.commands.refresh(token, app.refresh_ttl, &ask).await? {
-        Refreshed::Granted(grant) => granted(&app, grant, "Session refreshed").await,
+        Refreshed::Granted(grant) => granted(app, grant, "Session refreshed").await,
         Refreshed::Reused(done) => {
             // Only then do the access tokens of the session stop.
             app.applied(&done).await?;

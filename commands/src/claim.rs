@@ -85,6 +85,30 @@ impl Commands {
         })
     }
 
+    /// Whether an upload under the key of `ask` was stored before, whatever it said.
+    ///
+    /// # Errors
+    /// The log fails.
+    pub async fn knows_upload(&self, ask: &Ask) -> Result<bool, Error> {
+        if !ask.repeatable {
+            return Ok(false);
+        }
+        Ok(self.log.find_command(&self.upload_claim(ask), ask.command_id).await?.is_some())
+    }
+
+    /// Makes sure that an upload under the key of `ask` that was stored before, if there is one, said the same.
+    ///
+    /// # Errors
+    /// [`Error::CommandReused`] otherwise; the log fails.
+    pub async fn check_upload(&self, ask: &Ask) -> Result<(), Error> {
+        self.done_before(&self.upload_claim(ask), ask).await.map(drop)
+    }
+
+    /// Where it is found what was uploaded under a key, in logs that know a command in its stream only.
+    fn upload_claim(&self, ask: &Ask) -> StreamId {
+        StreamId::new("claim", self.secrets.claim("upload", &ask.command_id.to_string()))
+    }
+
     /// Which file stores the first events of an upload under a key: the one that did so before, or
     /// else `file`, from now on. `None` for an upload that was not begun, while `file` is not new.
     ///
@@ -99,15 +123,14 @@ impl Commands {
         is_new: bool,
         ask: &Ask,
     ) -> Result<Option<Uuid>, Error> {
-        let name = self.secrets.claim("upload", &ask.command_id.to_string());
-        let stream = StreamId::new("claim", &name);
+        let stream = self.upload_claim(ask);
         let holder = format!("file-{file}");
         let held = match self.done_before(&stream, ask).await? {
             Some(held) => held,
             None if !is_new => return Ok(None),
             None => {
                 let take = ClaimCommand::Take { kind: ClaimKind::UploadKey, holder };
-                self.execute::<Claim>(&name, take, ask).await?
+                self.execute_anew::<Claim>(stream, take, ask).await?
             }
         };
         let taken =

@@ -39,6 +39,10 @@ const OWNERS: u64 = 10_000;
 /// How many events one read of a stream brings.
 const READ: usize = 1_000;
 
+/// How long a stream may be for its state in memory to be compared at every use.
+#[cfg(debug_assertions)]
+const COMPARED: u64 = 32;
+
 /// The command side. Cheap to clone.
 #[derive(Clone)]
 pub struct Commands {
@@ -369,6 +373,8 @@ impl Commands {
         if let Some(hot) = self.hot.as_ref().and_then(|cache| cache.get(stream))
             && let Some(hot) = hot.downcast_ref::<Hot<A>>()
         {
+            #[cfg(debug_assertions)]
+            self.compare(stream, hot).await;
             return Ok((hot.state.clone(), hot.sequence));
         }
         let (state, sequence) = self.replay::<A>(stream).await?;
@@ -380,18 +386,45 @@ impl Commands {
 
     /// As [`Commands::load`], from the log alone.
     pub(crate) async fn replay<A: Aggregate>(&self, stream: &StreamId) -> Result<(A, u64), Error> {
+        self.replay_to(stream, u64::MAX).await
+    }
+
+    /// As [`Commands::replay`], up to this sequence.
+    async fn replay_to<A: Aggregate>(
+        &self,
+        stream: &StreamId,
+        end: u64,
+    ) -> Result<(A, u64), Error> {
         let mut state = A::default();
         let mut sequence = 0;
         loop {
             let events = self.log.read_stream(stream, sequence, READ).await?;
-            for event in &events {
+            for event in events.iter().take_while(|event| event.sequence <= end) {
                 state.apply(decode_event::<A::Event>(event)?);
                 sequence = event.sequence;
             }
-            if events.len() < READ {
+            if events.len() < READ || sequence == end {
                 return Ok((state, sequence));
             }
         }
+    }
+
+    /// In builds for tests, whoever uses a state in memory sees that its stream tells the same: always of a
+    /// short one, now and then of a longer one.
+    #[cfg(debug_assertions)]
+    async fn compare<A: Aggregate>(&self, stream: &StreamId, hot: &Hot<A>) {
+        let Hot { state, sequence } = hot;
+        if *sequence > COMPARED && !sequence.is_multiple_of(COMPARED) {
+            return;
+        }
+        // A log that cannot be read now is for those who ask for it.
+        let Ok((told, reached)) = self.replay_to::<A>(stream, *sequence).await else { return };
+        let json = |state| serde_json::to_value(state).expect("a state can be kept");
+        assert_eq!(
+            (json(state), *sequence),
+            (json(&told), reached),
+            "{stream} in memory, and as told"
+        );
     }
 
     /// Every event of a short stream.
@@ -499,3 +532,6 @@ fn keys_in(events: &[NewEvent], ask: &Ask) -> Vec<String> {
     }
     keys
 }
+
+#[cfg(test)]
+mod tests;

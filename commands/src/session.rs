@@ -243,6 +243,18 @@ impl Commands {
         }
     }
 
+    /// The user whose session a refresh token names, good or not; none where it names no session.
+    ///
+    /// # Errors
+    /// The log fails.
+    pub async fn named_holder_of(&self, refresh_token: &str) -> Result<Option<Uuid>, Error> {
+        let Ok(session) = session_of(refresh_token) else { return Ok(None) };
+        Ok(match self.load::<Session>(&StreamId::new("session", session)).await?.0 {
+            Session::Active { user, .. } | Session::Ended { user, .. } => Some(user),
+            Session::Missing => None,
+        })
+    }
+
     /// Whether a session is from before its user's password was changed.
     async fn is_outdated(&self, session: Uuid, user: Uuid) -> Result<bool, Error> {
         let changed = self.password_changed_at(user).await?;

@@ -15,6 +15,25 @@ pub struct Upcaster {
     pub lift: fn(Value) -> Value,
 }
 
+/// What it was that asking the assistant again did not help against, when its failures did not say so. Beside these
+/// were the refusals of a language model's server.
+const LASTING_CHAT_FAILURES: [&str; 14] = [
+    "address_refused",
+    "answer_crashed",
+    "chat_run_cancelled",
+    "filters_invalid",
+    "llm_answer_empty",
+    "llm_answer_not_json",
+    "llm_answer_not_valid",
+    "llm_answer_too_large",
+    "llm_key_invalid",
+    "llm_key_refused",
+    "llm_model_missing",
+    "llm_not_configured",
+    "llm_protocol_error",
+    "product_not_found",
+];
+
 /// Every old shape there is.
 pub const UPCASTERS: &[Upcaster] = &[
     // What a step was told was not kept then.
@@ -48,4 +67,23 @@ pub const UPCASTERS: &[Upcaster] = &[
             payload
         },
     },
+    // Whether asking again may help was not kept then: its code says it.
+    Upcaster {
+        from: "chat_run.failed.v1",
+        to: "chat_run.failed.v2",
+        lift: |mut payload| {
+            if let Some(fields) = payload.as_object_mut() {
+                let code = fields.get("code").and_then(Value::as_str).unwrap_or_default();
+                let is_refused = code.strip_prefix("llm_status_").is_some_and(|status| {
+                    status.starts_with('4') && !["408", "425", "429"].contains(&status)
+                });
+                let is_lasting = is_refused || LASTING_CHAT_FAILURES.contains(&code);
+                fields.insert("transient".to_owned(), Value::Bool(!is_lasting));
+            }
+            payload
+        },
+    },
 ];
+
+#[cfg(test)]
+mod tests;

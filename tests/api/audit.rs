@@ -129,6 +129,40 @@ async fn a_failed_sign_in_names_whom_it_was_aimed_at_and_tells_the_client_nothin
 }
 
 #[tokio::test]
+async fn a_refused_refresh_names_whose_session_it_was() {
+    let app = TestApp::spawn().await;
+    let me = app.get("/api/auth/me").await.data()["user"]["id"].as_str().unwrap().to_owned();
+    let login = json!({ "email": super::support::OWNER, "password": super::support::PASSWORD });
+    let session = app.nobody().post("/api/auth/login", login).await.expect_status(200);
+    let refresh = async |token: &str| {
+        app.nobody().post("/api/auth/refresh", json!({ "refresh_token": token })).await
+    };
+    let token = session.data()["refresh_token"].as_str().unwrap();
+    let (id, _) = token.split_once('.').unwrap();
+    refresh(token).await.expect_status(200);
+
+    refresh(&format!("{id}.guess")).await.expect_problem(401, "refresh_token_invalid");
+    // Used before: that ends the session.
+    refresh(token).await.expect_problem(401, "session_ended");
+    refresh(token).await.expect_problem(401, "session_ended");
+    let nobodys = format!("{}.guess", uuid::Uuid::now_v7());
+    refresh(&nobodys).await.expect_problem(401, "refresh_token_invalid");
+
+    let of_me = format!("resource_type=user&resource_id={me}&action=rejected");
+    let of_me: Vec<(Value, Value)> = entries(&app, &of_me)
+        .await
+        .iter()
+        .map(|entry| (entry["details"]["code"].clone(), entry["details"]["count"].clone()))
+        .collect();
+    assert_eq!(of_me.len(), 2, "{of_me:#?}");
+    assert!(of_me.contains(&(json!("refresh_token_invalid"), json!(1))), "{of_me:#?}");
+    assert!(of_me.contains(&(json!("session_ended"), json!(2))), "{of_me:#?}");
+    let unknown = entries(&app, "action=rejected&q=refresh_token_invalid").await;
+    let aims: Vec<&Value> = unknown.iter().map(|entry| &entry["resource_id"]).collect();
+    assert!(aims.len() == 2 && aims.contains(&&Value::Null), "{unknown:#?}");
+}
+
+#[tokio::test]
 async fn a_refused_attempt_of_a_user_is_found_in_the_product_that_it_was_aimed_at() {
     let app = TestApp::spawn().await;
     let viewer = app.user("viewer").await;

@@ -90,6 +90,24 @@ impl Vault {
         Ok(blob)
     }
 
+    /// The blob that a body would be. Nothing is stored.
+    ///
+    /// The product's key (`product-<uuid>`) must exist.
+    pub async fn name_blob<E>(
+        &self,
+        product: Uuid,
+        body: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<BlobRef, PutError<E>> {
+        let mut hash = self.blob_hash(product).await?;
+        let mut body = pin!(body);
+        let mut size = 0_u64;
+        while let Some(chunk) = body.next().await.transpose().map_err(PutError::Body)? {
+            size = size.saturating_add(chunk.len() as u64);
+            hash = update(hash, vec![chunk]).await?;
+        }
+        Ok(BlobRef { name: hex::encode(hash.finalize().into_bytes()), size })
+    }
+
     /// Reads a blob, or a range of it, as a stream. Every byte of it was checked: where the blob is
     /// not what its name says, the stream ends in [`Error::Corrupt`] before that.
     pub async fn get_blob(

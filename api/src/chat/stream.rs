@@ -95,6 +95,8 @@ pub enum Told {
         code: String,
         /// For people.
         message: String,
+        /// Asking again later may help.
+        transient: bool,
     },
     /// Nothing more comes.
     Done,
@@ -113,7 +115,7 @@ impl Told {
                 let whole = json!({ "content": content, "sources": sources, "metadata": metadata, "final": true });
                 ("ai_response", whole)
             }
-            Told::Failed { code, message } => {
+            Told::Failed { code, message, .. } => {
                 ("error", json!({ "success": false, "error": code, "message": message }))
             }
             Told::Done => ("done", json!({})),
@@ -172,6 +174,7 @@ async fn told_by(
     let erased = || Told::Failed {
         code: "erased".to_owned(),
         message: "what was answered is erased: its product was deleted".to_owned(),
+        transient: false,
     };
     Ok(match decode(event)? {
         ChatRunEvent::Requested { .. } => Vec::new(),
@@ -195,14 +198,15 @@ async fn told_by(
                 rest.filter(|rest| !rest.is_empty()).map(|rest| Told::Delta(rest.to_owned()));
             rest.into_iter().chain([Told::Answer(answer), Told::Done]).collect()
         }
-        ChatRunEvent::Failed { code, error, .. } => {
+        ChatRunEvent::Failed { code, error, transient, .. } => {
             let message = app.commands.open_piece(product, event, "error", &error).await?;
             let message = message.unwrap_or_default();
-            vec![Told::Failed { code, message }, Told::Done]
+            vec![Told::Failed { code, message, transient }, Told::Done]
         }
         ChatRunEvent::Cancelled {} => {
             let message = "the run was cancelled before there was an answer".to_owned();
-            vec![Told::Failed { code: "chat_run_cancelled".to_owned(), message }, Told::Done]
+            let code = "chat_run_cancelled".to_owned();
+            vec![Told::Failed { code, message, transient: false }, Told::Done]
         }
     })
 }

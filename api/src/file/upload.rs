@@ -1,8 +1,9 @@
 //! Uploads of files: a multipart body, never whole in memory.
 //!
 //! The rule of this file: nothing is stored of a request that is rejected. Bytes wait in a file
-//! without a name until the whole body was read and found good; then they go to the vault, and then
-//! events are appended, by which alone a file exists.
+//! without a name until the whole body was read and found good, and its `Idempotency-Key` is not that
+//! of another upload; then they go to the vault, and then events are appended, by which alone a file
+//! exists.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -131,12 +132,19 @@ pub(super) async fn upload_files(
         form.take(&app, &caller, part).await?;
     }
     let (product, base) = form.target(&app, &caller)?;
-    let files = form.stored_files(&app, product).await?;
-
-    let said = digest_of(base, &form.facts, &files);
-    let mut ask = circumstances.ask(&app, &caller, Some(product), &[&said]).await?;
+    let mut ask = circumstances.ask(&app, &caller, Some(product), &[]).await?;
     // Nothing is there yet that a state could be meant of.
     ask.if_match = None;
+    if app.commands.knows_upload(&ask).await? {
+        // The key was used before: the bytes are read once more than usual, so that another upload
+        // under it is refused before one of them is stored.
+        let files = form.named_files(&app, product).await?;
+        ask.request_hash =
+            circumstances.request_hash(&app, &[&digest_of(base, &form.facts, &files)]);
+        app.commands.check_upload(&ask).await?;
+    }
+    let files = form.stored_files(&app, product).await?;
+    ask.request_hash = circumstances.request_hash(&app, &[&digest_of(base, &form.facts, &files)]);
     let names: Vec<String> = files.iter().map(|file| file.name.to_string()).collect();
     let keep = options.on_duplicate == Some(OnDuplicate::Keep);
     let uploaded = app.commands.upload_files(base, files, &form.facts, keep, &ask).await?;
@@ -308,6 +316,19 @@ impl Form {
         Ok((product, base))
     }
 
+    /// All files, as they would be in the vault.
+    async fn named_files(&self, app: &App, product: Uuid) -> Result<Vec<NewFile>, Problem> {
+        let Some(spool) = &self.spool else { return Ok(Vec::new()) };
+        let _turn = STORING.acquire().await.map_err(|error| Problem::internal(&error))?;
+        let mut files = Vec::with_capacity(self.files.len());
+        for Arrived { name, media_type, bytes } in &self.files {
+            let named = app.commands.vault().name_blob(product, spool.read(bytes.clone())).await;
+            let blob = blob_of(app, product, named)?;
+            files.push(NewFile { name: name.clone(), media_type: media_type.clone(), blob });
+        }
+        Ok(files)
+    }
+
     /// All files, their bytes in the vault.
     async fn stored_files(&mut self, app: &App, product: Uuid) -> Result<Vec<NewFile>, Problem> {
         let Some(spool) = &self.spool else {
@@ -316,20 +337,22 @@ impl Form {
         let _turn = STORING.acquire().await.map_err(|error| Problem::internal(&error))?;
         let mut files = Vec::with_capacity(self.files.len());
         for Arrived { name, media_type, bytes } in std::mem::take(&mut self.files) {
-            let blob = store(app, product, spool.read(bytes)).await?;
+            let vault = app.commands.vault();
+            let stored = vault.put_blob(product, spool.read(bytes), app.upload_limit).await;
+            let blob = blob_of(app, product, stored)?;
             files.push(NewFile { name, media_type, blob });
         }
         Ok(files)
     }
 }
 
-/// Puts bytes into the vault.
-async fn store(
+/// What the vault says of bytes.
+fn blob_of(
     app: &App,
     product: Uuid,
-    bytes: impl Stream<Item = std::io::Result<bytes::Bytes>>,
+    outcome: Result<vault::BlobRef, PutError<std::io::Error>>,
 ) -> Result<BlobRef, Problem> {
-    match app.commands.vault().put_blob(product, bytes, app.upload_limit).await {
+    match outcome {
         Ok(blob) => Ok(BlobRef { name: blob.name, size: blob.size }),
         Err(PutError::TooLarge { limit }) => {
             Err(Problem::too_large(usize::try_from(limit).unwrap_or(usize::MAX)))

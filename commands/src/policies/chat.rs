@@ -62,7 +62,7 @@ const MOST_REMEMBERED: usize = 24 * 1024;
 
 const PROGRESSED: &str = "chat_run.progressed.v1";
 const SUCCEEDED: &str = "chat_run.succeeded.v1";
-const FAILED: &str = "chat_run.failed.v1";
+const FAILED: &str = "chat_run.failed.v2";
 
 /// The process manager of the assistant's runs.
 pub(super) struct Chats {
@@ -93,6 +93,8 @@ enum Stop {
     NotOurs,
     /// There is no answer.
     Failed(ToolError),
+    /// There is no answer, and it is not tried again: what was told of it cannot be told again in other words.
+    CutOff(ToolError),
 }
 
 impl From<Error> for Stop {
@@ -159,7 +161,7 @@ impl Chats {
                     Ok(()) => Outcome::Finished,
                     Err(error) => match Stop::from(error) {
                         Stop::Passing(why) => Outcome::TryAgain(why),
-                        Stop::NotOurs | Stop::Failed(_) => Outcome::Finished,
+                        Stop::NotOurs | Stop::Failed(_) | Stop::CutOff(_) => Outcome::Finished,
                     },
                 }
             }
@@ -210,18 +212,20 @@ impl Chats {
         let Some(run) = self.claim(product, id, session).await? else { return Ok(()) };
         let answered = if run.fence > MOST_STARTS {
             let message = "the server ended each time that this was being answered: ask again";
-            Err(Stop::Failed(ToolError::lasting("run_interrupted", message)))
+            Err(Stop::Failed(ToolError::passing("run_interrupted", message)))
         } else {
             let answering = self.answer_claimed(&run, session);
             tokio::time::timeout(LIMIT, answering).await.unwrap_or_else(|_| {
                 let message =
                     format!("there was no answer within {} s: ask again", LIMIT.as_secs());
-                Err(Stop::Failed(ToolError::lasting("run_timed_out", message)))
+                Err(Stop::Failed(ToolError::passing("run_timed_out", message)))
             })
         };
         let (outcome, command) = match answered {
             Ok(answer) => ("succeeded", self.finish(&run, &answer).await?),
-            Err(Stop::Failed(error)) => ("failed", self.fail(&run, error).await?),
+            Err(Stop::Failed(error) | Stop::CutOff(error)) => {
+                ("failed", self.fail(&run, error).await?)
+            }
             Err(other) => return Err(other),
         };
         self.tell(&run, command).await?;
@@ -334,10 +338,7 @@ impl Chats {
         let outcome = futures::future::try_join(answering, noting).await;
         match outcome {
             Ok((answer, ())) => Ok(answer),
-            // What was told of it cannot be told again in other words.
-            Err(Stop::Failed(error)) if has_told => {
-                Err(Stop::Failed(ToolError { is_passing: false, ..error }))
-            }
+            Err(Stop::Failed(error)) if has_told => Err(Stop::CutOff(error)),
             Err(stop) => Err(stop),
         }
     }
@@ -398,8 +399,9 @@ impl Chats {
     }
 
     async fn fail(&self, run: &Run, failure: ToolError) -> Result<ChatRunCommand, Stop> {
-        let error = self.seal(run, FAILED, "error", failure.message.as_bytes()).await?;
-        Ok(ChatRunCommand::Fail { fence: run.fence, code: failure.code, error })
+        let ToolError { code, message, is_passing, .. } = failure;
+        let error = self.seal(run, FAILED, "error", message.as_bytes()).await?;
+        Ok(ChatRunCommand::Fail { fence: run.fence, code, error, transient: is_passing })
     }
 
     async fn tell(&self, run: &Run, command: ChatRunCommand) -> Result<(), Stop> {

@@ -69,7 +69,7 @@ pub enum ChatRunEvent {
         answer: Payload,
     },
     /// It could not be answered.
-    #[serde(rename = "chat_run.failed.v1")]
+    #[serde(rename = "chat_run.failed.v2")]
     Failed {
         /// The number of the claim.
         fence: u64,
@@ -77,6 +77,8 @@ pub enum ChatRunEvent {
         code: String,
         /// What went wrong.
         error: Payload,
+        /// Asking again later may help.
+        transient: bool,
     },
     /// Nobody wants the answer any more.
     #[serde(rename = "chat_run.cancelled.v1")]
@@ -128,6 +130,8 @@ pub enum ChatRunCommand {
         code: String,
         /// What went wrong.
         error: Payload,
+        /// Asking again later may help.
+        transient: bool,
     },
     /// Want it no more.
     Cancel,
@@ -211,9 +215,9 @@ impl ChatRun {
                 lease.check(fence)?;
                 Did::Succeeded { fence, written, answer }
             }
-            Do::Fail { fence, code, error } => {
+            Do::Fail { fence, code, error, transient } => {
                 lease.check(fence)?;
-                Did::Failed { fence, code, error }
+                Did::Failed { fence, code, error, transient }
             }
         }])
     }

@@ -364,7 +364,15 @@ fn chat_run() -> Vec<(&'static str, ChatRunEvent)> {
         ("", progressed(Some(payload("text")))),
         ("silent", progressed(None)),
         ("", Did::Succeeded { fence: 1, written: 12, answer: payload("answer") }),
-        ("", Did::Failed { fence: 1, code: "llm_unreachable".to_owned(), error: payload("error") }),
+        (
+            "",
+            Did::Failed {
+                fence: 1,
+                code: "llm_unreachable".to_owned(),
+                error: payload("error"),
+                transient: true,
+            },
+        ),
         ("", Did::Cancelled {}),
     ]
 }

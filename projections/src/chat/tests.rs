@@ -183,7 +183,15 @@ async fn a_run_is_left_to_be_answered_until_it_ends() {
 
     for (run, end) in [
         (asked, ChatRunEvent::Cancelled {}),
-        (alone, ChatRunEvent::Failed { fence: 1, code: "llm".to_owned(), error: payload("error") }),
+        (
+            alone,
+            ChatRunEvent::Failed {
+                fence: 1,
+                code: "llm".to_owned(),
+                error: payload("error"),
+                transient: true,
+            },
+        ),
     ] {
         world.ran(run, started()).await;
         assert!(world.open_runs().await.contains(&run));

@@ -56,6 +56,17 @@ async fn read_to_the_end(
     }
 }
 
+#[tokio::test]
+async fn what_a_body_would_be_is_said_and_not_stored() {
+    let (store, product) = Store::with_product().await;
+    let bytes = noise(700_000);
+
+    let named = store.vault.name_blob(product, body(&bytes, 64 * 1024)).await.unwrap();
+
+    nothing_is_left(&store).await;
+    assert_eq!(named, put(&store.vault, product, &bytes).await);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases((32 / ONE_IN as u32).max(4)))]
 

@@ -41,7 +41,8 @@ fn finish(fence: u64) -> ChatRunCommand {
 }
 
 fn fail(fence: u64) -> ChatRunCommand {
-    ChatRunCommand::Fail { fence, code: "llm_stalled".to_owned(), error: payload("error") }
+    let (code, error) = ("llm_stalled".to_owned(), payload("error"));
+    ChatRunCommand::Fail { fence, code, error, transient: true }
 }
 
 #[test]
