@@ -76,6 +76,8 @@ pub struct Pending {
     pub files: Vec<(Uuid, Uuid)>,
     /// Executions that have not ended.
     pub executions: Vec<Uuid>,
+    /// Requests to stop several of them that were not finished.
+    pub bulk_stops: Vec<Uuid>,
     /// Products whose default knowledge base is missing.
     pub products: Vec<Uuid>,
     /// Agents with a trigger that is missing, or uninstalled ones with one that is left.
@@ -434,6 +436,7 @@ impl Follower {
             self.ingestion.add(Some(product), file);
         }
         pending.executions.into_iter().for_each(|execution| self.runner.add(None, execution));
+        pending.bulk_stops.into_iter().for_each(|stop| self.completion.add_bulk_stop(stop));
         pending.products.into_iter().for_each(|product| self.completion.add_product(product));
         pending.agents.into_iter().for_each(|agent| self.completion.add_agent(agent));
         for (delivery, product) in pending.deliveries {
@@ -528,6 +531,8 @@ impl Follower {
                 self.runner.answered(id);
             }
             "product.created.v1" => self.completion.add_product(id),
+            "bulk_stop.requested.v1" if last_with().is_some() => {}
+            "bulk_stop.requested.v1" => self.completion.add_bulk_stop_later(id),
             "agent.installed.v1" | "agent.version_published.v1" => {
                 self.completion.add_agent(id);
                 self.schedules.add_agent(id);
