@@ -29,10 +29,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{TimeDelta, Utc};
-use domain::Timestamp;
 use domain::integration::IntegrationKind;
 use domain::lease::LeaseClaim;
 use domain::schedule::firings::Firings;
+use domain::{FileName, Timestamp};
 use embeddings::{Embedder, Extractor};
 use eventlog::{Position, RecordedEvent};
 use serde_json::{Map, Value};
@@ -212,6 +212,17 @@ pub trait Knowledge: Send + Sync + 'static {
 
     /// Whether a knowledge base is one of a product's.
     async fn has_base(&self, product: Uuid, knowledge_base: Uuid) -> Result<bool, ToolError>;
+
+    /// The newest file of this name in a knowledge base, as of a position of the log. A side that knows of none
+    /// has none.
+    async fn newest_named(
+        &self,
+        _knowledge_base: Uuid,
+        _name: &FileName,
+        _at: Position,
+    ) -> Result<Option<Uuid>, ToolError> {
+        Ok(None)
+    }
 
     /// The integrations of one kind that a product's agents can use: its own, or else the global ones. A
     /// side that knows of none has none.

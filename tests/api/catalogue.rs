@@ -41,14 +41,14 @@ async fn outside() -> (String, Seen) {
     (format!("http://{address}"), seen)
 }
 
-/// Busy at first, then a page that changes with the third answer.
+/// Busy at first, then a page that changes with the third answer, and back with the fifth.
 async fn page(State(seen): State<Seen>) -> Response {
     match seen.asked.fetch_add(1, Ordering::SeqCst) {
         0 => {
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "busy").into_response()
         }
-        1 | 2 => "Opening hours: nine to five.".into_response(),
-        _ => "Opening hours: ten to six.".into_response(),
+        3 | 4 => "Opening hours: ten to six.".into_response(),
+        _ => "Opening hours: nine to five.".into_response(),
     }
 }
 
@@ -204,11 +204,22 @@ async fn what_needs_the_web_asks_it_again_and_keeps_away_from_what_is_private() 
     assert_eq!(attempts[1]["status"], "succeeded");
     assert_eq!(first["steps"][0]["input"]["url"], format!("{site}/page"), "{first}");
     assert_eq!(output(&again(&app, &agent, input.clone()).await)["changed"], false);
-    let third = again(&app, &agent, input).await;
+    let third = again(&app, &agent, input.clone()).await;
     assert_eq!(output(&third)["changed"], true);
     app.wait_ready(output(&third)["file_id"].as_str().unwrap()).await;
     assert!(app.finds(&product, "When do they open?", "Opening hours: ten to six.").await);
-    assert_eq!(seen.asked.load(Ordering::SeqCst), 4);
+    assert_eq!(output(&again(&app, &agent, input.clone()).await)["changed"], false);
+    // What it was at first it is again: that is news once.
+    let back = again(&app, &agent, input.clone()).await;
+    assert_eq!(output(&back)["changed"], true, "{back}");
+    let versions = [&first, &third, &back].map(|ran| output(ran)["file_id"].clone());
+    assert!(versions[2] != versions[0] && versions[2] != versions[1], "{versions:?}");
+    let same = again(&app, &agent, input).await;
+    assert_eq!(
+        (&output(&same)["changed"], &output(&same)["file_id"]),
+        (&json!(false), &versions[2])
+    );
+    assert_eq!(seen.asked.load(Ordering::SeqCst), 7);
 
     let urls = json!([
         format!("{site}/good"),
@@ -235,7 +246,7 @@ async fn what_needs_the_web_asks_it_again_and_keeps_away_from_what_is_private() 
     let input = json!({ "url": format!("{site}/page"), "title": "x" });
     let ran = run(&app, &product, "prodgy.watch", input).await;
     assert_eq!(ran["error"]["code"], "http_address_refused", "{ran}");
-    assert_eq!(seen.asked.load(Ordering::SeqCst), 4);
+    assert_eq!(seen.asked.load(Ordering::SeqCst), 7);
 }
 
 #[tokio::test]
