@@ -38,7 +38,8 @@ async fn list_projections(
     Ok(part(&query, "Read models", statuses(&app)))
 }
 
-fn statuses(app: &App) -> Vec<Status> {
+/// Where each read model stands now.
+pub fn statuses(app: &App) -> Vec<Status> {
     let mut statuses = app.views.statuses();
     statuses.extend(app.search.statuses());
     // They stand where their last batch left them; the log has gone on since.

@@ -23,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::answers::FirstAnswers;
-use crate::execution::StoppedExecutions;
 use crate::execution::ends::Ends;
 use crate::http::Problem;
 use crate::known_tokens::KnownTokens;
@@ -75,8 +74,6 @@ pub struct Parts {
     pub rejections: PendingRejections,
     /// Rebuilds of read models that were asked for, and the positions that were answered.
     pub rebuilds: FirstAnswers<u64>,
-    /// Executions that were stopped together, and the positions that were answered.
-    pub bulk_stops: FirstAnswers<(StoppedExecutions, u64)>,
     /// Executions whose end somebody waits for.
     pub ends: Ends,
     /// Where deliveries come in.

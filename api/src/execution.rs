@@ -34,8 +34,6 @@ pub mod ends;
 mod search;
 mod stop;
 
-pub use stop::StoppedExecutions;
-
 /// The longest text that is looked for.
 const LONGEST_NEEDLE: usize = 200;
 

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use commands::policies::{Knowledge, KnowledgeQuery, ToolError};
+use domain::FileName;
 use domain::integration::IntegrationKind;
 use embeddings::Embedder;
 use eventlog::Position;
 use projections::search::{Active, Filters, Include, Mode, Passage, Query};
-use projections::{Window, integration, knowledge_base, product, trigger};
+use projections::{Window, file, integration, knowledge_base, product, trigger};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -218,6 +219,16 @@ impl Knowledge for App {
     async fn has_base(&self, product: Uuid, base: Uuid) -> Result<bool, ToolError> {
         let found = self.read(|db| knowledge_base::get(db, base)).map_err(tool_error)?;
         Ok(found.is_some_and(|base| base.product_id == product))
+    }
+
+    async fn newest_named(
+        &self,
+        base: Uuid,
+        name: &FileName,
+        at: Position,
+    ) -> Result<Option<Uuid>, ToolError> {
+        self.caught_up(at).await.map_err(tool_error)?;
+        self.read(|db| file::newest_named(db, base, name.as_str(), "")).map_err(tool_error)
     }
 
     async fn integrations(

@@ -3,7 +3,8 @@
 //! The one rule: a label has few values. So routes are counted by their template, never by their
 //! path, and what no route answers is one route.
 
-use std::sync::OnceLock;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request};
@@ -14,10 +15,13 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
+use parking_lot::Mutex;
+use projections::Status;
 
 const REQUESTS: &str = "prodgy_http_requests_total";
 const DURATION: &str = "prodgy_http_request_duration_seconds";
 const IN_FLIGHT: &str = "prodgy_http_requests_in_flight";
+const LAG: &str = "prodgy_projection_lag";
 
 /// Upper bounds of every histogram of durations, in seconds: from a cached read to a long upload.
 const DURATION_BUCKETS: [f64; 14] =
@@ -47,6 +51,7 @@ impl Metrics {
         describe_counter!(REQUESTS, "Requests answered, by method, route and status");
         describe_histogram!(DURATION, "Time from a request to the head of its answer");
         describe_gauge!(IN_FLIGHT, "Requests that are being answered");
+        describe_gauge!(LAG, "How far a read model is behind the log, in positions");
         Ok(Metrics(handle))
     }
 
@@ -63,6 +68,24 @@ impl Metrics {
         loop {
             clock.tick().await;
             self.0.run_upkeep();
+        }
+    }
+}
+
+/// How far the read models are behind the log, when somebody asks: they themselves know where they stand, and not
+/// how far the log has gone on since. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Lags(Arc<Mutex<BTreeSet<String>>>);
+
+impl Lags {
+    /// Says how far each is behind; what was told of once and is gone is not behind any more.
+    pub fn tell(&self, statuses: &[Status]) {
+        let mut told = self.0.lock();
+        told.extend(statuses.iter().map(|status| status.name.clone()));
+        for name in told.iter() {
+            let status = statuses.iter().find(|status| status.name == *name);
+            let lag = status.map_or(0, |status| status.lag);
+            gauge!(LAG, "projection" => name.clone()).set(lag as f64);
         }
     }
 }

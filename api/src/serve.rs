@@ -251,7 +251,6 @@ pub async fn serve(config: Config, on_ready: Option<OnReady>) -> anyhow::Result<
         known_tokens: Default::default(),
         rejections: Default::default(),
         rebuilds: Default::default(),
-        bulk_stops: Default::default(),
         ends: Default::default(),
         doors: Doors::new(RateLimit::per_door(
             config.webhook_limit_per_second,
@@ -426,6 +425,7 @@ async fn start_policies(
         position: unfinished.position,
         files: unfinished.files,
         executions: unfinished.executions,
+        bulk_stops: unfinished.bulk_stops,
         products: unfinished.products,
         agents: unfinished.agents,
         users: [unfinished.outdated_users, unfinished.deleted_users].concat(),

@@ -104,6 +104,29 @@ impl Ask {
         Ask::following(event.id, origin, name, parts)
     }
 
+    /// The circumstances of the command that an event came of, for who does what is left of it: what follows up has the
+    /// ids that it would have had then.
+    pub(crate) fn rest_of(event: &RecordedEvent) -> Ask {
+        let metadata = Metadata {
+            organization: event.organization,
+            product: event.product,
+            actor: event.actor.clone(),
+            correlation: event.correlation,
+            causation: event.causation,
+            request_id: event.request_id.clone(),
+            traceparent: event.traceparent.clone(),
+            address: event.address.clone(),
+            user_agent: event.user_agent.clone(),
+        };
+        Ask {
+            metadata: Arc::new(metadata),
+            command_id: event.command_id,
+            repeatable: true,
+            request_hash: event.request_hash.clone(),
+            if_match: None,
+        }
+    }
+
     /// As [`Ask::because_of`] the first event of this command, which is not stored yet.
     pub(crate) fn because_of_its_first(&self, name: &'static str, parts: &[&[u8]]) -> Ask {
         let origin = Metadata { address: None, user_agent: None, ..(*self.metadata).clone() };

@@ -497,6 +497,15 @@ fn is_newer<A: Aggregate + 'static>(known: &(dyn Any + Send + Sync), sequence: u
     known.downcast_ref::<Hot<A>>().is_some_and(|known| known.sequence > sequence)
 }
 
+/// What a whole stream makes of an aggregate.
+pub(crate) fn state_after<A: Aggregate>(events: &[Arc<RecordedEvent>]) -> Result<A, Error> {
+    let mut state = A::default();
+    for event in events {
+        state.apply(decode_event(event)?);
+    }
+    Ok(state)
+}
+
 /// Reads an event's payload as one of an aggregate's events.
 pub(crate) fn decode_event<E: serde::de::DeserializeOwned>(
     event: &RecordedEvent,

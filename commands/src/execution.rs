@@ -1,4 +1,4 @@
-//! Executions: asking for a run of an agent, and stopping one or many.
+//! Executions: asking for a run of an agent, and stopping one. Stopping many is [`crate::bulk_stop`].
 
 mod control;
 
@@ -8,8 +8,7 @@ use domain::agent::{Agent, AgentError};
 use domain::execution::{CancelReason, Cause, Execution, ExecutionCommand, ExecutionRequest};
 use domain::manifest::Manifest;
 use domain::trigger::{Trigger, TriggerError};
-use eventlog::{Position, StreamId};
-use futures::{StreamExt, TryStreamExt, stream};
+use eventlog::StreamId;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -25,9 +24,6 @@ pub(crate) const OUTPUT: &str = "output";
 
 /// How often an execution that goes on all the while is told to stop.
 const MOST_RACES: usize = 20;
-
-/// How many executions are stopped at once: their events share commits.
-const STOPPED_AT_ONCE: usize = 64;
 
 /// A run that is to be made, in the product of the one who asks.
 pub struct NewExecution {
@@ -59,15 +55,6 @@ pub(crate) struct Wanted {
     pub(crate) manifest: Arc<Manifest>,
     /// What it works on.
     pub(crate) input: Value,
-}
-
-/// What became of executions that were to be stopped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoppedExecutions {
-    /// How many were stopped; the others had ended by themselves.
-    pub count: u64,
-    /// The position of the last one's end.
-    pub position: Position,
 }
 
 impl Commands {
@@ -229,35 +216,5 @@ impl Commands {
             }
         }
         self.execute::<Execution>(execution, command, ask).await
-    }
-
-    /// Stops several executions. Those that have ended are passed over.
-    ///
-    /// # Errors
-    /// Log or vault fail; some may have been stopped by then.
-    pub async fn stop_executions(
-        &self,
-        executions: Vec<Uuid>,
-        ask: &Ask,
-    ) -> Result<StoppedExecutions, Error> {
-        let stopped = stream::iter(executions)
-            .map(|execution| {
-                let (commands, ask) = (self.clone(), ask.follow_up(&format!("stop {execution}")));
-                async move {
-                    match commands.stop_execution(execution, &ask).await {
-                        Ok(done) => Ok(done.position()),
-                        Err(Error::Refused { .. }) => Ok(Position::START),
-                        Err(error) => Err(error),
-                    }
-                }
-            })
-            .buffer_unordered(STOPPED_AT_ONCE);
-        let add = |sum: StoppedExecutions, position: Position| async move {
-            Ok(StoppedExecutions {
-                count: sum.count + u64::from(position > Position::START),
-                position: sum.position.max(position),
-            })
-        };
-        stopped.try_fold(StoppedExecutions::default(), add).await
     }
 }

@@ -132,6 +132,29 @@ impl Commands {
         uploaded
     }
 
+    /// As [`Commands::upload_file`], of what is a version of something: it is a duplicate of the newest one, where it
+    /// has the same bytes, and of no other.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn upload_version(
+        &self,
+        knowledge_base: Uuid,
+        file: NewFile,
+        facts: &FileFacts,
+        newest: Option<Uuid>,
+        ask: &Ask,
+    ) -> Result<Uploaded, Error> {
+        if let Some(newest) = newest
+            && self.file(newest).await?.upload().is_some_and(|upload| upload.blob == file.blob)
+            // The newest may be what this very command made before.
+            && self.done_before(&StreamId::new("file", newest), ask).await?.is_none()
+        {
+            return Ok(Uploaded { id: newest, done: None });
+        }
+        self.upload_file(knowledge_base, file, facts, true, ask).await
+    }
+
     async fn take_file(
         &self,
         knowledge_base: Uuid,

@@ -8,6 +8,7 @@ mod access_log;
 mod actor;
 mod agent;
 mod api_token;
+mod bulk_stop;
 mod chat;
 mod claim;
 mod communicator;
@@ -44,6 +45,7 @@ pub use access_log::{PendingRejections, Rejection};
 pub use actor::{Actor, Ask};
 pub use agent::{AgentChange, MASK, NewAgent, NewVersion, mask, masked};
 pub use api_token::{ApiTokenChange, NewApiToken, WithSecret};
+pub use bulk_stop::StoppedExecutions;
 pub use chat::{AskedMessage, NewMessage, chat_session_id};
 pub use communicator::{
     Address, Incoming, IncomingMessage, MAX_MESSAGE_BYTES, NotHeard, Revised, Revision, Said,
@@ -51,7 +53,7 @@ pub use communicator::{
 };
 pub use error::{Error, Fault};
 pub use execute::{Commands, Done};
-pub use execution::{NewExecution, RetryFrom, StoppedExecutions};
+pub use execution::{NewExecution, RetryFrom};
 pub use file::{BYTES, FileFacts, NewFile, Uploaded, media_type_of};
 pub use garbage::{Action, Amount, Collected, Collection, Progress, collect_garbage};
 pub use identity::{IdentityError, OutsideIdentity, Whom};

@@ -29,10 +29,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{TimeDelta, Utc};
-use domain::Timestamp;
 use domain::integration::IntegrationKind;
 use domain::lease::LeaseClaim;
 use domain::schedule::firings::Firings;
+use domain::{FileName, Timestamp};
 use embeddings::{Embedder, Extractor};
 use eventlog::{Position, RecordedEvent};
 use serde_json::{Map, Value};
@@ -76,6 +76,8 @@ pub struct Pending {
     pub files: Vec<(Uuid, Uuid)>,
     /// Executions that have not ended.
     pub executions: Vec<Uuid>,
+    /// Requests to stop several of them that were not finished.
+    pub bulk_stops: Vec<Uuid>,
     /// Products whose default knowledge base is missing.
     pub products: Vec<Uuid>,
     /// Agents with a trigger that is missing, or uninstalled ones with one that is left.
@@ -212,6 +214,17 @@ pub trait Knowledge: Send + Sync + 'static {
 
     /// Whether a knowledge base is one of a product's.
     async fn has_base(&self, product: Uuid, knowledge_base: Uuid) -> Result<bool, ToolError>;
+
+    /// The newest file of this name in a knowledge base, as of a position of the log. A side that knows of none
+    /// has none.
+    async fn newest_named(
+        &self,
+        _knowledge_base: Uuid,
+        _name: &FileName,
+        _at: Position,
+    ) -> Result<Option<Uuid>, ToolError> {
+        Ok(None)
+    }
 
     /// The integrations of one kind that a product's agents can use: its own, or else the global ones. A
     /// side that knows of none has none.
@@ -436,6 +449,7 @@ impl Follower {
             self.ingestion.add(Some(product), file);
         }
         pending.executions.into_iter().for_each(|execution| self.runner.add(None, execution));
+        pending.bulk_stops.into_iter().for_each(|stop| self.completion.add_bulk_stop(stop));
         pending.products.into_iter().for_each(|product| self.completion.add_product(product));
         pending.agents.into_iter().for_each(|agent| self.completion.add_agent(agent));
         for (delivery, product) in pending.deliveries {
@@ -533,6 +547,8 @@ impl Follower {
                 self.runner.answered(id);
             }
             "product.created.v1" => self.completion.add_product(id),
+            "bulk_stop.requested.v1" if last_with().is_some() => {}
+            "bulk_stop.requested.v1" => self.completion.add_bulk_stop_later(id),
             "agent.installed.v1" | "agent.version_published.v1" => {
                 self.completion.add_agent(id);
                 self.schedules.add_agent(id);

@@ -26,9 +26,11 @@ const DOCUMENTS: [&str; 12] = [
 ];
 
 /// Earlier versions of them, for who names one.
-const OLDER: [&str; 2] = [
+const OLDER: [&str; 4] = [
     include_str!("../catalogue/older/prodgy.digest-1.0.0.json"),
     include_str!("../catalogue/older/prodgy.links-1.0.0.json"),
+    include_str!("../catalogue/older/prodgy.watch-1.0.0.json"),
+    include_str!("../catalogue/older/prodgy.issue-1.0.0.json"),
 ];
 
 static CATALOGUE: LazyLock<Vec<Manifest>> = LazyLock::new(|| read(&DOCUMENTS));

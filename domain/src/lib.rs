@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod agent;
 pub mod api_token;
+pub mod bulk_stop;
 pub mod catalogue;
 pub mod chat;
 pub mod claim;

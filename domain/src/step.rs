@@ -98,7 +98,7 @@ impl StepKind {
             StepKind::KnowledgeSearch => {
                 &["query", "knowledge", "limit", "min_score", "mode", "filters"]
             }
-            StepKind::KnowledgeIngest => &["title", "text", "knowledge", "tags"],
+            StepKind::KnowledgeIngest => &["title", "text", "knowledge", "tags", "duplicate_of"],
             StepKind::Answer => &[
                 "question",
                 "prompt",
@@ -157,6 +157,8 @@ pub enum StepCall {
         knowledge: Option<String>,
         /// Words to find it by.
         tags: Vec<String>,
+        /// What it must not be the same as, to be stored.
+        duplicate_of: DuplicateOf,
     },
     /// See [`StepKind::Answer`].
     Answer(Box<AnswerCall>),
@@ -178,6 +180,16 @@ pub enum StepCall {
     },
     /// See [`StepKind::Wait`].
     Wait(Wait),
+}
+
+/// Which files of a knowledge base a note that says the same is a duplicate of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DuplicateOf {
+    /// Of any.
+    #[default]
+    Any,
+    /// Of the newest of its title alone: what comes back after something else is a new version.
+    Newest,
 }
 
 /// What a language model is asked.
@@ -280,6 +292,12 @@ fn read_call(kind: StepKind, read: &mut Reader<'_>) -> Option<StepCall> {
             text: read.required_text("text"),
             knowledge: read.text("knowledge"),
             tags: read.texts("tags"),
+            duplicate_of: read
+                .choice(
+                    "duplicate_of",
+                    &[("any", DuplicateOf::Any), ("newest", DuplicateOf::Newest)],
+                )
+                .unwrap_or_default(),
         },
         StepKind::Answer => StepCall::Answer(Box::new(read_answer(read))),
         StepKind::HttpRequest => StepCall::HttpRequest(Box::new(http::read(read))),

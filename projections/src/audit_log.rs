@@ -108,7 +108,7 @@ impl ReadModel for AuditLog {
     }
 
     fn version(&self) -> u32 {
-        6
+        7
     }
 
     fn schema(&self) -> &'static str {
@@ -260,7 +260,7 @@ fn action(event: &RecordedEvent) -> &str {
 }
 
 /// What may be shown of a payload: without what is sealed, without hashes of secrets, and not whole
-/// documents.
+/// documents or long lists.
 fn details(event: &RecordedEvent) -> Result<Cow<'_, str>, Error> {
     let data = event.data.get();
     let is_long = data.len() > DETAILS;
@@ -271,7 +271,9 @@ fn details(event: &RecordedEvent) -> Result<Cow<'_, str>, Error> {
     let mut shown = String::from("{");
     for (name, value) in members {
         let value = value.get();
-        if !is_shown(&name, value)? || (is_long && value.starts_with('{')) {
+        let is_too_long = is_long
+            && (value.starts_with('{') || (value.starts_with('[') && value.len() > DETAILS));
+        if is_too_long || !is_shown(&name, value)? {
             continue;
         }
         if shown.len() > 1 {

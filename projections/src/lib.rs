@@ -6,6 +6,7 @@
 pub mod agent;
 pub mod api_token;
 pub mod audit_log;
+mod bulk_stop;
 pub mod chat;
 mod columns;
 pub mod conversation;
@@ -55,6 +56,7 @@ pub fn read_models() -> Vec<Box<dyn ReadModel>> {
         Box::new(conversation::Conversations),
         Box::new(chat::Chats),
         Box::new(execution::Executions),
+        Box::new(bulk_stop::BulkStops),
         Box::new(audit_log::AuditLog),
     ]
 }

@@ -17,6 +17,8 @@ pub struct Unfinished {
     pub files: Vec<(Uuid, Uuid)>,
     /// Executions that have not ended.
     pub executions: Vec<Uuid>,
+    /// Requests to stop several of them that were not finished.
+    pub bulk_stops: Vec<Uuid>,
     /// Products whose default knowledge base is missing.
     pub products: Vec<Uuid>,
     /// Agents whose triggers do not fit: missing, or left over.
@@ -62,6 +64,7 @@ pub fn unfinished(db: &Connection) -> Result<Unfinished, Error> {
         position: Position(position),
         files: file::unread(&snapshot)?,
         executions: ids("SELECT id FROM execution WHERE status IN ('queued', 'running', 'paused', 'waiting') ORDER BY position")?,
+        bulk_stops: ids("SELECT id FROM bulk_stop ORDER BY position")?,
         products: ids(
             "SELECT id FROM product WHERE NOT EXISTS
              (SELECT 1 FROM knowledge_base WHERE knowledge_base.id = product.knowledge_base) ORDER BY position",

@@ -41,14 +41,14 @@ async fn outside() -> (String, Seen) {
     (format!("http://{address}"), seen)
 }
 
-/// Busy at first, then a page that changes with the third answer.
+/// Busy at first, then a page that changes with the third answer, and back with the fifth.
 async fn page(State(seen): State<Seen>) -> Response {
     match seen.asked.fetch_add(1, Ordering::SeqCst) {
         0 => {
             (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "busy").into_response()
         }
-        1 | 2 => "Opening hours: nine to five.".into_response(),
-        _ => "Opening hours: ten to six.".into_response(),
+        3 | 4 => "Opening hours: ten to six.".into_response(),
+        _ => "Opening hours: nine to five.".into_response(),
     }
 }
 
@@ -204,11 +204,22 @@ async fn what_needs_the_web_asks_it_again_and_keeps_away_from_what_is_private() 
     assert_eq!(attempts[1]["status"], "succeeded");
     assert_eq!(first["steps"][0]["input"]["url"], format!("{site}/page"), "{first}");
     assert_eq!(output(&again(&app, &agent, input.clone()).await)["changed"], false);
-    let third = again(&app, &agent, input).await;
+    let third = again(&app, &agent, input.clone()).await;
     assert_eq!(output(&third)["changed"], true);
     app.wait_ready(output(&third)["file_id"].as_str().unwrap()).await;
     assert!(app.finds(&product, "When do they open?", "Opening hours: ten to six.").await);
-    assert_eq!(seen.asked.load(Ordering::SeqCst), 4);
+    assert_eq!(output(&again(&app, &agent, input.clone()).await)["changed"], false);
+    // What it was at first it is again: that is news once.
+    let back = again(&app, &agent, input.clone()).await;
+    assert_eq!(output(&back)["changed"], true, "{back}");
+    let versions = [&first, &third, &back].map(|ran| output(ran)["file_id"].clone());
+    assert!(versions[2] != versions[0] && versions[2] != versions[1], "{versions:?}");
+    let same = again(&app, &agent, input).await;
+    assert_eq!(
+        (&output(&same)["changed"], &output(&same)["file_id"]),
+        (&json!(false), &versions[2])
+    );
+    assert_eq!(seen.asked.load(Ordering::SeqCst), 7);
 
     let urls = json!([
         format!("{site}/good"),
@@ -235,7 +246,7 @@ async fn what_needs_the_web_asks_it_again_and_keeps_away_from_what_is_private() 
     let input = json!({ "url": format!("{site}/page"), "title": "x" });
     let ran = run(&app, &product, "prodgy.watch", input).await;
     assert_eq!(ran["error"]["code"], "http_address_refused", "{ran}");
-    assert_eq!(seen.asked.load(Ordering::SeqCst), 4);
+    assert_eq!(seen.asked.load(Ordering::SeqCst), 7);
 }
 
 #[tokio::test]
@@ -392,7 +403,7 @@ async fn news_are_told_in_the_morning_where_there_are_some() {
 }
 
 #[tokio::test]
-async fn an_issue_is_opened_for_what_failed_and_for_nothing_else() {
+async fn an_issue_is_opened_for_what_failed_and_once_for_what_fails_alike() {
     let (site, seen) = outside().await;
     let app = TestApp::spawn_with(&[("PRODGY_HTTP_ALLOW", "127.0.0.1/32")]).await;
     let product = app.product().await;
@@ -403,7 +414,11 @@ async fn an_issue_is_opened_for_what_failed_and_for_nothing_else() {
     let agent = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
     let manifest = json!({
         "manifest": "prodgy.agent/1", "name": "acme.broken", "version": "1.0.0", "title": "Broken",
-        "steps": [{ "id": "one", "type": "transform", "with": { "value": { "cel": "10 / input.n" } } }],
+        "steps": [
+            { "id": "one", "type": "transform", "with": { "value": { "cel": "10 / input.n" } } },
+            { "id": "two", "type": "transform", "needs": ["one"],
+              "with": { "value": { "cel": "has(input.m) ? 10 / input.m : 0" } } },
+        ],
     });
     let body = json!({ "product_id": product.id, "manifest": manifest });
     let broken = app.post("/api/agent-base/install", body).await.expect_status(201).data().clone();
@@ -415,13 +430,29 @@ async fn an_issue_is_opened_for_what_failed_and_for_nothing_else() {
     assert_eq!(opened["labels"], json!(["prodgy"]));
     let body = opened["body"].as_str().unwrap();
     assert!(body.contains(failed["id"].as_str().unwrap()), "{body}");
+
+    // What fails alike within the hour is the same issue; what fails at another place is another one.
+    again(&app, &broken, json!({ "n": 0 })).await;
     let list = format!("/api/agent-base/{}/executions", agent["id"].as_str().unwrap());
-    let ended = app.get(&list).await.expect_status(200).data()[0].clone();
-    let id = ended["id"].as_str().unwrap();
-    let ended = app.wait_execution(agent["id"].as_str().unwrap(), id).await;
+    let statuses = async |wanted: &[&str]| {
+        eventually("they have not come so far", async || {
+            let shown = app.get(&list).await.expect_status(200).data().clone();
+            let shown: Vec<Value> =
+                shown.as_array().unwrap().iter().map(|run| run["status"].clone()).collect();
+            (shown == wanted).then_some(())
+        })
+        .await
+    };
+    statuses(&["cancelled", "waiting"]).await;
+    again(&app, &broken, json!({ "n": 1, "m": 0 })).await;
+    statuses(&["waiting", "cancelled", "waiting"]).await;
+    assert_eq!(seen.issues.lock().unwrap().len(), 2);
+
+    // By hand there is nothing to keep quiet about, and it ends with the issue.
+    let ran = again(&app, &agent, json!({ "execution_id": failed["id"] })).await;
     assert_eq!(
-        (&output(&ended)["number"], &ended["output"]["url"]),
+        (&output(&ran)["number"], &output(&ran)["url"]),
         (&json!(7), &json!("https://github.example/7"))
     );
-    assert_eq!(seen.issues.lock().unwrap().len(), 1);
+    assert_eq!(seen.issues.lock().unwrap().len(), 3);
 }

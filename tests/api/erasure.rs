@@ -16,13 +16,15 @@ use super::support::{PASSWORD, Product, TestApp, eventually, prodgy};
 
 /// The command side of a server that is stopped: what is done by it is all that a server had stored
 /// when it crashed.
-struct CutOff {
+pub struct CutOff {
     log: Arc<dyn EventStore>,
-    commands: Commands,
+    /// That side.
+    pub commands: Commands,
 }
 
 impl CutOff {
-    async fn open(app: &TestApp) -> CutOff {
+    /// Opens the log and the vault of a server that is stopped.
+    pub async fn open(app: &TestApp) -> CutOff {
         let folder = app.data_dir();
         let log = SqliteStore::open(&folder.join("events.db"), SqliteOptions::default()).unwrap();
         let log: Arc<dyn EventStore> = Arc::new(log);
@@ -32,12 +34,14 @@ impl CutOff {
         CutOff { log, commands }
     }
 
-    async fn close(self) {
+    /// Lets go of them.
+    pub async fn close(self) {
         self.log.close().await;
     }
 }
 
-async fn organization(app: &TestApp) -> Uuid {
+/// The tenant of a server.
+pub async fn organization(app: &TestApp) -> Uuid {
     let me = app.get("/api/auth/me").await.expect_status(200);
     me.data()["organization"]["id"].as_str().unwrap().parse().unwrap()
 }

@@ -90,6 +90,22 @@ async fn what_is_wrong_with_the_model_is_said_once_until_it_changes() {
 }
 
 #[tokio::test]
+async fn metrics_say_how_far_each_read_model_is_behind() {
+    let app = TestApp::spawn().await;
+    app.product().await;
+    eventually("they are behind", async || {
+        let shown = app.get("/api/projections").await.expect_status(200).data().clone();
+        let metrics = app.nobody().get("/metrics").await.expect_status(200).text();
+        let is_told = |status: &serde_json::Value| {
+            let name = status["name"].as_str().unwrap();
+            metrics.contains(&format!("prodgy_projection_lag{{projection=\"{name}\"}} 0\n"))
+        };
+        shown.as_array().unwrap().iter().all(is_told).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn metrics_count_requests_by_route_and_never_name_an_id() {
     let app = TestApp::spawn().await;
     let product = app.product().await;

@@ -9,6 +9,7 @@ mod audit;
 mod authorization;
 mod bad_input;
 mod bots;
+mod bulk_stop;
 mod catalogue;
 mod chat;
 mod communicator;

@@ -38,9 +38,9 @@ pub struct StoppedExecutions {
 /// counted.
 ///
 /// With `q` one request looks through as many as one page of the list does; where `more` is true
-/// though nothing was stopped, narrow with `from` and `to`. Each execution's end is an event of its
-/// own, and no event holds the sum: it is answered again to the same `Idempotency-Key` until the
-/// server is started anew.
+/// though nothing was stopped, narrow with `from` and `to`. Which executions are meant is stored before the first of them
+/// is stopped: a request that was cut off is finished without being sent again, and the same
+/// `Idempotency-Key` gives its first answer for ever.
 #[utoipa::path(post, path = "/api/agent-base/{id}/executions/stop", tag = "Executions",
     extensions(("x-access" = json!(Right::Execute))),
     params(("id" = Uuid, Path), ExecutionFilters, IdempotencyKeyParam), request_body = Option<Nothing>,
@@ -55,24 +55,27 @@ pub(super) async fn stop_executions(
     body: OptionalJson<Nothing>,
 ) -> Result<Reply<StoppedExecutions>, Problem> {
     let product = product_of(&app, &caller, id)?;
-    let reply = |(stopped, position): (StoppedExecutions, u64)| {
-        Reply::ok("Executions stopped", stopped).position(position)
-    };
     let ask = circumstances.ask(&app, &caller, Some(product), &[body.bytes()]).await?;
-    let digest = idempotency.digest(&[body.bytes()]);
-    if let Some(first) = app.bulk_stops.before(ask.command_id, digest)? {
-        return Ok(reply(first).replayed(true));
-    }
-    let Nothing {} = body.read()?;
-    let (executions, more) = open(&app, id, &filters).await?;
-    let stopped = app.commands.stop_executions(executions, &ask).await?;
+    let before = app.commands.stopped_before(&ask).await?;
+    let replayed = before.is_some();
+    let stopped = match before {
+        Some(before) => before,
+        None => {
+            let Nothing {} = body.read()?;
+            let (executions, more) = open(&app, id, &filters).await?;
+            if executions.is_empty() && idempotency.key().is_none() {
+                // Nothing to do, and nothing to remember.
+                let position = app.views.position();
+                commands::StoppedExecutions { count: 0, more, position }
+            } else {
+                app.commands.stop_executions(id, executions, more, &ask).await?
+            }
+        }
+    };
     app.caught_up(stopped.position).await?;
-    let position = stopped.position.max(app.views.position()).0;
-    let answer = (StoppedExecutions { stopped: stopped.count, more }, position);
-    if idempotency.key().is_some() {
-        app.bulk_stops.remember(ask.command_id, digest, answer);
-    }
-    Ok(reply(answer))
+    let commands::StoppedExecutions { count, more, position } = stopped;
+    let answer = StoppedExecutions { stopped: count, more };
+    Ok(Reply::ok("Executions stopped", answer).position(position.0).replayed(replayed))
 }
 
 /// The executions that are meant and have not ended, and whether there are more of them.

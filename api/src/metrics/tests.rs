@@ -75,3 +75,32 @@ async fn a_request_that_was_given_up_is_no_longer_in_flight() {
     assert!(waited.is_err());
     assert!(metrics.0.render().contains("prodgy_http_requests_in_flight 0"));
 }
+
+#[test]
+fn a_read_model_is_as_far_behind_as_it_is_now() {
+    let recorder = recorder().unwrap();
+    let metrics = Metrics(recorder.handle());
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let lags = Lags::default();
+    let status = |name: &str, head: u64| {
+        let mut status = Status {
+            name: name.to_owned(),
+            version: 1,
+            position: 5,
+            lag: 0,
+            state: projections::State::Running,
+            rate: 0.0,
+            rebuild_percent: None,
+            stopped: None,
+        };
+        status.measure(eventlog::Position(head));
+        status
+    };
+    lags.tell(&[status("agent", 5), status("search-12", 9)]);
+    // Neither has taken anything in since.
+    lags.tell(&[status("agent", 12)]);
+    let text = metrics.0.render();
+    for line in ["{projection=\"agent\"} 7", "{projection=\"search-12\"} 0"] {
+        assert!(text.contains(&format!("{LAG}{line}")), "{line} is missing in\n{text}");
+    }
+}

@@ -1,12 +1,15 @@
 //! Completing what an event fixed but could not do alone, because one command is one stream: a
-//! product's default knowledge base, an agent's triggers.
+//! product's default knowledge base, an agent's triggers, executions that are stopped together.
 //!
 //! The rule of this file: the handler of the request does the same before it answers; this is for
 //! when it was cut off in between. Both end in the same events, once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use cqrs_es::Aggregate;
 use domain::agent::Agent;
+use domain::bulk_stop::BulkStop;
 use domain::product::{Product, ProductEvent};
 use domain::trigger::Trigger;
 use eventlog::StreamId;
@@ -19,6 +22,9 @@ use crate::{Ask, Commands, Error};
 
 /// How many are completed at once.
 const AT_ONCE: usize = 4;
+
+/// How long the handler of a request that stops many executions has for it, before somebody does it as well.
+const HANDLERS_TIME: Duration = Duration::from_secs(10);
 
 /// The process manager of what is half made.
 pub(super) struct Completion {
@@ -57,6 +63,29 @@ impl Completion {
         self.queue.add(trigger, move || {
             let commands = commands.clone();
             async move { outcome(complete_trigger(&commands, trigger).await) }
+        });
+    }
+
+    /// Stops the executions that somebody wants stopped together, if whoever asked for it has not done so in time.
+    pub(super) fn add_bulk_stop_later(self: &Arc<Self>, bulk_stop: Uuid) {
+        let completion = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(HANDLERS_TIME) => completion.add_bulk_stop(bulk_stop),
+                () = completion.queue.stopping() => {}
+            }
+        });
+    }
+
+    /// Stops the executions that somebody wanted stopped together.
+    pub(super) fn add_bulk_stop(&self, bulk_stop: Uuid) {
+        let commands = self.commands.clone();
+        self.queue.add(bulk_stop, move || {
+            let commands = commands.clone();
+            async move {
+                let stream = StreamId::new(BulkStop::TYPE, bulk_stop);
+                outcome(commands.finish_bulk_stop(&stream).await.map(|_| ()))
+            }
         });
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::expression::{Scope, evaluate};
-use crate::step::StepCall;
+use crate::step::{DuplicateOf, StepCall};
 
 #[test]
 fn every_manifest_is_valid_and_search_comes_first() {
@@ -36,8 +36,9 @@ fn what_was_delivered_under_a_version_stays_what_it_is() {
     assert_eq!(
         short,
         [
-            "9770aebb", "0f992819", "f01a7aaf", "5c68e003", "1c608ea6", "ecf3fb5d", "64dfb3e4",
-            "66742e55", "c453142a", "d7f72d23", "ae16fbfa", "f4b27689", "88792492", "10d0fe9f"
+            "9770aebb", "0f992819", "f01a7aaf", "5c68e003", "48f86865", "ecf3fb5d", "64dfb3e4",
+            "66742e55", "c453142a", "d7f72d23", "27573cf2", "f4b27689", "88792492", "10d0fe9f",
+            "1c608ea6", "ae16fbfa"
         ]
     );
 }
@@ -98,6 +99,7 @@ fn remember_makes_a_note_of_title_and_text() {
             text: "# Tea\n\nFour minutes.\n".to_owned(),
             knowledge: Some("notes".to_owned()),
             tags: vec![],
+            duplicate_of: DuplicateOf::Any,
         }
     );
 }

@@ -62,7 +62,7 @@ fn read_arguments(
     }
     let mut arguments = Map::new();
     for argument in operation.arguments {
-        let there = read.with.get(argument.name).filter(|value| !value.is_null());
+        let there = read.with.get(argument.name).filter(|value| !is_nothing(argument, value));
         match there {
             None if argument.required => {
                 let message = format!("`{name}` needs `{}`", argument.name);
@@ -77,6 +77,12 @@ fn read_arguments(
         }
     }
     arguments
+}
+
+/// Whether an argument is as good as left out: an expression may come to `null`, or to a list of none.
+fn is_nothing(argument: &Argument, value: &Value) -> bool {
+    let is_list_of_none = value.as_array().is_some_and(Vec::is_empty);
+    value.is_null() || (argument.form == Form::Texts && is_list_of_none)
 }
 
 fn read_target(read: &mut Reader<'_>) -> Target {
@@ -133,7 +139,7 @@ fn check(argument: &Argument, value: &Value) -> Result<(), String> {
         Form::Text => (is_filled(value), "a text that is not empty".to_owned()),
         Form::Texts => {
             let holds = match value {
-                Value::Array(items) => !items.is_empty() && items.iter().all(is_filled),
+                Value::Array(items) => items.iter().all(is_filled),
                 value => is_filled(value),
             };
             (holds, "a text or a list of texts".to_owned())

@@ -209,8 +209,10 @@ fn a_call_of_an_integration_is_told_what_its_operation_takes() {
     let call = |with: Value| {
         StepCall::parse(StepKind::IntegrationCall, with.as_object().cloned().unwrap())
     };
-    let told =
-        call(json!({ "slot": "git", "operation": "create_issue", "title": "t", "body": null }));
+    // A list of none is what an expression comes to that finds none: as good as left out.
+    let told = call(
+        json!({ "slot": "git", "operation": "create_issue", "title": "t", "body": null, "labels": [] }),
+    );
     let Ok(StepCall::Integration(told)) = told else { panic!("{told:?}") };
     assert_eq!(told.target, Target::Slot("git".to_owned()));
     assert_eq!(told.operation.name, "create_issue");
@@ -234,7 +236,7 @@ fn a_call_of_an_integration_is_told_what_its_operation_takes() {
         ),
         [
             "/integration target_unclear",
-            "/to argument_mismatch",
+            "/to argument_missing",
             "/subject argument_mismatch",
             "/text argument_mismatch"
         ]

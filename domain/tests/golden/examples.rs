@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use domain::access_log::{AccessLog, AccessLogEvent, Attempt};
 use domain::agent::{Agent, AgentEvent, AgentTrigger};
 use domain::api_token::{ApiToken, ApiTokenEvent};
+use domain::bulk_stop::{BulkStop, BulkStopEvent};
 use domain::chat::run::{ChatRun, ChatRunEvent};
 use domain::chat::{ChatSession, ChatSessionEvent};
 use domain::claim::{Claim, ClaimEvent, ClaimKind};
@@ -42,6 +43,7 @@ pub fn for_every_aggregate(visit: &mut impl Visit) {
     visit.visit::<AccessLog>(&access_log());
     visit.visit::<Agent>(&agent());
     visit.visit::<ApiToken>(&api_token());
+    visit.visit::<BulkStop>(&bulk_stop());
     visit.visit::<ChatRun>(&chat_run());
     visit.visit::<ChatSession>(&chat_session());
     visit.visit::<Claim>(&claim());
@@ -571,6 +573,15 @@ fn integration() -> Vec<(&'static str, IntegrationEvent)> {
         ),
         ("", IntegrationEvent::Deleted {}),
         ("", IntegrationEvent::Erased {}),
+    ]
+}
+
+fn bulk_stop() -> Vec<(&'static str, BulkStopEvent)> {
+    let executions = vec![id(5), id(6)];
+    vec![
+        ("", BulkStopEvent::Requested { agent: id(4), executions, more: true }),
+        ("none", BulkStopEvent::Requested { agent: id(4), executions: vec![], more: false }),
+        ("", BulkStopEvent::Finished { stopped: 2 }),
     ]
 }
 

@@ -224,8 +224,6 @@ impl Runner {
             if let Some(rate) = rate {
                 status.rate = rate;
             }
-            metrics::gauge!("prodgy_projection_lag", "projection" => status.name.clone())
-                .set(status.lag as f64);
         }
         drop(statuses);
         self.shared.publish_main(&self.models, generation);

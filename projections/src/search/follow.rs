@@ -287,7 +287,6 @@ impl Follower {
         let mut status = self.shared.status.lock();
         status.lag = head.0.saturating_sub(position.0);
         status.rate = taken as f64 / started.elapsed().as_secs_f64().max(1e-6);
-        metrics::gauge!("prodgy_projection_lag", "projection" => "search").set(status.lag as f64);
         drop(status);
         self.shared.applied.send_replace(position);
     }

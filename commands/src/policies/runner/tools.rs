@@ -10,7 +10,7 @@ use domain::expression::{Item, Scope};
 use domain::integration::IntegrationKind;
 use domain::integration::operation::Operation;
 use domain::manifest::StepSpec;
-use domain::step::{AnswerCall, StepCall, Target};
+use domain::step::{AnswerCall, DuplicateOf, StepCall, Target};
 use domain::values::derived_id;
 use domain::{FileName, expression};
 use serde_json::{Value, json};
@@ -46,9 +46,9 @@ impl Runner {
                 };
                 Ok(json!({ "passages": self.knowledge.search(query).await? }))
             }
-            StepCall::KnowledgeIngest { title, text, knowledge, tags } => {
+            StepCall::KnowledgeIngest { title, text, knowledge, tags, duplicate_of } => {
                 let base = self.base(run, work, knowledge.as_deref()).await?;
-                self.ingest(run, place, base, &title, text, tags).await
+                self.ingest(run, place, base, Note { title, text, tags, duplicate_of }).await
             }
             StepCall::Answer(call) => self.answer(run, work, place, &call).await,
             StepCall::HttpRequest(call) => {
@@ -225,10 +225,9 @@ impl Runner {
         run: &Run,
         place: &str,
         base: Uuid,
-        title: &str,
-        text: String,
-        tags: Vec<String>,
+        note: Note,
     ) -> Result<Value, ToolError> {
+        let Note { title, text, tags, duplicate_of } = note;
         let name = FileName::parse(&format!("{}.md", title.trim()))
             .map_err(|error| ToolError::lasting("title_invalid", error.to_string()))?;
         let limit = text.len() as u64;
@@ -246,8 +245,17 @@ impl Runner {
         };
         let ask = Ask::because_of(&run.requested, "runner", &[b"ingest", place.as_bytes()]);
         let file = NewFile { name: name.clone(), media_type: "text/markdown".to_owned(), blob };
-        let uploaded =
-            self.commands.upload_file(base, file, &facts, false, &ask).await.map_err(not_stored)?;
+        let uploaded = match duplicate_of {
+            DuplicateOf::Any => self.commands.upload_file(base, file, &facts, false, &ask).await,
+            DuplicateOf::Newest => {
+                // Every version that is stored by now.
+                let head = self.commands.log().head().await;
+                let head = head.map_err(|error| not_stored(error.into()))?;
+                let newest = self.knowledge.newest_named(base, &name, head).await?;
+                self.commands.upload_version(base, file, &facts, newest, &ask).await
+            }
+        };
+        let uploaded = uploaded.map_err(not_stored)?;
         let duplicate = uploaded.done.is_none();
         Ok(json!({
             "file_id": uploaded.id,
@@ -256,6 +264,14 @@ impl Runner {
             "duplicate": duplicate,
         }))
     }
+}
+
+/// What is put into a knowledge base.
+struct Note {
+    title: String,
+    text: String,
+    tags: Vec<String>,
+    duplicate_of: DuplicateOf,
 }
 
 /// What a step is called in the log: one that repeats has a name for each item.
