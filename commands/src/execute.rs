@@ -4,6 +4,8 @@
 //! current by the append's expected sequence. cqrs-es defines the aggregates; its own framework is
 //! not used for running them, since its `execute` answers no positions (decision 1).
 
+mod appending;
+
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -23,6 +25,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 use vault::Vault;
 
+use self::appending::Appending;
 use crate::leases::Leases;
 use crate::secrets::Secrets;
 use crate::{Ask, Error};
@@ -55,6 +58,8 @@ pub struct Commands {
     pub(crate) owners: moka::sync::Cache<StreamId, (Uuid, Uuid)>,
     /// The last known state of aggregates, by stream. Used only where no other process can append.
     hot: Option<moka::sync::Cache<StreamId, Arc<dyn Any + Send + Sync>>>,
+    /// The streams of which it may be older than what others see.
+    appending: Appending,
     /// The other workers of this log that are known to be gone.
     gone: Arc<RwLock<Arc<BTreeSet<Uuid>>>>,
     /// The leases of other workers that were met with.
@@ -113,8 +118,8 @@ impl Commands {
         let secrets = Arc::new(Secrets::open(&vault).await?);
         let manifests = moka::sync::Cache::new(MANIFESTS);
         let owners = moka::sync::Cache::new(OWNERS);
-        let (gone, leases) = (Arc::default(), Arc::default());
-        Ok(Commands { log, vault, secrets, manifests, owners, hot, gone, leases })
+        let (appending, gone, leases) = Default::default();
+        Ok(Commands { log, vault, secrets, manifests, owners, hot, appending, gone, leases })
     }
 
     /// The vault that holds what is not in the log.
@@ -298,6 +303,7 @@ impl Commands {
         if events.is_empty() {
             return Ok(Done { stream: stream.clone(), events: vec![], sequence, replayed: false });
         }
+        let _under_way = self.hot.is_some().then(|| self.appending.begin(stream));
         match self.append(stream, Expected::Sequence(sequence), events, ask).await {
             Ok(appended) => {
                 let done = Done::appended(stream.clone(), appended);
@@ -370,6 +376,9 @@ impl Commands {
     where
         A: Aggregate + Clone + 'static,
     {
+        if self.appending.is_under_way(stream) {
+            return self.replay::<A>(stream).await;
+        }
         if let Some(hot) = self.hot.as_ref().and_then(|cache| cache.get(stream))
             && let Some(hot) = hot.downcast_ref::<Hot<A>>()
         {

@@ -152,7 +152,8 @@ impl Vault {
     /// Whether a blob is there; one that was set aside as garbage is brought back.
     pub async fn has_blob(&self, product: Uuid, blob: &BlobRef) -> Result<bool, Error> {
         let name = object_name(product, blob)?;
-        Ok(self.objects().open(&name, 0).await?.is_some() || self.bring_back(&name).await?)
+        // A byte of its end: a store has no range of none.
+        Ok(self.objects().open(&name, 1).await?.is_some() || self.bring_back(&name).await?)
     }
 
     /// Removes a blob, for good. The caller knows that nothing else of the product names it: the

@@ -15,7 +15,7 @@ use eventlog::Capabilities;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::*;
 use crate::testing::{open_commands, open_log};
@@ -33,6 +33,8 @@ enum Fate {
     Failed,
     /// It is stored, and nobody hears of it.
     Unheard,
+    /// It is stored, and heard of late.
+    Late,
 }
 
 /// What is asked, and how.
@@ -55,6 +57,15 @@ struct Step<C> {
 struct Fateful {
     log: Arc<dyn EventStore>,
     fate: AtomicU8,
+    /// When those hear of it that hear late.
+    told: Notify,
+}
+
+impl Fateful {
+    fn over(log: Arc<dyn EventStore>) -> Arc<Fateful> {
+        let fate = AtomicU8::new(Fate::Good as u8);
+        Arc::new(Fateful { log, fate, told: Notify::new() })
+    }
 }
 
 #[async_trait]
@@ -67,6 +78,9 @@ impl EventStore for Fateful {
         let appended = self.log.append(append).await;
         if fate == Fate::Unheard as u8 {
             return Err(AppendError::Store(eventlog::Error::Busy));
+        }
+        if fate == Fate::Late as u8 {
+            self.told.notified().await;
         }
         appended
     }
@@ -160,6 +174,36 @@ async fn what_was_changed_is_kept() {
     assert_eq!(kept.downcast_ref::<Hot<Product>>().unwrap().sequence, 1);
 }
 
+#[tokio::test]
+async fn who_has_seen_an_event_is_told_of_it_though_its_command_has_not_heard_yet() {
+    let folder = TempDir::new().unwrap();
+    let log = Fateful::over(open_log(folder.path()));
+    let commands = open_commands(folder.path(), log.clone()).await;
+    let ask = || Ask::once("a test", Uuid::nil(), None);
+    let command =
+        ProductCommand::Create { name: called("Shop"), description: None, knowledge_base: id(9) };
+    let made = commands.execute::<Product>(id(1), command, &ask()).await.unwrap();
+    let mut head = log.watch();
+    head.mark_unchanged();
+
+    log.fate.store(Fate::Late as u8, Ordering::SeqCst);
+    let deleting = {
+        let (commands, ask) = (commands.clone(), ask());
+        tokio::spawn(async move {
+            commands.execute::<Product>(id(1), ProductCommand::Delete, &ask).await
+        })
+    };
+    head.changed().await.unwrap();
+    let (state, sequence) = commands.load::<Product>(&made.stream).await.unwrap();
+    assert_eq!((state, sequence), (Product::Deleted, 2));
+
+    log.told.notify_one();
+    deleting.await.unwrap().unwrap();
+    let (state, sequence) = commands.load::<Product>(&made.stream).await.unwrap();
+    assert_eq!((state, sequence), (Product::Deleted, 2));
+    assert!(!commands.appending.is_under_way(&made.stream));
+}
+
 fn run<A>(steps: Vec<Step<A::Command>>) -> TestCaseResult
 where
     A: Aggregate<Services = ()> + Clone + PartialEq + Debug + 'static,
@@ -177,8 +221,7 @@ where
     A::Error: Refusal,
 {
     let folder = TempDir::new().unwrap();
-    let log =
-        Arc::new(Fateful { log: open_log(folder.path()), fate: AtomicU8::new(Fate::Good as u8) });
+    let log = Fateful::over(open_log(folder.path()));
     let commands = open_commands(folder.path(), log.clone()).await;
     let mut rest = &steps[..];
     while let Some((first, others)) = rest.split_first() {
