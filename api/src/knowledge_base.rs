@@ -1,14 +1,14 @@
 //! Knowledge bases: `/api/knowledge-base` and `/api/knowledge-base/base`.
 //!
 //! The rule of this file: a knowledge base is reached through its product, so one that the caller
-//! may not see does not exist for it.
+//! may not see does not exist for it. What people say about it is opened only to be answered.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use domain::{Description, Name};
 use projections::file;
-use projections::knowledge_base::{self, KnowledgeBase};
-use serde::Deserialize;
+use projections::knowledge_base;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -36,6 +36,45 @@ pub fn router() -> OpenApiRouter<App> {
         .routes(routes!(create_knowledge_base))
         .routes(routes!(list_knowledge_bases))
         .routes(routes!(get_knowledge_base, change_knowledge_base, delete_knowledge_base))
+}
+
+/// A set of files of a product, chunked and embedded for semantic search.
+#[derive(Debug, Serialize, ToSchema)]
+struct KnowledgeBase {
+    /// Its id.
+    id: Uuid,
+    /// The product that it belongs to.
+    product_id: Uuid,
+    /// Its name.
+    name: String,
+    /// What it is for.
+    description: Option<String>,
+    /// Its product was born with it.
+    is_default: bool,
+    /// How many files it holds.
+    files: u64,
+    /// When it was made.
+    created_at: String,
+    /// When it was last changed.
+    updated_at: String,
+}
+
+async fn shown(app: &App, base: knowledge_base::KnowledgeBase) -> Result<KnowledgeBase, Problem> {
+    let stream = format!("knowledge_base-{}", base.id);
+    let description = match base.description {
+        Some(said) => said.open(app.commands.vault(), base.organization, &stream).await?,
+        None => None,
+    };
+    Ok(KnowledgeBase {
+        id: base.id,
+        product_id: base.product_id,
+        name: base.name,
+        description,
+        is_default: base.is_default,
+        files: base.files,
+        created_at: base.created_at,
+        updated_at: base.updated_at,
+    })
 }
 
 /// A knowledge base that is to be made.
@@ -76,7 +115,11 @@ fn description(text: &str) -> Result<Description, Problem> {
 ///
 /// # Errors
 /// 404 when there is none of that id, or it is not the caller's.
-pub fn visible(app: &App, caller: &Caller, id: Uuid) -> Result<KnowledgeBase, Problem> {
+pub fn visible(
+    app: &App,
+    caller: &Caller,
+    id: Uuid,
+) -> Result<knowledge_base::KnowledgeBase, Problem> {
     let base = app.read(|db| knowledge_base::get(db, id))?.ok_or_else(not_found)?;
     match caller.product(app, base.product_id) {
         Ok(_) => Ok(base),
@@ -132,7 +175,7 @@ async fn create_knowledge_base(
         app.read_after(&done, |db| knowledge_base::get(db, id)).await?.ok_or_else(not_found)?;
     let etag = ETag::of_sequence(base.sequence);
     let location = format!("/api/knowledge-base/base/{id}");
-    let reply = Reply::created(location, "Knowledge base created", base);
+    let reply = Reply::created(location, "Knowledge base created", shown(&app, base).await?);
     Ok(reply.etag(&etag).position(position).replayed(done.replayed))
 }
 
@@ -153,7 +196,11 @@ async fn list_knowledge_bases(
     let window = window(&query)?;
     let listing = app.read(|db| knowledge_base::list(db, product, window))?;
     let total = total(&query, &listing);
-    Ok(query.reply("Knowledge bases", listing.items, total))
+    let mut bases = Vec::with_capacity(listing.items.len());
+    for base in listing.items {
+        bases.push(shown(&app, base).await?);
+    }
+    Ok(query.reply("Knowledge bases", bases, total))
 }
 
 /// Look at a knowledge base
@@ -170,6 +217,7 @@ async fn get_knowledge_base(
 ) -> Result<Reply<KnowledgeBase>, Problem> {
     let base = visible(&app, &caller, id)?;
     let etag = ETag::of_sequence(base.sequence);
+    let base = shown(&app, base).await?;
     Ok(Reply::ok("Knowledge base", base).etag_unless_known(&etag, &known))
 }
 
@@ -196,6 +244,7 @@ async fn change_knowledge_base(
     let base =
         app.read_after(&done, |db| knowledge_base::get(db, id)).await?.ok_or_else(not_found)?;
     let etag = ETag::of_sequence(base.sequence);
+    let base = shown(&app, base).await?;
     Ok(Reply::ok("Knowledge base changed", base)
         .etag(&etag)
         .position(position)

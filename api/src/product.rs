@@ -1,9 +1,11 @@
 //! Products: `/api/products`.
+//!
+//! The rule of this file: what people say about a product is opened only to be answered.
 
 use axum::extract::State;
 use domain::{Description, Name};
-use projections::product::{self, Product};
-use serde::Deserialize;
+use projections::product;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -26,6 +28,39 @@ use crate::lists::{total, window};
 /// The routes of products.
 pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, change, delete))
+}
+
+/// A product: a workspace inside an organization.
+#[derive(Debug, Serialize, ToSchema)]
+struct Product {
+    /// Its id.
+    id: Uuid,
+    /// Its name.
+    name: String,
+    /// What it is for.
+    description: Option<String>,
+    /// The knowledge base that it was born with.
+    default_knowledge_base_id: Uuid,
+    /// When it was made.
+    created_at: String,
+    /// When it was last changed.
+    updated_at: String,
+}
+
+async fn shown(app: &App, product: product::Product) -> Result<Product, Problem> {
+    let stream = format!("product-{}", product.id);
+    let description = match product.description {
+        Some(said) => said.open(app.commands.vault(), product.organization, &stream).await?,
+        None => None,
+    };
+    Ok(Product {
+        id: product.id,
+        name: product.name,
+        description,
+        default_knowledge_base_id: product.default_knowledge_base_id,
+        created_at: product.created_at,
+        updated_at: product.updated_at,
+    })
 }
 
 /// A product that is to be made.
@@ -76,7 +111,11 @@ async fn list(
     let listing =
         app.read(|db| product::list(db, caller.organization, caller.bound_product(), window))?;
     let total = total(&query, &listing);
-    Ok(query.reply("Products", listing.items, total))
+    let mut products = Vec::with_capacity(listing.items.len());
+    for product in listing.items {
+        products.push(shown(&app, product).await?);
+    }
+    Ok(query.reply("Products", products, total))
 }
 
 /// Make a product
@@ -101,6 +140,7 @@ async fn create(
     let product = app.read_after(&done, |db| product::get(db, id)).await?.ok_or_else(gone)?;
     let etag = ETag::of_sequence(product.sequence);
     let location = format!("/api/products/{id}");
+    let product = shown(&app, product).await?;
     Ok(Reply::created(location, "Product created", product)
         .etag(&etag)
         .position(position)
@@ -121,6 +161,7 @@ async fn get(
 ) -> Result<Reply<Product>, Problem> {
     let product = caller.product(&app, id)?;
     let etag = ETag::of_sequence(product.sequence);
+    let product = shown(&app, product).await?;
     Ok(Reply::ok("Product", product).etag_unless_known(&etag, &known))
 }
 
@@ -145,6 +186,7 @@ async fn change(
     let position = app.applied(&done).await?;
     let product = app.read_after(&done, |db| product::get(db, id)).await?.ok_or_else(gone)?;
     let etag = ETag::of_sequence(product.sequence);
+    let product = shown(&app, product).await?;
     Ok(Reply::ok("Product changed", product).etag(&etag).position(position).replayed(done.replayed))
 }
 

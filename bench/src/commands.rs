@@ -12,8 +12,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use commands::{Ask, Commands};
-use domain::Name;
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseCommand, KnowledgeBaseEvent};
+use domain::{Name, Rewording};
 use eventlog::{EventStore, Metadata, Position};
 use serde_json::json;
 use uuid::Uuid;
@@ -59,11 +59,11 @@ impl Place {
     /// What an aggregate makes of a command here, for those who do not ask it.
     pub fn event(self, command: KnowledgeBaseCommand) -> KnowledgeBaseEvent {
         match command {
-            KnowledgeBaseCommand::Create { name, description, default } => {
-                KnowledgeBaseEvent::Created { name, description, default }
+            KnowledgeBaseCommand::Create { name, default, .. } => {
+                KnowledgeBaseEvent::Created { name, description: None, default }
             }
-            KnowledgeBaseCommand::Change { name, description } => {
-                KnowledgeBaseEvent::Changed { name, description }
+            KnowledgeBaseCommand::Change { name, .. } => {
+                KnowledgeBaseEvent::Changed { name, description: None }
             }
             KnowledgeBaseCommand::Delete { .. } => KnowledgeBaseEvent::Deleted {},
         }
@@ -75,7 +75,7 @@ impl Place {
             Name::parse(&format!("What the support team knows, revision {}", self.sequence))?;
         Ok(match self.sequence {
             1 => KnowledgeBaseCommand::Create { name, description: None, default: false },
-            _ => KnowledgeBaseCommand::Change { name: Some(name), description: None },
+            _ => KnowledgeBaseCommand::Change { name: Some(name), description: Rewording::Kept },
         })
     }
 }

@@ -90,7 +90,9 @@ impl Commands {
     ) -> Result<Whom, Error> {
         let refused = |why: IdentityError| Err(Error::refused(&why));
         let OutsideIdentity { issuer, subject, email, .. } = identity;
-        let new = derived_id(&[b"outside user", issuer.as_bytes(), subject.as_bytes()]);
+        // An id stays when the user is erased: it must not be found again by whoever guesses the subject.
+        let keyed = self.secrets.claim("outside user", &format!("{issuer}\0{subject}"));
+        let new = derived_id(&[b"outside user", keyed.as_str().as_bytes()]);
         let mut instead_of = None;
         if let Some(holder) = self.user_by_identity(issuer, subject).await? {
             match self.load::<User>(&StreamId::new("user", holder)).await?.0 {

@@ -1,10 +1,14 @@
 //! Knowledge bases: sets of files of a product.
 
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseCommand};
-use domain::{Description, Name};
+use domain::product::ProductError;
+use domain::{Description, Name, Rewording};
+use eventlog::StreamId;
 use uuid::Uuid;
 
 use crate::{Ask, Commands, Done, Error};
+
+const DESCRIBED: &str = "knowledge_base.described.v1";
 
 impl Commands {
     /// Makes a knowledge base in the product of `ask`.
@@ -17,11 +21,16 @@ impl Commands {
         description: Option<Description>,
         ask: &Ask,
     ) -> Result<Done, Error> {
+        let base = ask.new_id("knowledge base");
+        let stream = StreamId::new("knowledge_base", base);
+        let description = self
+            .seal_description(product_of(ask)?, &stream, DESCRIBED, description.as_ref(), ask)
+            .await?;
         let create = KnowledgeBaseCommand::Create { name, description, default: false };
-        self.execute::<KnowledgeBase>(ask.new_id("knowledge base"), create, ask).await
+        self.execute::<KnowledgeBase>(base, create, ask).await
     }
 
-    /// Changes a knowledge base.
+    /// Changes a knowledge base in the product of `ask`.
     ///
     /// # Errors
     /// There is none of that id.
@@ -32,6 +41,14 @@ impl Commands {
         description: Option<Description>,
         ask: &Ask,
     ) -> Result<Done, Error> {
+        let stream = StreamId::new("knowledge_base", base);
+        let description = match self.load::<KnowledgeBase>(&stream).await?.0 {
+            KnowledgeBase::Active { description: old, .. } => {
+                let texts = (&old, description.as_ref());
+                self.reword(product_of(ask)?, &stream, DESCRIBED, texts, ask).await?
+            }
+            KnowledgeBase::Missing | KnowledgeBase::Deleted => Rewording::Kept,
+        };
         self.execute::<KnowledgeBase>(base, KnowledgeBaseCommand::Change { name, description }, ask)
             .await
     }
@@ -45,4 +62,9 @@ impl Commands {
         let delete = KnowledgeBaseCommand::Delete { with_product: false };
         self.execute::<KnowledgeBase>(base, delete, ask).await
     }
+}
+
+/// Whose key its texts are sealed with.
+fn product_of(ask: &Ask) -> Result<Uuid, Error> {
+    ask.metadata.product.ok_or_else(|| Error::refused(&ProductError::NotFound))
 }

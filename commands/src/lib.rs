@@ -13,6 +13,7 @@ mod chat;
 mod claim;
 mod communicator;
 mod conversation;
+mod description;
 mod error;
 mod evaluate;
 mod evaluation;

@@ -2,12 +2,15 @@
 
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseCommand};
 use domain::product::{Product, ProductCommand, ProductEvent};
-use domain::{Description, Name};
+use domain::{Description, Name, Rewording};
+use eventlog::StreamId;
 use uuid::Uuid;
 
 use crate::execute::decode_event;
 use crate::seal::product_key;
 use crate::{Ask, Commands, Done, Error};
+
+const DESCRIBED: &str = "product.described.v1";
 
 /// What the default knowledge base is called.
 const DEFAULT_BASE: &str = "Default";
@@ -26,18 +29,20 @@ impl Commands {
     ) -> Result<Done, Error> {
         let product = ask.new_id("product");
         let ask = ask.in_product(product);
-        match self.vault.create_key(&product_key(product)).await {
-            // This very command made the product before, and it was erased since: it is answered as
-            // it was then.
-            Err(vault::Error::KeyShredded { .. }) => {}
-            made => made?,
-        }
-        let create = ProductCommand::Create {
-            name,
-            description,
-            knowledge_base: ask.new_id("knowledge base"),
+        let stream = StreamId::new("product", product);
+        let done = match self.done_before(&stream, &ask).await? {
+            // It may have been erased since, and its key with it.
+            Some(done) => done,
+            None => {
+                self.vault.create_key(&product_key(product)).await?;
+                let description = self
+                    .seal_description(product, &stream, DESCRIBED, description.as_ref(), &ask)
+                    .await?;
+                let knowledge_base = ask.new_id("knowledge base");
+                let create = ProductCommand::Create { name, description, knowledge_base };
+                self.execute_anew::<Product>(stream, create, &ask).await?
+            }
         };
-        let done = self.execute::<Product>(product, create, &ask).await?;
         for event in &done.events {
             if let ProductEvent::Created { knowledge_base, .. } =
                 decode_event::<ProductEvent>(event)?
@@ -50,8 +55,7 @@ impl Commands {
 
     /// Makes a product's default knowledge base, unless it is there.
     pub(crate) async fn make_default_base(&self, base: Uuid, ask: &Ask) -> Result<(), Error> {
-        let (state, _) =
-            self.load::<KnowledgeBase>(&eventlog::StreamId::new("knowledge_base", base)).await?;
+        let (state, _) = self.load::<KnowledgeBase>(&StreamId::new("knowledge_base", base)).await?;
         if state != KnowledgeBase::default() {
             return Ok(());
         }
@@ -74,6 +78,14 @@ impl Commands {
         ask: &Ask,
     ) -> Result<Done, Error> {
         let ask = ask.in_product(product);
+        let stream = StreamId::new("product", product);
+        let description = match self.load::<Product>(&stream).await?.0 {
+            Product::Active { description: old, .. } => {
+                let texts = (&old, description.as_ref());
+                self.reword(product, &stream, DESCRIBED, texts, &ask).await?
+            }
+            Product::Missing | Product::Deleted | Product::Erased => Rewording::Kept,
+        };
         self.execute::<Product>(product, ProductCommand::Change { name, description }, &ask).await
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event;
 use crate::refusal::{Refusal, RefusalKind};
-use crate::values::{Description, Name};
+use crate::values::{Description, Name, Rewording, Said, Sealed};
 
 /// What has happened to a knowledge base.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub enum KnowledgeBaseEvent {
     Created {
         /// What people call it.
         name: Name,
-        /// What people say about it.
+        /// What people say about it, in the clear: of events from before that was sealed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         description: Option<Description>,
         /// It is the one that a product is born with.
@@ -31,9 +31,16 @@ pub enum KnowledgeBaseEvent {
         /// Another name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<Name>,
-        /// Another description; an empty one takes it away.
+        /// Another description, in the clear: of events from before that was sealed. An empty one took it away.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         description: Option<Description>,
+    },
+    /// People say something else about it.
+    #[serde(rename = "knowledge_base.described.v1")]
+    Described {
+        /// What they say, sealed; nothing where it was taken away.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        description: Option<Sealed>,
     },
     /// It is gone.
     #[serde(rename = "knowledge_base.deleted.v1")]
@@ -47,8 +54,8 @@ pub enum KnowledgeBaseCommand {
     Create {
         /// What people call it.
         name: Name,
-        /// What people say about it.
-        description: Option<Description>,
+        /// What people say about it, sealed.
+        description: Option<Sealed>,
         /// It is the one that a product is born with.
         default: bool,
     },
@@ -56,8 +63,8 @@ pub enum KnowledgeBaseCommand {
     Change {
         /// Another name.
         name: Option<Name>,
-        /// Another description; an empty one takes it away.
-        description: Option<Description>,
+        /// What people say about it from now on.
+        description: Rewording,
     },
     /// Remove it.
     Delete {
@@ -77,7 +84,7 @@ pub enum KnowledgeBase {
         /// What people call it.
         name: Name,
         /// What people say about it, often nothing.
-        description: Description,
+        description: Said,
         /// It is the one that its product was born with.
         default: bool,
     },
@@ -94,7 +101,9 @@ impl KnowledgeBase {
         use {KnowledgeBaseCommand as Do, KnowledgeBaseEvent as Did};
         match (self, command) {
             (KnowledgeBase::Missing, Do::Create { name, description, default }) => {
-                Ok(vec![Did::Created { name, description, default }])
+                let created = Did::Created { name, description: None, default };
+                let described = description.map(|text| Did::Described { description: Some(text) });
+                Ok([created].into_iter().chain(described).collect())
             }
             // The default one is completed after its product, by whoever comes first.
             (KnowledgeBase::Active { default: true, .. }, Do::Create { default: true, .. }) => {
@@ -112,11 +121,10 @@ impl KnowledgeBase {
                 Do::Change { name, description },
             ) => {
                 let name = name.filter(|name| name != old_name);
-                let description = description.filter(|text| text != old_description);
-                match (name, description) {
-                    (None, None) => Ok(vec![]),
-                    (name, description) => Ok(vec![Did::Changed { name, description }]),
-                }
+                let renamed = name.map(|name| Did::Changed { name: Some(name), description: None });
+                let described = description
+                    .event(old_description, |description| Did::Described { description });
+                Ok(renamed.into_iter().chain(described).collect())
             }
             (KnowledgeBase::Active { default: true, .. }, Do::Delete { with_product: false }) => {
                 Err(KnowledgeBaseError::Default)
@@ -174,7 +182,7 @@ impl Aggregate for KnowledgeBase {
     fn apply(&mut self, event: KnowledgeBaseEvent) {
         match (&mut *self, event) {
             (_, KnowledgeBaseEvent::Created { name, description, default }) => {
-                let description = description.unwrap_or_default();
+                let description = description.unwrap_or_default().into();
                 *self = KnowledgeBase::Active { name, description, default };
             }
             (_, KnowledgeBaseEvent::Deleted {}) => *self = KnowledgeBase::Deleted,
@@ -183,11 +191,17 @@ impl Aggregate for KnowledgeBase {
                 KnowledgeBaseEvent::Changed { name: new_name, description: new_description },
             ) => {
                 new_name.into_iter().for_each(|new| *name = new);
-                new_description.into_iter().for_each(|new| *description = new);
+                new_description.into_iter().for_each(|new| *description = new.into());
+            }
+            (
+                KnowledgeBase::Active { description, .. },
+                KnowledgeBaseEvent::Described { description: new },
+            ) => {
+                *description = new.into();
             }
             (
                 KnowledgeBase::Missing | KnowledgeBase::Deleted,
-                KnowledgeBaseEvent::Changed { .. },
+                KnowledgeBaseEvent::Changed { .. } | KnowledgeBaseEvent::Described { .. },
             ) => {}
         }
     }

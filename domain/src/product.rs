@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::event;
 use crate::refusal::{Refusal, RefusalKind};
-use crate::values::{Description, Name};
+use crate::values::{Description, Name, Rewording, Said, Sealed};
 
 /// What has happened to a product.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub enum ProductEvent {
     Created {
         /// What people call it.
         name: Name,
-        /// What people say about it.
+        /// What people say about it, in the clear: of events from before that was sealed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         description: Option<Description>,
         /// The id of its default knowledge base.
@@ -33,9 +33,16 @@ pub enum ProductEvent {
         /// Another name.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<Name>,
-        /// Another description; an empty one takes it away.
+        /// Another description, in the clear: of events from before that was sealed. An empty one took it away.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         description: Option<Description>,
+    },
+    /// People say something else about it.
+    #[serde(rename = "product.described.v1")]
+    Described {
+        /// What they say, sealed; nothing where it was taken away.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        description: Option<Sealed>,
     },
     /// It is gone.
     #[serde(rename = "product.deleted.v1")]
@@ -53,8 +60,8 @@ pub enum ProductCommand {
     Create {
         /// What people call it.
         name: Name,
-        /// What people say about it.
-        description: Option<Description>,
+        /// What people say about it, sealed.
+        description: Option<Sealed>,
         /// The id that its default knowledge base will have.
         knowledge_base: Uuid,
     },
@@ -62,8 +69,8 @@ pub enum ProductCommand {
     Change {
         /// Another name.
         name: Option<Name>,
-        /// Another description; an empty one takes it away.
-        description: Option<Description>,
+        /// What people say about it from now on.
+        description: Rewording,
     },
     /// Remove it.
     Delete,
@@ -82,7 +89,7 @@ pub enum Product {
         /// What people call it.
         name: Name,
         /// What people say about it, often nothing.
-        description: Description,
+        description: Said,
         /// Its default knowledge base.
         knowledge_base: Uuid,
     },
@@ -98,7 +105,9 @@ impl Product {
         use {ProductCommand as Do, ProductEvent as Did};
         match (self, command) {
             (Product::Missing, Do::Create { name, description, knowledge_base }) => {
-                Ok(vec![Did::Created { name, description, knowledge_base }])
+                let created = Did::Created { name, description: None, knowledge_base };
+                let described = description.map(|text| Did::Described { description: Some(text) });
+                Ok([created].into_iter().chain(described).collect())
             }
             (Product::Active { .. } | Product::Deleted | Product::Erased, Do::Create { .. }) => {
                 Err(ProductError::AlreadyExists)
@@ -117,11 +126,10 @@ impl Product {
                 Do::Change { name, description },
             ) => {
                 let name = name.filter(|name| name != old_name);
-                let description = description.filter(|text| text != old_description);
-                match (name, description) {
-                    (None, None) => Ok(vec![]),
-                    (name, description) => Ok(vec![Did::Changed { name, description }]),
-                }
+                let renamed = name.map(|name| Did::Changed { name: Some(name), description: None });
+                let described = description
+                    .event(old_description, |description| Did::Described { description });
+                Ok(renamed.into_iter().chain(described).collect())
             }
             (Product::Active { .. }, Do::Delete) => Ok(vec![Did::Deleted {}]),
         }
@@ -174,7 +182,7 @@ impl Aggregate for Product {
     fn apply(&mut self, event: ProductEvent) {
         match (&mut *self, event) {
             (_, ProductEvent::Created { name, description, knowledge_base }) => {
-                let description = description.unwrap_or_default();
+                let description = description.unwrap_or_default().into();
                 *self = Product::Active { name, description, knowledge_base };
             }
             (_, ProductEvent::Deleted {}) => *self = Product::Deleted,
@@ -184,11 +192,14 @@ impl Aggregate for Product {
                 ProductEvent::Changed { name: new_name, description: new_description },
             ) => {
                 new_name.into_iter().for_each(|new| *name = new);
-                new_description.into_iter().for_each(|new| *description = new);
+                new_description.into_iter().for_each(|new| *description = new.into());
+            }
+            (Product::Active { description, .. }, ProductEvent::Described { description: new }) => {
+                *description = new.into();
             }
             (
                 Product::Missing | Product::Deleted | Product::Erased,
-                ProductEvent::Changed { .. },
+                ProductEvent::Changed { .. } | ProductEvent::Described { .. },
             ) => {}
         }
     }

@@ -259,6 +259,58 @@ impl fmt::Display for Description {
     }
 }
 
+/// What people say about a thing, as its history has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Said {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// This, in the clear: it was said before descriptions were sealed.
+    Clear(Description),
+    /// This, sealed.
+    Sealed(Sealed),
+}
+
+impl From<Description> for Said {
+    fn from(text: Description) -> Said {
+        match text.as_str() {
+            "" => Said::Nothing,
+            _ => Said::Clear(text),
+        }
+    }
+}
+
+impl From<Option<Sealed>> for Said {
+    fn from(text: Option<Sealed>) -> Said {
+        text.map_or(Said::Nothing, Said::Sealed)
+    }
+}
+
+/// What is to be said about a thing. The same words sealed twice are two texts, so whoever sends a command
+/// compares the clear ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Rewording {
+    /// The same as before.
+    #[default]
+    Kept,
+    /// Nothing any more.
+    Removed,
+    /// This, sealed.
+    Sealed(Sealed),
+}
+
+impl Rewording {
+    /// The event of a change, if anything changes; nothing in it where nothing is said any more.
+    pub(crate) fn event<E>(self, old: &Said, make: impl Fn(Option<Sealed>) -> E) -> Option<E> {
+        match (self, old) {
+            (Rewording::Sealed(text), _) => Some(make(Some(text))),
+            (Rewording::Removed, Said::Clear(_) | Said::Sealed(_)) => Some(make(None)),
+            (Rewording::Removed, Said::Nothing) | (Rewording::Kept, _) => None,
+        }
+    }
+}
+
 /// The name of a file, without the folders it came from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

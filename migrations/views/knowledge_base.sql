@@ -4,6 +4,7 @@ CREATE TABLE knowledge_base (
     organization TEXT NOT NULL,
     product      TEXT NOT NULL,
     name         TEXT NOT NULL,
+    -- Sealed, behind the event that it is bound to; or behind a | alone, where the log has it in the clear.
     description  TEXT,
     is_default   INTEGER NOT NULL,
     created_at   TEXT NOT NULL,

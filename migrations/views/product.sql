@@ -3,6 +3,7 @@ CREATE TABLE product (
     position       INTEGER NOT NULL UNIQUE,
     organization   TEXT NOT NULL,
     name           TEXT NOT NULL,
+    -- Sealed, behind the event that it is bound to; or behind a | alone, where the log has it in the clear.
     description    TEXT,
     knowledge_base TEXT NOT NULL,
     created_at     TEXT NOT NULL,

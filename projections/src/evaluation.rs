@@ -59,7 +59,9 @@ impl ReadModel for Evaluations {
                         .execute([event.stream.id()])?;
                     Ok(())
                 }
-                KnowledgeBaseEvent::Created { .. } | KnowledgeBaseEvent::Changed { .. } => Ok(()),
+                KnowledgeBaseEvent::Created { .. }
+                | KnowledgeBaseEvent::Changed { .. }
+                | KnowledgeBaseEvent::Described { .. } => Ok(()),
             };
         }
         let EvaluationEvent::Finished { summary, content } = decode(event)?;

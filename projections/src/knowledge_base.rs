@@ -4,17 +4,16 @@ use domain::file::FileEvent;
 use domain::knowledge_base::KnowledgeBaseEvent;
 use eventlog::RecordedEvent;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Serialize;
 use uuid::Uuid;
 
 use crate::columns::id;
 use crate::engine::{ReadModel, stored_time};
 use crate::listing::Query;
-use crate::product::said;
-use crate::{Error, Listing, Window, decode};
+use crate::product::in_the_clear;
+use crate::{Error, Listing, Said, SealedField, Window, decode};
 
 /// A set of files of a product, chunked and embedded for semantic search.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct KnowledgeBase {
     /// Its id.
     pub id: Uuid,
@@ -23,7 +22,7 @@ pub struct KnowledgeBase {
     /// Its name.
     pub name: String,
     /// What it is for.
-    pub description: Option<String>,
+    pub description: Option<Said>,
     /// Its product was born with it.
     pub is_default: bool,
     /// How many files it holds.
@@ -33,10 +32,8 @@ pub struct KnowledgeBase {
     /// When it was last changed.
     pub updated_at: String,
     /// The tenant.
-    #[serde(skip)]
     pub organization: Uuid,
     /// What its `ETag` says.
-    #[serde(skip)]
     pub sequence: u64,
 }
 
@@ -49,7 +46,7 @@ impl ReadModel for KnowledgeBases {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn schema(&self) -> &'static str {
@@ -79,7 +76,7 @@ impl ReadModel for KnowledgeBases {
                     event.organization.to_string(),
                     product.to_string(),
                     name.as_str(),
-                    said(description.as_ref()),
+                    in_the_clear(description.as_ref()),
                     default,
                     at,
                     event.sequence,
@@ -87,16 +84,25 @@ impl ReadModel for KnowledgeBases {
             }
             KnowledgeBaseEvent::Changed { name, description } => {
                 db.prepare_cached(
-                    "UPDATE knowledge_base SET name = coalesce(?2, name), description = nullif(coalesce(?3, description), ''),
+                    "UPDATE knowledge_base SET name = coalesce(?2, name), description = nullif(coalesce(?3, description), ?6),
                      updated_at = ?4, sequence = ?5 WHERE id = ?1",
                 )?
                 .execute(params![
                     base,
                     name.as_ref().map(|text| text.as_str()),
-                    description.as_ref().map(|text| text.as_str()),
+                    description.as_ref().map(Said::clear),
                     at,
                     event.sequence,
+                    Said::NOTHING,
                 ])?;
+            }
+            KnowledgeBaseEvent::Described { description } => {
+                let said = description
+                    .map(|text| Said::Sealed(SealedField::new(&event.event_type, &text)));
+                db.prepare_cached(
+                    "UPDATE knowledge_base SET description = ?2, updated_at = ?3, sequence = ?4 WHERE id = ?1",
+                )?
+                .execute(params![base, said, at, event.sequence])?;
             }
             KnowledgeBaseEvent::Deleted {} => {
                 db.prepare_cached("DELETE FROM knowledge_base WHERE id = ?1")?.execute([base])?;

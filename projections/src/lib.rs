@@ -35,7 +35,7 @@ pub use engine::{
 };
 pub use error::{Error, chain};
 pub use listing::{Listing, TOTAL_CAP, Window};
-pub use sealed::SealedField;
+pub use sealed::{Said, SealedField};
 pub use unfinished::{Unfinished, unfinished};
 
 /// Every read model of this version.

@@ -4,23 +4,22 @@ use domain::Description;
 use domain::product::ProductEvent;
 use eventlog::RecordedEvent;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Serialize;
 use uuid::Uuid;
 
 use crate::columns::id;
 use crate::engine::{ReadModel, stored_time};
 use crate::listing::Query;
-use crate::{Error, Listing, Window, decode};
+use crate::{Error, Listing, Said, SealedField, Window, decode};
 
 /// A product: a workspace inside an organization.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Product {
     /// Its id.
     pub id: Uuid,
     /// Its name.
     pub name: String,
     /// What it is for.
-    pub description: Option<String>,
+    pub description: Option<Said>,
     /// The knowledge base that it was born with.
     pub default_knowledge_base_id: Uuid,
     /// When it was made.
@@ -28,10 +27,8 @@ pub struct Product {
     /// When it was last changed.
     pub updated_at: String,
     /// The tenant; a row of another one is nobody's business.
-    #[serde(skip)]
     pub organization: Uuid,
     /// What its `ETag` says.
-    #[serde(skip)]
     pub sequence: u64,
 }
 
@@ -44,7 +41,7 @@ impl ReadModel for Products {
     }
 
     fn version(&self) -> u32 {
-        2
+        3
     }
 
     fn schema(&self) -> &'static str {
@@ -67,7 +64,7 @@ impl ReadModel for Products {
                     event.position.0,
                     event.organization.to_string(),
                     name.as_str(),
-                    said(description.as_ref()),
+                    in_the_clear(description.as_ref()),
                     knowledge_base.to_string(),
                     at,
                     event.sequence,
@@ -75,16 +72,25 @@ impl ReadModel for Products {
             }
             ProductEvent::Changed { name, description } => {
                 db.prepare_cached(
-                    "UPDATE product SET name = coalesce(?2, name), description = nullif(coalesce(?3, description), ''),
+                    "UPDATE product SET name = coalesce(?2, name), description = nullif(coalesce(?3, description), ?6),
                      updated_at = ?4, sequence = ?5 WHERE id = ?1",
                 )?
                 .execute(params![
                     product,
                     name.as_ref().map(|text| text.as_str()),
-                    description.as_ref().map(|text| text.as_str()),
+                    description.as_ref().map(Said::clear),
                     at,
                     event.sequence,
+                    Said::NOTHING,
                 ])?;
+            }
+            ProductEvent::Described { description } => {
+                let said = description
+                    .map(|text| Said::Sealed(SealedField::new(&event.event_type, &text)));
+                db.prepare_cached(
+                    "UPDATE product SET description = ?2, updated_at = ?3, sequence = ?4 WHERE id = ?1",
+                )?
+                .execute(params![product, said, at, event.sequence])?;
             }
             ProductEvent::Deleted {} => {
                 db.prepare_cached("DELETE FROM product WHERE id = ?1")?.execute([product])?;
@@ -100,9 +106,9 @@ impl ReadModel for Products {
     }
 }
 
-/// What a description says; nothing where it is empty.
-pub(crate) fn said(description: Option<&Description>) -> Option<&str> {
-    description.map(|text| text.as_str()).filter(|text| !text.is_empty())
+/// What an event said of a thing in the clear; nothing where that is empty.
+pub(crate) fn in_the_clear(description: Option<&Description>) -> Option<Said> {
+    description.filter(|text| !text.as_str().is_empty()).map(Said::clear)
 }
 
 const COLUMNS: &str =
@@ -195,3 +201,6 @@ pub fn list(
         .and_if("id = ?", only.map(|product| product.to_string()))
         .list(db, window, read)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! The rule of this file: nothing personal lies open in a views file, so that shredding a key
 //! reaches the read models at once.
 
-use domain::Sealed;
+use domain::{Description, Sealed};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use uuid::Uuid;
 use vault::{Opened, Place, Vault};
@@ -58,6 +58,60 @@ impl SealedField {
         match vault.open(&vault::Sealed::parse(self.sealed.as_str())?, &place).await? {
             Opened::Clear(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             Opened::Shredded => Ok(None),
+        }
+    }
+}
+
+/// What people say about a thing: sealed, or in the clear where the log has it so for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// In the clear.
+    Clear(String),
+    /// Sealed.
+    Sealed(SealedField),
+}
+
+impl Said {
+    /// What a column holds where an event said nothing, in the clear.
+    pub(crate) const NOTHING: &'static str = "|";
+
+    /// What an event from before descriptions were sealed said.
+    pub(crate) fn clear(description: &Description) -> Said {
+        Said::Clear(description.as_str().to_owned())
+    }
+
+    /// The text, or `None` when its key was shredded.
+    ///
+    /// # Errors
+    /// As [`SealedField::open`].
+    pub async fn open(
+        self,
+        vault: &Vault,
+        organization: Uuid,
+        stream: &str,
+    ) -> Result<Option<String>, Error> {
+        match self {
+            Said::Clear(text) => Ok(Some(text)),
+            Said::Sealed(field) => field.open(vault, organization, stream, "description").await,
+        }
+    }
+}
+
+/// As a [`SealedField`]; what is in the clear has no event that it is bound to.
+impl ToSql for Said {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Said::Clear(text) => Ok(format!("{}{text}", Said::NOTHING).into()),
+            Said::Sealed(field) => field.to_sql(),
+        }
+    }
+}
+
+impl FromSql for Said {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_str()?.strip_prefix(Said::NOTHING) {
+            Some(text) => Ok(Said::Clear(text.to_owned())),
+            None => SealedField::column_result(value).map(Said::Sealed),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Knowledge bases from outside: made, listed, changed, deleted, and never somebody else's.
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::TestApp;
 
@@ -36,6 +36,7 @@ async fn a_knowledge_base_is_made_changed_and_deleted() {
 
     let shown = app.get(&path).await.expect_status(200);
     assert_eq!(shown.data(), made.data());
+    assert_eq!(shown.data()["description"], "What binds us");
     app.get_with(&path, "if-none-match", shown.header("etag")).await.expect_status(304);
     let listed = app.get(&format!("{BASES}/{}?pageSize=1", product.id)).await.expect_status(200);
     assert_eq!(
@@ -44,9 +45,13 @@ async fn a_knowledge_base_is_made_changed_and_deleted() {
     );
 
     let old = shown.header("etag");
+    let same = json!({ "name": "Law", "description": " What binds us " });
+    let same = app.put_with(&path, same, "if-match", old).await.expect_status(200);
+    assert_eq!((same.header("etag"), same.data()), (old, shown.data()), "the same is no change");
     let change = json!({ "name": "Statutes", "description": "" });
     let changed = app.put_with(&path, change.clone(), "if-match", old).await.expect_status(200);
     assert_eq!(changed.data()["name"], "Statutes");
+    assert_eq!(changed.data()["description"], Value::Null);
     app.put_with(&path, change, "if-match", old).await.expect_problem(412, "stale");
     app.delete_with(&path, "if-match", old).await.expect_problem(412, "stale");
 

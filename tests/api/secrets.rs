@@ -17,6 +17,7 @@ const EMAIL: &str = "canary-ada@example.com";
 const NAME: &str = "Canary Lovelace";
 const FILE_TEXT: &str = "canaryfiletext5Rw1";
 const INPUT: &str = "canaryinput8Lp3";
+const DESCRIPTION: &str = "canarydescription2Fy7";
 const USER_AGENT: &str = "canary-agent/6Vb9";
 
 /// The files under a folder that hold this text, with it in the clear.
@@ -105,7 +106,10 @@ async fn no_secret_is_in_a_file_a_log_line_or_an_answer() {
         assert_eq!(files_with(&folder, secret), [""; 0], "{secret} is in the clear");
     }
 
-    for personal in [EMAIL, NAME, FILE_TEXT, INPUT, USER_AGENT, TOOL_CONFIG] {
+    // What is said of things is sealed in the read models too.
+    assert_eq!(files_with(&folder, DESCRIPTION), [""; 0]);
+    assert!(answers.contains(DESCRIPTION), "nobody can read it");
+    for personal in [EMAIL, NAME, DESCRIPTION, FILE_TEXT, INPUT, USER_AGENT, TOOL_CONFIG] {
         assert!(!stderr.contains(personal), "{personal} is in the log output");
         let in_log: Vec<String> = files_with(&folder, personal)
             .into_iter()
@@ -166,6 +170,7 @@ async fn live_a_little(app: &TestApp) -> Lived {
     put_into_paths(app, &[typed_wrong, EMAIL, PASSWORD]).await;
 
     let product = app.product().await;
+    describe(app, &product.id).await;
     let token = app.token(&product, &[]).await;
     let program = app.with_token(&token.secret);
     let request =
@@ -201,6 +206,18 @@ async fn live_a_little(app: &TestApp) -> Lived {
     let agent = agent.data()["id"].as_str().unwrap().to_owned();
     secrets.extend(use_a_webhook(app, &agent).await);
     Lived { secrets, product: product.id, agent, token: token.id, file }
+}
+
+/// Says something about a product and about a knowledge base, when they are made and later.
+async fn describe(app: &TestApp, product: &str) {
+    let said = |of: &str| json!({ "name": of, "description": format!("{of}: {DESCRIPTION}") });
+    app.put(&format!("/api/products/{product}"), said("product")).await.expect_status(200);
+    app.post("/api/products", said("other product")).await.expect_status(201);
+    let mut base = said("base");
+    base["product_id"] = json!(product);
+    let made = app.post("/api/knowledge-base", base).await.expect_status(201);
+    let path = format!("/api/knowledge-base/base/{}", made.data()["id"].as_str().unwrap());
+    app.put(&path, said("other base")).await.expect_status(200);
 }
 
 /// Asks for paths that hold what belongs into none, of routes that there are and that there are not.

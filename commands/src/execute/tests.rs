@@ -10,7 +10,7 @@ use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseCommand};
 use domain::lane::{Guest, Lane, LaneCommand};
 use domain::product::{Product, ProductCommand};
 use domain::session::{EndReason, Session, SessionCommand};
-use domain::{Name, Timestamp, derived_id};
+use domain::{Name, Rewording, Timestamp, derived_id};
 use eventlog::Capabilities;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -299,7 +299,7 @@ fn product() -> impl Strategy<Value = ProductCommand> {
         ProductCommand::Create { name: called("Shop"), description: None, knowledge_base: id(9) };
     prop_oneof![
         3 => Just(create),
-        6 => "[ab]".prop_map(|text| ProductCommand::Change { name: Some(called(&text)), description: None }),
+        6 => "[ab]".prop_map(|text| ProductCommand::Change { name: Some(called(&text)), description: Rewording::Kept }),
         1 => Just(ProductCommand::Delete),
         1 => Just(ProductCommand::Erase),
     ]
@@ -313,7 +313,7 @@ fn knowledge_base() -> impl Strategy<Value = KnowledgeBaseCommand> {
             default
         }),
         6 => "[ab]"
-            .prop_map(|text| KnowledgeBaseCommand::Change { name: Some(called(&text)), description: None }),
+            .prop_map(|text| KnowledgeBaseCommand::Change { name: Some(called(&text)), description: Rewording::Kept }),
         1 => any::<bool>().prop_map(|with_product| KnowledgeBaseCommand::Delete { with_product }),
     ]
 }

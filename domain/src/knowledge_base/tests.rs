@@ -3,11 +3,15 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::{description, given, name, walk};
+use crate::history::{description, given, name, sealed, walk};
 
 #[test]
 fn a_knowledge_base_is_made_once() {
     given::<KnowledgeBase>(vec![]).when(create(false)).then_expect_events(vec![created(false)]);
+    let (name, description) = (name("Docs"), Some(sealed("New")));
+    given::<KnowledgeBase>(vec![])
+        .when(KnowledgeBaseCommand::Create { name, description, default: false })
+        .then_expect_events(vec![created(false), described(Some("New"))]);
     for past in [vec![created(false)], vec![created(false), KnowledgeBaseEvent::Deleted {}]] {
         given::<KnowledgeBase>(past)
             .when(create(false))
@@ -25,13 +29,19 @@ fn the_default_one_may_be_completed_by_several() {
 
 #[test]
 fn only_what_differs_is_changed() {
-    let changed = KnowledgeBaseEvent::Changed { name: None, description: Some(description("New")) };
     given::<KnowledgeBase>(vec![created(false)])
-        .when(change(Some("Docs"), Some("New")))
-        .then_expect_events(vec![changed]);
+        .when(change(Some("Docs"), Rewording::Sealed(sealed("New"))))
+        .then_expect_events(vec![described(Some("New"))]);
     given::<KnowledgeBase>(vec![created(false)])
-        .when(change(Some("Docs"), Some("")))
+        .when(change(Some("Docs"), Rewording::Removed))
         .then_expect_events(vec![]);
+    let in_the_clear =
+        KnowledgeBaseEvent::Changed { name: None, description: Some(description("Old")) };
+    for said in [described(Some("New")), in_the_clear] {
+        given::<KnowledgeBase>(vec![created(false), said])
+            .when(change(None, Rewording::Removed))
+            .then_expect_events(vec![described(None)]);
+    }
 }
 
 #[test]
@@ -55,7 +65,7 @@ fn what_is_deleted_is_not_found() {
             .when(delete())
             .then_expect_error(KnowledgeBaseError::NotFound);
         given::<KnowledgeBase>(past)
-            .when(change(None, None))
+            .when(change(None, Rewording::Kept))
             .then_expect_error(KnowledgeBaseError::NotFound);
     }
 }
@@ -80,10 +90,15 @@ proptest! {
 }
 
 fn command() -> impl Strategy<Value = KnowledgeBaseCommand> {
-    let text = || prop::option::of("[ab]");
+    let name = prop::option::of("[ab]");
+    let text = prop_oneof![
+        Just(Rewording::Kept),
+        Just(Rewording::Removed),
+        "[ab]".prop_map(|text| Rewording::Sealed(sealed(&text)))
+    ];
     prop_oneof![
         1 => any::<bool>().prop_map(create),
-        4 => (text(), text()).prop_map(|(name, text)| change(name.as_deref(), text.as_deref())),
+        4 => (name, text).prop_map(|(name, text)| change(name.as_deref(), text)),
         1 => any::<bool>().prop_map(|with_product| KnowledgeBaseCommand::Delete { with_product }),
     ]
 }
@@ -96,6 +111,10 @@ fn created(default: bool) -> KnowledgeBaseEvent {
     KnowledgeBaseEvent::Created { name: name("Docs"), description: None, default }
 }
 
-fn change(new_name: Option<&str>, text: Option<&str>) -> KnowledgeBaseCommand {
-    KnowledgeBaseCommand::Change { name: new_name.map(name), description: text.map(description) }
+fn described(text: Option<&str>) -> KnowledgeBaseEvent {
+    KnowledgeBaseEvent::Described { description: text.map(sealed) }
+}
+
+fn change(new_name: Option<&str>, description: Rewording) -> KnowledgeBaseCommand {
+    KnowledgeBaseCommand::Change { name: new_name.map(name), description }
 }

@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::history::{description, given, id, name, walk};
+use crate::history::{description, given, id, name, sealed, walk};
 
 #[test]
 fn a_product_is_made_with_the_id_of_its_knowledge_base() {
-    given::<Product>(vec![]).when(create()).then_expect_events(vec![created()]);
+    given::<Product>(vec![]).when(create()).then_expect_events(vec![created(), described("About")]);
 }
 
 #[test]
@@ -21,22 +21,46 @@ fn a_product_is_made_once() {
 fn only_what_differs_is_changed() {
     let renamed = ProductEvent::Changed { name: Some(name("New")), description: None };
     given::<Product>(vec![created()])
-        .when(change(Some("New"), Some("About")))
-        .then_expect_events(vec![renamed]);
+        .when(change(Some("New"), Rewording::Kept))
+        .then_expect_events(vec![renamed.clone()]);
     given::<Product>(vec![created()])
-        .when(change(Some("Shop"), Some("About")))
+        .when(change(Some("Shop"), reworded("Other")))
+        .then_expect_events(vec![described("Other")]);
+    given::<Product>(vec![created()])
+        .when(change(Some("New"), reworded("Other")))
+        .then_expect_events(vec![renamed, described("Other")]);
+    given::<Product>(vec![created()])
+        .when(change(None, Rewording::Kept))
         .then_expect_events(vec![]);
-    given::<Product>(vec![created()]).when(change(None, None)).then_expect_events(vec![]);
 }
 
 #[test]
-fn a_description_is_taken_away_by_an_empty_one() {
-    let emptied = ProductEvent::Changed { name: None, description: Some(description("")) };
-    given::<Product>(vec![created()])
-        .when(change(None, Some("")))
-        .then_expect_events(vec![emptied.clone()]);
-    given::<Product>(vec![created(), emptied])
-        .when(change(None, Some("")))
+fn a_description_is_taken_away_once() {
+    let emptied = || ProductEvent::Described { description: None };
+    given::<Product>(vec![created(), described("About")])
+        .when(change(None, Rewording::Removed))
+        .then_expect_events(vec![emptied()]);
+    for past in [vec![created()], vec![created(), described("About"), emptied()]] {
+        given::<Product>(past).when(change(None, Rewording::Removed)).then_expect_events(vec![]);
+    }
+}
+
+#[test]
+fn what_was_said_in_the_clear_before_is_known_and_taken_away() {
+    let created = ProductEvent::Created {
+        name: name("Shop"),
+        description: Some(description("About")),
+        knowledge_base: id(9),
+    };
+    let changed = |text| ProductEvent::Changed { name: None, description: Some(description(text)) };
+    let emptied = ProductEvent::Described { description: None };
+    for past in [vec![created.clone()], vec![created.clone(), changed("Other")]] {
+        given::<Product>(past)
+            .when(change(None, Rewording::Removed))
+            .then_expect_events(vec![emptied.clone()]);
+    }
+    given::<Product>(vec![created, changed("")])
+        .when(change(None, Rewording::Removed))
         .then_expect_events(vec![]);
 }
 
@@ -49,7 +73,9 @@ fn what_is_deleted_is_not_found() {
         given::<Product>(past.clone())
             .when(ProductCommand::Delete)
             .then_expect_error(ProductError::NotFound);
-        given::<Product>(past).when(change(None, None)).then_expect_error(ProductError::NotFound);
+        given::<Product>(past)
+            .when(change(None, Rewording::Kept))
+            .then_expect_error(ProductError::NotFound);
     }
 }
 
@@ -92,10 +118,15 @@ proptest! {
 }
 
 fn command() -> impl Strategy<Value = ProductCommand> {
-    let text = || prop::option::of("[ab]");
+    let name = prop::option::of("[ab]");
+    let text = prop_oneof![
+        Just(Rewording::Kept),
+        Just(Rewording::Removed),
+        "[ab]".prop_map(|text| reworded(&text))
+    ];
     prop_oneof![
         1 => Just(create()),
-        4 => (text(), text()).prop_map(|(name, text)| change(name.as_deref(), text.as_deref())),
+        4 => (name, text).prop_map(|(name, text)| change(name.as_deref(), text)),
         1 => Just(ProductCommand::Delete),
         1 => Just(ProductCommand::Erase),
     ]
@@ -104,19 +135,23 @@ fn command() -> impl Strategy<Value = ProductCommand> {
 fn create() -> ProductCommand {
     ProductCommand::Create {
         name: name("Shop"),
-        description: Some(description("About")),
+        description: Some(sealed("About")),
         knowledge_base: id(9),
     }
 }
 
 fn created() -> ProductEvent {
-    ProductEvent::Created {
-        name: name("Shop"),
-        description: Some(description("About")),
-        knowledge_base: id(9),
-    }
+    ProductEvent::Created { name: name("Shop"), description: None, knowledge_base: id(9) }
 }
 
-fn change(new_name: Option<&str>, text: Option<&str>) -> ProductCommand {
-    ProductCommand::Change { name: new_name.map(name), description: text.map(description) }
+fn described(text: &str) -> ProductEvent {
+    ProductEvent::Described { description: Some(sealed(text)) }
+}
+
+fn reworded(text: &str) -> Rewording {
+    Rewording::Sealed(sealed(text))
+}
+
+fn change(new_name: Option<&str>, description: Rewording) -> ProductCommand {
+    ProductCommand::Change { name: new_name.map(name), description }
 }

@@ -646,6 +646,8 @@ fn knowledge_base() -> Vec<(&'static str, KnowledgeBaseEvent)> {
             },
         ),
         ("bare", KnowledgeBaseEvent::Changed { name: None, description: None }),
+        ("", KnowledgeBaseEvent::Described { description: Some(sealed("description")) }),
+        ("none", KnowledgeBaseEvent::Described { description: None }),
         ("", KnowledgeBaseEvent::Deleted {}),
     ]
 }
@@ -671,6 +673,8 @@ fn product() -> Vec<(&'static str, ProductEvent)> {
             },
         ),
         ("bare", ProductEvent::Changed { name: None, description: None }),
+        ("", ProductEvent::Described { description: Some(sealed("description")) }),
+        ("none", ProductEvent::Described { description: None }),
         ("", ProductEvent::Deleted {}),
         ("", ProductEvent::Erased {}),
     ]

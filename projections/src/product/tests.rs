@@ -1,0 +1,79 @@
+//! What is said of a product, as the log has it.
+
+use std::sync::Arc;
+
+use domain::event::encode;
+use domain::{Name, Sealed};
+use eventlog::{
+    Append, EventStore, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore, StreamId,
+};
+use vault::{MasterKey, Place, Vault};
+
+use super::*;
+use crate::Views;
+
+#[tokio::test]
+async fn what_was_said_in_the_clear_is_read_until_something_else_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = SqliteStore::open(&folder.path().join("events.db"), SqliteOptions::default());
+    let log: Arc<dyn EventStore> = Arc::new(log.unwrap());
+    let views = Views::open(&folder.path().join("views"), log.clone()).unwrap();
+    let kept = folder.path().join("vault");
+    let vault = Vault::local(&kept, MasterKey::generate().unwrap()).await.unwrap();
+    let id = Uuid::now_v7();
+    let (key, stream) = (format!("product-{id}"), StreamId::new("product", id));
+    vault.create_key(&key).await.unwrap();
+    let place = Place {
+        organization: Uuid::nil(),
+        stream: stream.as_str(),
+        event_type: "product.described.v1",
+        field: "description",
+    };
+    let sealed = vault.seal(&key, &place, b"Sealed").await.unwrap();
+    let clear = |text| Some(Description::parse(text).unwrap());
+    let created = ProductEvent::Created {
+        name: Name::parse("Shop").unwrap(),
+        description: clear("Clear | and old"),
+        knowledge_base: Uuid::now_v7(),
+    };
+    let changed = |text| ProductEvent::Changed { name: None, description: clear(text) };
+    let described = |text| ProductEvent::Described { description: text };
+
+    for (event, said) in [
+        (created, Some("Clear | and old")),
+        (changed(""), None),
+        (changed("Other"), Some("Other")),
+        (described(Some(Sealed(sealed.into_string()))), Some("Sealed")),
+        (ProductEvent::Changed { name: None, description: None }, Some("Sealed")),
+        (described(None), None),
+    ] {
+        let (event_type, data) = encode(&event);
+        let append = Append {
+            stream: stream.clone(),
+            expected: Expected::Any,
+            command_id: Uuid::now_v7(),
+            request_hash: None,
+            metadata: Arc::new(Metadata {
+                organization: Uuid::nil(),
+                product: Some(id),
+                actor: "user:ada".to_owned(),
+                correlation: Uuid::now_v7(),
+                causation: None,
+                request_id: None,
+                traceparent: None,
+                address: None,
+                user_agent: None,
+            }),
+            keys: Vec::new(),
+            events: vec![NewEvent { event_type, data, metadata: None }],
+        };
+        let position = log.append(append).await.unwrap().position();
+        assert!(views.caught_up(position, std::time::Duration::from_secs(60)).await);
+        let shown = views.read(|db| get(db, id)).unwrap().unwrap().description;
+        let opened = match shown {
+            Some(shown) => shown.open(&vault, Uuid::nil(), stream.as_str()).await.unwrap(),
+            None => None,
+        };
+        assert_eq!(opened.as_deref(), said, "after {event:?}");
+    }
+}
