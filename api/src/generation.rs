@@ -4,6 +4,7 @@
 //! activated nothing that people find changes.
 
 use axum::extract::State;
+use commands::{Ask, Done};
 use domain::generation::EmbeddingModel;
 use embeddings::Embedder;
 use eventlog::Position;
@@ -24,6 +25,9 @@ use crate::http::page::NoFilters;
 use crate::http::reply::{Envelope, ListEnvelope};
 use crate::http::{FieldError, Json, ListQuery, ListReply, OptionalJson, Path, Problem, Reply};
 use crate::lists::part;
+
+/// How often a generation is looked at that something happens to while it is to be removed.
+const TRIES: usize = 5;
 
 /// The routes of generations.
 pub fn router() -> OpenApiRouter<App> {
@@ -237,16 +241,34 @@ async fn remove_generation(
     circumstances: Circumstances,
     Path(revision): Path<String>,
 ) -> Result<Reply<RemovedGeneration>, Problem> {
-    let found = one(&app, &revision)?;
-    if found.active {
-        let why = "this generation answers the searches: activate another one first";
-        return Err(Problem::conflict("generation_active", why));
-    }
+    app.stands_on(&["file"])?;
     let ask = circumstances.ask(&app, &caller, None, &[]).await?;
-    let done = app.commands.remove_generation(&revision, &ask).await?;
+    let done = remove_idle(&app, &revision, &ask).await?;
     let position = app.applied(&done).await?;
     let removed = RemovedGeneration { model_revision: revision };
     Ok(Reply::ok("Generation removed", removed).position(position).replayed(done.replayed))
+}
+
+/// Removes a generation unless it answers, though another node may activate it in the same moment: then it is looked
+/// at again.
+async fn remove_idle(app: &App, revision: &str, ask: &Ask) -> Result<Done, Problem> {
+    let mut tries = 1;
+    loop {
+        // Before the look: what it shows is not older.
+        let seen = app.views.position();
+        if one(app, revision)?.active {
+            let why = "this generation answers the searches: activate another one first";
+            return Err(Problem::conflict("generation_active", why));
+        }
+        match app.commands.remove_generation(revision, seen, ask).await {
+            Err(commands::Error::Conflict) if tries < TRIES => {
+                let head = app.log.head().await.map_err(commands::Error::from)?;
+                app.caught_up(head).await?;
+                tries += 1;
+            }
+            done => return Ok(done?),
+        }
+    }
 }
 
 /// A generation that is gone.

@@ -27,6 +27,7 @@ mod server;
 mod start;
 mod texts;
 mod upload;
+mod vectors;
 mod webhooks;
 mod wrk;
 
@@ -40,8 +41,8 @@ use report::{Clock, HEAD, Row, Scale};
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-/// Every measurement: those of the table in its order, and one that explains another.
-const NAMES: [&str; 17] = [
+/// Every measurement: those of the table in its order, one that explains another, and one that a choice was made by.
+const NAMES: [&str; 18] = [
     "commands",
     "replay",
     "list",
@@ -59,6 +60,7 @@ const NAMES: [&str; 17] = [
     "postgres-lag",
     "postgres-replay",
     "replay-parts",
+    "vectors",
 ];
 
 fn main() -> ExitCode {
@@ -114,6 +116,7 @@ async fn measure(name: &str, scale: Scale) -> anyhow::Result<Vec<Row>> {
         "list" => list::measure(scale),
         "embed" => embed::measure(scale).await,
         "search" => search::measure(scale).await,
+        "vectors" => vectors::measure(scale).await,
         "retrieval" => retrieval::measure(scale),
         "upload" => upload::measure(scale),
         "search-http" => search_http::measure(scale).await,

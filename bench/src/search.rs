@@ -13,8 +13,8 @@ use uuid::Uuid;
 use crate::report::{Row, Scale, median, milliseconds};
 use crate::texts::{Texts, embedder};
 
-const CHUNKS_OF_A_DOCUMENT: usize = 10;
-const WANTED: usize = 10;
+pub const CHUNKS_OF_A_DOCUMENT: usize = 10;
+pub const WANTED: usize = 10;
 
 /// How far a made vector is moved away by noise, as a part of its length.
 const NOISE: f32 = 0.3;
@@ -44,7 +44,8 @@ impl Dice {
     }
 }
 
-fn dot(one: &[f32], other: &[f32]) -> f32 {
+/// The product of two vectors: the cosine where they are of unit length.
+pub fn dot(one: &[f32], other: &[f32]) -> f32 {
     one.iter().zip(other).map(|(one, other)| one * other).sum()
 }
 

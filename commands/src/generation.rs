@@ -1,7 +1,13 @@
 //! Generations: which models embed the files.
+//!
+//! The rule of this file: which generation answers the searches is told by the streams of all of them, and one comes to
+//! answer by an event in its own. So who was told that it does not answer removes it as its stream was then, or not
+//! at all.
 
 use domain::generation::{EmbeddingModel, Generation, GenerationCommand, generation_id};
+use eventlog::{Position, StreamId};
 
+use crate::execute::state_after;
 use crate::{Ask, Commands, Done, Error};
 
 impl Commands {
@@ -34,12 +40,29 @@ impl Commands {
         self.execute::<Generation>(id, GenerationCommand::Activate, ask).await
     }
 
-    /// Removes a generation.
+    /// Removes a generation that did not answer the searches at a position of the log.
     ///
     /// # Errors
-    /// It is not there; log or vault fail.
-    pub async fn remove_generation(&self, revision: &str, ask: &Ask) -> Result<Done, Error> {
-        let id = generation_id(revision);
-        self.execute::<Generation>(id, GenerationCommand::Remove, ask).await
+    /// It is not there; log or vault fail; [`Error::Conflict`] where something has happened to it since that
+    /// position: look again.
+    pub async fn remove_generation(
+        &self,
+        revision: &str,
+        idle_at: Position,
+        ask: &Ask,
+    ) -> Result<Done, Error> {
+        let stream = StreamId::new("generation", generation_id(revision));
+        if let Some(done) = self.done_before(&stream, ask).await? {
+            return Ok(done);
+        }
+        let events = self.whole_stream(&stream).await?;
+        if events.last().is_some_and(|last| last.position > idle_at) {
+            return Err(Error::Conflict);
+        }
+        let loaded = (state_after::<Generation>(&events)?, events.len() as u64);
+        self.decide(&stream, loaded, GenerationCommand::Remove, ask).await
     }
 }
+
+#[cfg(test)]
+mod tests;

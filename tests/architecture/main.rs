@@ -30,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("bench", &["domain", "eventlog", "vault", "embeddings", "commands", "projections"]),
     ("sqlite-es-peer", &[]),
+    ("usearch-peer", &[]),
     ("postgres-es-peer", &[]),
 ];
 

@@ -1,7 +1,7 @@
 //! Answers without a language model: the best sentences of the context, each with its source.
 //!
 //! The rule of this file: it says nothing that is not in the context, and where nothing there is
-//! close to the question, it says that.
+//! close to the question, it says that. Of a row of a table, the header is in the context too.
 
 use std::collections::HashSet;
 
@@ -42,6 +42,9 @@ const COMPARED: usize = 400;
 /// The longest sentence, in characters; a longer one is cut between words.
 const LONGEST: usize = 600;
 
+/// Of how many words a name or a number in a cell of a table is at most; more are a statement.
+const WORDS_OF_A_NAME: usize = 5;
+
 const NOTHING_FOUND: &str = "Nothing was found that answers this question.";
 
 /// Finds the sentences that answer a question.
@@ -53,6 +56,15 @@ pub struct Extractive {
 struct Sentence {
     passage: usize,
     text: String,
+}
+
+/// A piece of a text that stands for itself.
+#[derive(Debug, PartialEq)]
+enum Block {
+    /// A paragraph, an item of a list, a row of a table.
+    Text(String),
+    /// A row of a table with its header, which is one sentence.
+    Row(String),
 }
 
 impl Extractive {
@@ -204,8 +216,13 @@ impl AnswerModel for Extractive {
 /// The sentences that may answer a question, in the order of the context.
 fn candidates(question: &str, context: &[Passage]) -> Vec<Sentence> {
     let mut candidates: Vec<Sentence> = Vec::new();
-    for (passage, Passage { text, .. }) in context.iter().enumerate() {
-        let sentences = blocks(text).into_iter().flat_map(|block| sentences(&block));
+    for (passage, Passage { text, about }) in context.iter().enumerate() {
+        let header = about.get("metadata").and_then(|metadata| metadata.get("table_header"));
+        let blocks = blocks(text, header.and_then(Value::as_str)).into_iter();
+        let sentences = blocks.flat_map(|block| match block {
+            Block::Text(text) => sentences(&text),
+            Block::Row(row) => short(row),
+        });
         candidates.extend(sentences.map(|text| Sentence { passage, text }));
     }
     // Another question answers none.
@@ -223,32 +240,83 @@ fn candidates(question: &str, context: &[Passage]) -> Vec<Sentence> {
     candidates
 }
 
-/// The paragraphs, list items and rows of a text, without their markup. Headings answer nothing.
-fn blocks(text: &str) -> Vec<String> {
-    let mut blocks = vec![String::new()];
+/// The paragraphs, list items and rows of a text, without their markup. Headings answer nothing, and no more does the header
+/// of a table alone. `header` is that of the table whose rows the text begins with, where it stands somewhere else.
+fn blocks(text: &str, header: Option<&str>) -> Vec<Block> {
+    let with_header = header.map(|header| {
+        let delimiter = "|---".repeat(columns(header));
+        format!("{header}\n{delimiter}|\n{text}")
+    });
+    let text = with_header.as_deref().unwrap_or(text);
+    let mut blocks = vec![Block::Text(String::new())];
     let mut is_heading = false;
+    let (mut headings, mut cells) = (Vec::<String>::new(), None::<Vec<String>>);
     for event in Parser::new_ext(text, Options::ENABLE_TABLES) {
-        let mut add = |text: &str| {
-            if let Some(block) = blocks.last_mut().filter(|_| !is_heading) {
-                block.push_str(text);
+        let mut add = |text: &str| match (&mut cells, blocks.last_mut()) {
+            (Some(cells), _) => {
+                if let Some(cell) = cells.last_mut() {
+                    cell.push_str(text);
+                }
             }
+            (None, Some(Block::Text(block))) if !is_heading => block.push_str(text),
+            _ => {}
         };
         match event {
             Event::Text(text) | Event::Code(text) => add(&text),
-            Event::SoftBreak | Event::HardBreak | Event::End(TagEnd::TableCell) => add(" "),
+            Event::SoftBreak | Event::HardBreak => add(" "),
             Event::Start(Tag::Heading { .. }) => {
                 is_heading = true;
-                blocks.push(String::new());
+                blocks.push(Block::Text(String::new()));
             }
             Event::End(TagEnd::Heading(_)) => is_heading = false,
-            Event::Start(
-                Tag::Paragraph | Tag::Item | Tag::TableRow | Tag::TableHead | Tag::CodeBlock(_),
-            )
-            | Event::End(TagEnd::Paragraph | TagEnd::Item) => blocks.push(String::new()),
+            Event::Start(Tag::TableHead | Tag::TableRow) => cells = Some(Vec::new()),
+            Event::Start(Tag::TableCell) => {
+                if let Some(cells) = &mut cells {
+                    cells.push(String::new());
+                }
+            }
+            Event::End(TagEnd::TableHead) => headings = cells.take().unwrap_or_default(),
+            Event::End(TagEnd::TableRow) => {
+                blocks.extend(row(&headings, &cells.take().unwrap_or_default()));
+            }
+            Event::Start(Tag::Paragraph | Tag::Item | Tag::CodeBlock(_))
+            | Event::End(TagEnd::Paragraph | TagEnd::Item | TagEnd::Table) => {
+                blocks.push(Block::Text(String::new()));
+            }
             _ => {}
         }
     }
     blocks
+}
+
+/// A row of a table, unless there is nothing in it: with the header beside its cells where these are names and numbers, which
+/// say nothing alone; as it stands where one of them is more than that.
+fn row(headings: &[String], cells: &[String]) -> Option<Block> {
+    let cells = cells.iter().map(|cell| cell.trim()).enumerate();
+    let filled: Vec<(usize, &str)> = cells.filter(|(_, cell)| !cell.is_empty()).collect();
+    if filled.iter().all(|(_, cell)| cell.chars().all(|sign| "-:".contains(sign))) {
+        return None;
+    }
+    let says_something =
+        filled.iter().any(|(_, cell)| cell.unicode_words().count() > WORDS_OF_A_NAME);
+    let heading = |column: usize| headings.get(column).map_or("", |heading| heading.trim());
+    let has_header = filled.iter().any(|(column, _)| !heading(*column).is_empty());
+    if says_something || !has_header {
+        let cells: Vec<&str> = filled.into_iter().map(|(_, cell)| cell).collect();
+        return Some(Block::Text(cells.join(" ")));
+    }
+    let cells = filled.into_iter().map(|(column, cell)| match heading(column) {
+        "" => cell.to_owned(),
+        heading => format!("{heading}: {cell}"),
+    });
+    Some(Block::Row(cells.collect::<Vec<_>>().join("; ")))
+}
+
+/// How many columns the row of a table has.
+fn columns(row: &str) -> usize {
+    let row = row.trim().replace("\\|", "");
+    let row = row.strip_prefix('|').unwrap_or(&row);
+    row.strip_suffix('|').unwrap_or(row).matches('|').count() + 1
 }
 
 /// The sentences of a block.
@@ -266,11 +334,15 @@ fn sentences(block: &str) -> Vec<String> {
         }
         is_open = sentences.last().is_some_and(|last| ends_on_an_abbreviation(last));
     }
-    let cut = |sentence: String| match sentence.chars().count() {
+    sentences.into_iter().flat_map(short).collect()
+}
+
+/// A sentence, cut where it is too long.
+fn short(sentence: String) -> Vec<String> {
+    match sentence.chars().count() {
         ..=LONGEST => vec![sentence],
         _ => TextSplitter::new(LONGEST).chunks(&sentence).map(ToOwned::to_owned).collect(),
-    };
-    sentences.into_iter().flat_map(cut).collect()
+    }
 }
 
 /// Whether the full stop at the end is more likely that of a `Dr.` or a `No.`: the rules of Unicode

@@ -83,11 +83,43 @@ async fn a_sentence_is_quoted_whole_across_lines_abbreviations_and_cells() {
     assert!(who.contains("Dr. Weber in the people team approves parental leave. [1]"), "{who}");
     let hotel = hotel["answer"].as_str().unwrap();
     assert!(hotel.contains("Hotel costs are refunded up to 140 euros a night [1]"), "{hotel}");
-    let parts = sentences(&blocks(LEAVE).join(" "));
+    let text = |block: Block| match block {
+        Block::Text(text) => text,
+        Block::Row(row) => panic!("there is no table: {row}"),
+    };
+    let blocks: Vec<String> = blocks(LEAVE, None).into_iter().map(text).collect();
+    let parts = sentences(&blocks.join(" "));
     assert_eq!(
         parts[1],
         "It can be taken in one block or in several parts within the first two years."
     );
+}
+
+#[tokio::test]
+async fn a_row_is_quoted_with_its_header_where_its_cells_alone_say_nothing() {
+    let rows = "| Ada Lovelace | 12 | starboard |\n| Grace Hopper | 31 | port |\n";
+    let far = json!({ "text": rows, "file_name": "crew.md",
+                      "metadata": { "table_header": "| Seafarer | Cabin \\| bunk | Watch |" } });
+    let near = format!("| Seafarer | Cabin | Watch |\n| --- | --- | --- |\n{rows}");
+
+    for (context, cabin) in
+        [(json!([OFFICE, far]), "Cabin | bunk"), (json!([OFFICE, near]), "Cabin")]
+    {
+        let output = answer("In which cabin does Grace Hopper sleep?", context).await;
+        let text = output["answer"].as_str().unwrap();
+        let row = format!("Seafarer: Grace Hopper; {cabin}: 31; Watch: port [2]");
+        assert!(text.contains(&row), "{text}");
+        assert!(!text.contains("kitchen"), "{text}");
+    }
+    // What is behind the table is no row of it, and what has no header stands as it is.
+    let text = "| a | 1 |\n\nThe end.";
+    let found = blocks(text, Some("| x | y |"));
+    let row = Block::Row("x: a; y: 1".to_owned());
+    assert!(
+        found.contains(&row) && found.contains(&Block::Text("The end.".to_owned())),
+        "{found:?}"
+    );
+    assert!(blocks(text, None).contains(&Block::Text("| a | 1 |".to_owned())));
 }
 
 #[tokio::test]
