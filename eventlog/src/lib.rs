@@ -27,7 +27,7 @@ pub use folder::make_folder;
 pub use importer::{ImportError, Importer};
 pub use kurrentdb::{KurrentdbError, KurrentdbOptions, KurrentdbStore};
 pub use postgres::{PostgresOptions, PostgresStore};
-pub use sqlite::{SqliteOptions, SqliteStore};
+pub use sqlite::{Checkpointer, SqliteOptions, SqliteStore};
 pub use store::{Capabilities, EventStore, Pulse};
 pub use stores::{check_address, open, open_importer};
 pub use subscription::Subscription;

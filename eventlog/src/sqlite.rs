@@ -4,11 +4,13 @@
 //! before it is durable.
 //!
 //! # Layout
+//! - `checkpointer` copies what was committed into the file.
 //! - `committer` is the thread that writes.
 //! - `importer` fills it with another log's events.
 //! - `reader` holds the questions and the connections that ask them.
 //! - `schema` opens the file and migrates it.
 
+mod checkpointer;
 mod committer;
 mod importer;
 mod reader;
@@ -26,6 +28,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+pub use self::checkpointer::Checkpointer;
 use self::committer::Committer;
 pub(crate) use self::importer::SqliteImporter;
 use self::reader::Readers;
@@ -123,7 +126,8 @@ impl SqliteStore {
             tail: Some(RwLock::new(Tail::new(head))),
             head: watch::Sender::new(head),
         });
-        let committer = Committer::new(connection, shared.clone(), lock);
+        let checkpointer = Checkpointer::start(path, "eventlog")?;
+        let committer = Committer::new(connection, shared.clone(), checkpointer, lock);
         let thread =
             thread::Builder::new().name("eventlog".into()).spawn(move || committer.run(queue))?;
         Ok(SqliteStore {

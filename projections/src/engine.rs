@@ -1,7 +1,6 @@
 //! What keeps read models: the files they live in, the runner that fills it, and rebuilding it
 //! beside the one in use.
 
-mod checkpointer;
 mod file;
 mod generation;
 mod halt;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::mpsc;
 
-use super::{Shared, reader};
+use super::{Checkpointer, Shared, reader};
 use crate::group::{GROUP, Head, Outcome, Request, StreamLengths, fail};
 use crate::{AppendError, Error, Expected, RecordedEvent, envelope};
 
@@ -24,13 +24,20 @@ pub(super) struct Committer {
     /// The newest event's position and time. `None` after a failure: read again before use.
     head: Option<Head>,
     streams: StreamLengths,
+    checkpointer: Checkpointer,
     /// Held until the last commit is done.
     _lock: File,
 }
 
 impl Committer {
-    pub fn new(connection: Connection, shared: Arc<Shared>, lock: File) -> Self {
-        Committer { connection, shared, head: None, streams: StreamLengths::default(), _lock: lock }
+    pub fn new(
+        connection: Connection,
+        shared: Arc<Shared>,
+        checkpointer: Checkpointer,
+        lock: File,
+    ) -> Self {
+        let streams = StreamLengths::default();
+        Committer { connection, shared, head: None, streams, checkpointer, _lock: lock }
     }
 
     /// Works until every sender is gone and the queue is empty.
@@ -48,10 +55,12 @@ impl Committer {
         let mut fresh = Vec::with_capacity(group.len());
         match self.write(group, &mut fresh) {
             Ok(outcomes) => {
+                let events = fresh.len();
                 self.shared.publish(fresh);
                 for (request, outcome) in group.drain(..).zip(outcomes) {
                     request.answer(outcome);
                 }
+                self.checkpointer.count(events);
             }
             Err(error) => {
                 tracing::error!(%error, commands = group.len(), "a commit failed, nothing of it was stored");

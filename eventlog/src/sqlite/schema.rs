@@ -16,10 +16,9 @@ const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/events/sqlite/00
 /// The newest schema that this build knows.
 const KNOWN: u32 = MIGRATIONS.len() as u32;
 
-/// Pages in the write-ahead log after which the committer copies them into the database. Larger
-/// than SQLite's 1000: a copy costs two syncs, and overwriting a log that has its full length is
-/// cheaper than making it longer.
-const CHECKPOINT_PAGES: u32 = 4000;
+/// Pages in the write-ahead log after which the committer copies them into the database itself: the log is
+/// never so long unless nobody else comes to it.
+const CHECKPOINT_PAGES: u32 = 16_000;
 
 /// Takes the lock that keeps a second writer away. It is the operating system's, so that it dies
 /// with its process, however that ends.

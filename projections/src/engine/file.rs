@@ -7,11 +7,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use eventlog::{Position, RecordedEvent};
+use eventlog::{Checkpointer, Position, RecordedEvent};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::checkpointer::Checkpointer;
 use super::model::ReadModel;
 use super::status::Stopped;
 use crate::Error;
@@ -66,7 +65,7 @@ impl File {
         })?;
         let mut file = File::prepare(connection, models, own)?;
         if mode == Mode::Serving {
-            file.checkpointer = Some(Checkpointer::start(path)?);
+            file.checkpointer = Some(Checkpointer::start(path, "views")?);
         }
         Ok(file)
     }

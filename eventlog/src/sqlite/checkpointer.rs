@@ -1,4 +1,4 @@
-//! Copies the write-ahead log of a file into the file, on a thread of its own.
+//! Copies the write-ahead log of a database into its file, on a thread of its own.
 //!
 //! The rule of this file: whoever commits waits for no copy. A copy syncs twice and writes thousands of
 //! pages, for which one commit in a hundred took twenty times as long as the others. What is copied here is
@@ -10,11 +10,13 @@ use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 
+use crate::Error;
+
 /// After so many events the log is copied: it has some thousand pages then.
 const EVENTS: usize = 400;
 
 /// Copies, as long as it is there.
-pub(crate) struct Checkpointer {
+pub struct Checkpointer {
     /// How many events were taken in since the last copy.
     taken_in: usize,
     /// Asks for a copy; gone when it is to end.
@@ -23,23 +25,23 @@ pub(crate) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// For the file at `path`, which is in use.
+    /// For the database at `path`, which is in use in WAL mode. The thread is named after `whose` it is.
     ///
     /// # Errors
     /// The file cannot be opened once more, or there can be no thread.
-    pub(crate) fn start(path: &Path) -> Result<Checkpointer, crate::Error> {
+    pub fn start(path: &Path, whose: &'static str) -> Result<Checkpointer, Error> {
         let connection = Connection::open(path)?;
         // As few pages as there may be: a copy goes by the operating system's.
         connection.execute_batch("PRAGMA synchronous = normal; PRAGMA cache_size = -256;")?;
         let (ask, asked) = sync_channel(1);
         let thread = std::thread::Builder::new()
-            .name("views-checkpointer".into())
-            .spawn(move || copy_when_asked(&connection, &asked))?;
+            .name(format!("{whose}-copier"))
+            .spawn(move || copy_when_asked(whose, &connection, &asked))?;
         Ok(Checkpointer { taken_in: 0, ask: Some(ask), thread: Some(thread) })
     }
 
     /// Counts what was committed.
-    pub(crate) fn count(&mut self, events: usize) {
+    pub fn count(&mut self, events: usize) {
         self.taken_in += events;
         let Some(ask) = self.ask.as_ref().filter(|_| self.taken_in >= EVENTS) else { return };
         match ask.try_send(()) {
@@ -62,12 +64,12 @@ impl Drop for Checkpointer {
     }
 }
 
-fn copy_when_asked(connection: &Connection, asked: &Receiver<()>) {
+fn copy_when_asked(whose: &str, connection: &Connection, asked: &Receiver<()>) {
     while asked.recv().is_ok() {
         let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         if let Err(error) = copied {
             // A full disk, say. Nothing is lost: it stands in the log, and is copied another time.
-            tracing::warn!(%error, "the write-ahead log of read models could not be copied");
+            tracing::warn!(%error, whose, "a write-ahead log could not be copied into its database");
         }
     }
 }

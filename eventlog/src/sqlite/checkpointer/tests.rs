@@ -19,7 +19,7 @@ fn what_was_committed_is_copied_without_the_one_who_commits() {
             "PRAGMA journal_mode = wal; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (text TEXT);",
         )
         .unwrap();
-    let mut checkpointer = Checkpointer::start(&path).unwrap();
+    let mut checkpointer = Checkpointer::start(&path, "test").unwrap();
     for _ in 0..EVENTS - 1 {
         writer.execute("INSERT INTO t VALUES (hex(randomblob(1000)))", []).unwrap();
         checkpointer.count(1);
