@@ -68,7 +68,6 @@ async fn app(folder: &TempDir) -> App {
         known_tokens: Default::default(),
         rejections: Default::default(),
         rebuilds: Default::default(),
-        bulk_stops: Default::default(),
         ends: Default::default(),
         doors: Doors::new(None),
         executor: Default::default(),
