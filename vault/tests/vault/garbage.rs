@@ -140,7 +140,7 @@ async fn what_a_blob_became_is_found_wherever_it_lies() {
         store.vault.remove_aside(object).await.unwrap();
     }
     assert!(!store.vault.has_blob(product, &blob).await.unwrap());
-    assert_eq!(found().await.0, [blob.name.clone()], "its name is all that is left");
+    assert_eq!(found().await.0, [blob.name.as_str()], "its name is all that is left");
     assert_eq!(stored(&store.vault).await.len(), 3, "others are untouched");
 }
 
