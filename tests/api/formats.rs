@@ -332,8 +332,9 @@ async fn a_file_made_to_harm_its_reader_fails_with_a_reason_while_the_server_ser
     let csv = format!("{}\n{}", megabyte("name "), "1\n".repeat(100));
     assert_eq!(fault(&app, &product, "names.csv", csv.as_bytes()).await, "too_much_text");
 
-    // What is cut for longer than it may be: one word, of which every passage is counted anew at every look.
-    let word = ">a,".repeat(130_000);
+    // What is cut for longer than it may be: one word of brackets, which may belong to a special token of the model: so every
+    // passage of it is counted anew at every look.
+    let word = "[a]b".repeat(250_000);
     assert_eq!(fault(&app, &product, "word.md", word.as_bytes()).await, "took_too_long");
 
     // The server never stopped, and reads on.
