@@ -61,7 +61,8 @@ pub(super) fn walk<Source: std::io::BufRead>(
         buffer.clear();
         let event = reader.read_event_into(&mut buffer).map_err(|error| {
             let place = reader.error_position();
-            ExtractError::malformed(format, format!("{error} (at byte {place} of its XML)"))
+            let fault = fault(&error);
+            ExtractError::malformed(format, format!("{fault} (at byte {place} of its XML)"))
         })?;
         match event {
             Event::Eof if depth > 0 => {
@@ -82,6 +83,17 @@ pub(super) fn walk<Source: std::io::BufRead>(
             _ => {}
         }
         visit(&event)?;
+    }
+}
+
+/// What is wrong with XML, without a word out of it: why a file could not be read is kept for ever.
+fn fault(error: &quick_xml::Error) -> String {
+    use quick_xml::Error as Fault;
+    match error {
+        Fault::Io(_) | Fault::Syntax(_) | Fault::Encoding(_) => error.to_string(),
+        Fault::IllFormed(_) => "its elements do not begin and end in pairs".to_owned(),
+        Fault::InvalidAttr(_) => "an attribute of an element is not written as one".to_owned(),
+        Fault::Escape(_) | Fault::Namespace(_) => "it names what it does not define".to_owned(),
     }
 }
 

@@ -24,7 +24,10 @@ pub(super) fn document(
         Format::Xlsx => {
             let fault = |error: XlsxError| match error {
                 XlsxError::Password => protected(format),
-                error => ExtractError::malformed(format.name(), error),
+                XlsxError::Io(_) | XlsxError::Zip(_) => {
+                    ExtractError::malformed(format.name(), error)
+                }
+                _ => damaged(format),
             };
             let mut book = Xlsx::new(file).map_err(fault)?;
             for name in names(book.sheets_metadata()) {
@@ -43,7 +46,7 @@ pub(super) fn document(
         Format::Xls => {
             let fault = |error: XlsError| match error {
                 XlsError::Password => protected(format),
-                error => ExtractError::malformed(format.name(), error),
+                _ => damaged(format),
             };
             let mut book = Xls::new(file).map_err(fault)?;
             for name in names(book.sheets_metadata()) {
@@ -54,7 +57,8 @@ pub(super) fn document(
         _ => {
             let fault = |error: OdsError| match error {
                 OdsError::Password => protected(format),
-                error => ExtractError::malformed(format.name(), error),
+                OdsError::Io(_) | OdsError::Zip(_) => ExtractError::malformed(format.name(), error),
+                _ => damaged(format),
             };
             let mut book = Ods::new(file).map_err(fault)?;
             for name in names(book.sheets_metadata()) {
@@ -64,6 +68,11 @@ pub(super) fn document(
         }
     }
     Ok(out.document(false, None))
+}
+
+/// Without a word out of the workbook: why a file could not be read is kept for ever.
+fn damaged(format: Format) -> ExtractError {
+    ExtractError::malformed(format.name(), "a part of it is damaged, or not as the format has it")
 }
 
 fn protected(format: Format) -> ExtractError {

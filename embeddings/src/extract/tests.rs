@@ -251,6 +251,16 @@ fn xml_keeps_the_names_of_what_it_holds() {
 }
 
 #[test]
+fn why_xml_cannot_be_read_repeats_nothing_of_it() {
+    for xml in ["<a><b>text</canary></a>", "<canary><b>text</canary>"] {
+        let error = extract("x.xml", None, xml.as_bytes()).unwrap_err();
+        assert_eq!(error.code(), "malformed");
+        let told = error.to_string();
+        assert!(told.contains("at byte") && !told.contains("canary"), "{told}");
+    }
+}
+
+#[test]
 fn a_file_without_text_is_refused() {
     for (file_name, bytes) in [
         ("a.txt", &b""[..]),
