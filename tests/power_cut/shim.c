@@ -337,7 +337,8 @@ static int sync_descriptor(int descriptor) {
         sync_folder(descriptor, name, status.st_ino);
     } else {
         struct file *file = find(status.st_ino);
-        if (file) sync_file(descriptor, file, status.st_size);
+        /* Its size of now: another thread may have made it longer, and synced it, since it was looked at. */
+        if (file && !fstat(descriptor, &status)) sync_file(descriptor, file, status.st_size);
     }
     pthread_mutex_unlock(&lock);
     inside = 0;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use domain::file::{File, FileCommand, FileEvent, FileIndex};
+use domain::file::{File, FileCommand, FileEvent, FileIndex, Upload, file_id};
 use domain::lease::LeaseClaim;
 use domain::product::ProductEvent;
 use domain::{BlobRef, FileName, Name, Timestamp};
@@ -342,10 +342,33 @@ async fn what_is_named_after_it_was_set_aside_comes_back() {
     let collected = node.collect(false).await;
     assert_eq!(collected.set_aside.objects, 1);
     assert!(node.stored().await.is_empty());
-    // Whoever had looked before that names it now.
-    node.upload(blob).await;
+    // Whoever had looked before that names it now, and was killed before it could look again.
+    let upload = FileCommand::Upload(Upload {
+        knowledge_base: node.base,
+        name: FileName::parse("a.txt").unwrap(),
+        media_type: "text/plain".into(),
+        blob: blob.clone(),
+        source: None,
+        subject: None,
+        language: None,
+        tags: Vec::new(),
+    });
+    node.commands.execute::<File>(file_id(node.base, &blob), upload, &node.ask()).await.unwrap();
     let collected = node.collect(false).await;
     assert_eq!((collected.brought_back.objects, collected.removed.objects), (1, 0));
+    node.check().await;
+}
+
+#[tokio::test]
+async fn whoever_names_what_was_set_aside_brings_it_back() {
+    let node = Node::new().await;
+    let blob = node.put(1).await;
+    node.pass(25);
+    node.collect(false).await;
+    node.upload(blob).await;
+    assert_eq!(node.stored().await.len(), 1);
+    let collected = node.collect(false).await;
+    assert_eq!((collected.brought_back.objects, collected.removed.objects), (0, 0));
     node.check().await;
 }
 
