@@ -444,14 +444,16 @@ async fn show_run(app: &App, run: Run) -> Result<ChatRun, Problem> {
 
 /// Takes away what files say that were erased since they were cited.
 fn without_erased(app: &App, sources: &mut [Value]) -> Result<(), Problem> {
-    for source in sources {
-        let file = source["file_id"].as_str().and_then(|id| id.parse::<Uuid>().ok());
-        let Some(file) = file else { continue };
-        if app.read(|db| file::deleted(db, file))?.is_some_and(|gone| gone.is_erased()) {
-            source["text"] = Value::Null;
+    app.read(|db| {
+        for source in sources.iter_mut() {
+            let file = source["file_id"].as_str().and_then(|id| id.parse().ok());
+            let gone = file.map_or(Ok(None), |file| file::deleted(db, file))?;
+            if gone.is_some_and(|gone| gone.is_erased()) {
+                source["text"] = Value::Null;
+            }
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// The whole of an answer, as its event holds it.
@@ -650,9 +652,7 @@ async fn get_source(
             "the answer cites nothing under this number: its `sources` name those that there are",
         )
     })?;
-    let (there, gone) =
-        app.read(|db| Ok((file::get(db, source.file_id)?, file::deleted(db, source.file_id)?)))?;
-    let is_erased = gone.is_some_and(|gone| gone.is_erased());
+    let there = app.read(|db| file::get(db, source.file_id))?;
     let base = source.knowledge_base_id.unwrap_or_default();
     let newer = match there {
         Some(_) => None,
@@ -663,7 +663,7 @@ async fn get_source(
     };
     let file_status = match (&there, newer) {
         (Some(_), _) => FileNow::Present,
-        (None, _) if is_erased => FileNow::Erased,
+        (None, _) if source.text.is_none() => FileNow::Erased,
         (None, Some(_)) => FileNow::Replaced,
         (None, None) => FileNow::Deleted,
     };

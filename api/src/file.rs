@@ -20,6 +20,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::access::Right;
+use crate::agent::reach;
 use crate::answers::{Deleted, deleted};
 use crate::app::{App, PATIENCE};
 use crate::caller::{Caller, Circumstances};
@@ -201,8 +202,7 @@ async fn delete_file(
         found => found?.product_id,
     };
     circumstances.check(SEQUENCE)?;
-    let said: &[u8] = if erase { b"erase" } else { b"" };
-    let mut ask = circumstances.ask(&app, &caller, Some(product), &[said]).await?;
+    let mut ask = circumstances.ask(&app, &caller, Some(product), &[]).await?;
     // The stream's sequence moves while the file is read: it is not what the client means.
     ask.if_match = None;
     if erase {
@@ -223,11 +223,8 @@ async fn delete_file(
 fn product_of_deleted(app: &App, caller: &Caller, id: Uuid) -> Result<Uuid, Problem> {
     let known = app.read(|db| file::deleted(db, id))?.filter(|known| !known.is_erased());
     let product = known.ok_or_else(not_found)?.product;
-    match caller.product(app, product) {
-        Ok(_) => Ok(product),
-        Err(problem) if problem.status() == StatusCode::NOT_FOUND => Err(not_found()),
-        Err(problem) => Err(problem),
-    }
+    reach(app, caller, product, not_found)?;
+    Ok(product)
 }
 
 /// Download a file

@@ -4,10 +4,8 @@
 //! may not see does not exist for it. What people say about it is opened only to be answered.
 
 use axum::extract::State;
-use axum::http::StatusCode;
 use domain::{Description, Name};
-use projections::file;
-use projections::knowledge_base;
+use projections::{Said, file, knowledge_base};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -15,6 +13,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::access::Right;
+use crate::agent::reach;
 use crate::answers::{Deleted, deleted};
 use crate::app::App;
 use crate::caller::{Caller, Circumstances};
@@ -61,10 +60,8 @@ struct KnowledgeBase {
 
 async fn shown(app: &App, base: knowledge_base::KnowledgeBase) -> Result<KnowledgeBase, Problem> {
     let stream = format!("knowledge_base-{}", base.id);
-    let description = match base.description {
-        Some(said) => said.open(app.commands.vault(), base.organization, &stream).await?,
-        None => None,
-    };
+    let said = base.description;
+    let description = Said::open(said, app.commands.vault(), base.organization, &stream).await?;
     Ok(KnowledgeBase {
         id: base.id,
         product_id: base.product_id,
@@ -121,11 +118,8 @@ pub fn visible(
     id: Uuid,
 ) -> Result<knowledge_base::KnowledgeBase, Problem> {
     let base = app.read(|db| knowledge_base::get(db, id))?.ok_or_else(not_found)?;
-    match caller.product(app, base.product_id) {
-        Ok(_) => Ok(base),
-        Err(problem) if problem.status() == StatusCode::NOT_FOUND => Err(not_found()),
-        Err(problem) => Err(problem),
-    }
+    reach(app, caller, base.product_id, not_found)?;
+    Ok(base)
 }
 
 /// The product that a request means: the one it names, or an API token's own.

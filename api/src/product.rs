@@ -4,7 +4,7 @@
 
 use axum::extract::State;
 use domain::{Description, Name};
-use projections::product;
+use projections::{Said, product};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -49,10 +49,8 @@ struct Product {
 
 async fn shown(app: &App, product: product::Product) -> Result<Product, Problem> {
     let stream = format!("product-{}", product.id);
-    let description = match product.description {
-        Some(said) => said.open(app.commands.vault(), product.organization, &stream).await?,
-        None => None,
-    };
+    let said = product.description;
+    let description = Said::open(said, app.commands.vault(), product.organization, &stream).await?;
     Ok(Product {
         id: product.id,
         name: product.name,

@@ -47,6 +47,11 @@ pub struct Uploaded {
 /// The media type of bytes of which nothing is known.
 pub const BYTES: &str = "application/octet-stream";
 
+/// What the vault calls a blob that an event names.
+pub(crate) fn in_vault(blob: &BlobRef) -> vault::BlobRef {
+    vault::BlobRef { name: blob.name.clone(), size: blob.size }
+}
+
 /// The media type of a file of which nobody said it, by its name.
 pub fn media_type_of(name: &FileName) -> String {
     mime_guess::from_path(name.as_str()).first_raw().unwrap_or(BYTES).to_owned()
@@ -215,8 +220,7 @@ impl Commands {
     /// Makes sure that nobody has erased the bytes before it was said that they are needed.
     async fn check_bytes(&self, upload: &Upload, ask: &Ask) -> Result<(), Error> {
         let Some(product) = ask.metadata.product else { return Ok(()) };
-        let BlobRef { name, size } = upload.blob.clone();
-        match self.vault.has_blob(product, &vault::BlobRef { name, size }).await? {
+        match self.vault.has_blob(product, &in_vault(&upload.blob)).await? {
             true => Ok(()),
             false => Err(Error::refused(&FileError::Erasing)),
         }

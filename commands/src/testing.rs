@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use domain::file::{FileCommand, Upload};
+use domain::{BlobRef, FileName};
 use eventlog::{EventStore, SqliteOptions, SqliteStore};
+use uuid::Uuid;
 use vault::{MasterKey, Vault};
 
 use crate::Commands;
@@ -20,4 +23,18 @@ pub(crate) async fn open_commands(folder: &Path, log: Arc<dyn EventStore>) -> Co
     let master = MasterKey::parse(KEY).expect("a key");
     let vault = Vault::local(&folder.join("vault"), master).await.expect("a vault");
     Commands::open(log, vault).await.expect("a command side")
+}
+
+/// The bare command to take note of bytes: nobody looks whether they are there.
+pub(crate) fn upload_of(knowledge_base: Uuid, blob: &BlobRef) -> FileCommand {
+    FileCommand::Upload(Upload {
+        knowledge_base,
+        name: FileName::parse("a.txt").expect("a name"),
+        media_type: "text/plain".into(),
+        blob: blob.clone(),
+        source: None,
+        subject: None,
+        language: None,
+        tags: Vec::new(),
+    })
 }

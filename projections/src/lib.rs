@@ -25,6 +25,8 @@ pub mod product;
 mod sealed;
 pub mod search;
 pub mod session;
+#[cfg(test)]
+mod testing;
 pub mod trigger;
 mod unfinished;
 pub mod user;

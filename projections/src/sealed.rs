@@ -80,19 +80,22 @@ impl Said {
         Said::Clear(description.as_str().to_owned())
     }
 
-    /// The text, or `None` when its key was shredded.
+    /// The text of what was said, if anything was; `None` also when its key was shredded.
     ///
     /// # Errors
     /// As [`SealedField::open`].
     pub async fn open(
-        self,
+        said: Option<Said>,
         vault: &Vault,
         organization: Uuid,
         stream: &str,
     ) -> Result<Option<String>, Error> {
-        match self {
-            Said::Clear(text) => Ok(Some(text)),
-            Said::Sealed(field) => field.open(vault, organization, stream, "description").await,
+        match said {
+            None => Ok(None),
+            Some(Said::Clear(text)) => Ok(Some(text)),
+            Some(Said::Sealed(field)) => {
+                field.open(vault, organization, stream, "description").await
+            }
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use commands::{Ask, Commands};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use vault::Vault;
 
-use super::support::{PASSWORD, Product, TestApp, eventually, prodgy};
+use super::support::{PASSWORD, Product, TestApp, eventually, files_below, prodgy};
 
 /// The command side of a server that is stopped: what is done by it is all that a server had stored
 /// when it crashed.
@@ -295,17 +294,10 @@ async fn a_knowledge_base_whose_deletion_a_crash_cut_off_is_emptied_at_the_next_
     verified(&app);
 }
 
-/// Every file below a folder.
-fn stored_below(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let below = |path: PathBuf| if path.is_dir() { stored_below(&path) } else { vec![path] };
-    entries.flat_map(|entry| below(entry.path())).collect()
-}
-
 /// What the vault holds of files, and what was made of them.
 fn in_the_vault(app: &TestApp) -> usize {
     ["blobs", "artifacts", "garbage"]
-        .map(|kind| stored_below(&app.data_dir().join("vault").join(kind)).len())
+        .map(|kind| files_below(&app.data_dir().join("vault").join(kind)).len())
         .iter()
         .sum()
 }

@@ -2,13 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
 
 use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use crate::support::{Client, Product, Reply, TestApp, eventually, parts_below};
+use crate::support::{Client, Product, Reply, TestApp, eventually, files_below, parts_below};
 
 const UPLOAD: &str = "/api/knowledge-base/storage/upload";
 
@@ -121,17 +120,12 @@ async fn a_key_uploads_once() {
 
     assert_eq!(again.data(), first.data());
     assert_eq!(again.body["replayed"], true);
-    let blobs = || files_below(&app.data_dir().join("vault/blobs"));
+    let blobs = || files_below(&app.data_dir().join("vault/blobs")).len();
     let before = blobs();
     assert_eq!(before, 3, "the bytes of the files that are there");
     post("and something else").await.expect_problem(422, "idempotency_key_reused");
     assert_eq!(blobs(), before, "bytes of a refused upload were kept");
     assert_eq!(listed(&app, &product, "").await.body["pagination"]["total"], 3);
-}
-
-fn files_below(folder: &Path) -> usize {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { 1 }).sum()
 }
 
 #[tokio::test]

@@ -300,14 +300,20 @@ impl Drop for TestApp {
     }
 }
 
+/// The names of the files that lie below a folder.
+pub fn files_below(folder: &Path) -> Vec<OsString> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let below = |entry: std::fs::DirEntry| match entry.path().is_dir() {
+        true => files_below(&entry.path()),
+        false => vec![entry.file_name()],
+    };
+    entries.flat_map(below).collect()
+}
+
 /// The parts of artifacts that lie below a folder.
 pub fn parts_below(folder: &Path) -> usize {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let count = |entry: std::fs::DirEntry| match entry.path().is_dir() {
-        true => parts_below(&entry.path()),
-        false => usize::from(entry.file_name().to_string_lossy().contains(".part-")),
-    };
-    entries.map(count).sum()
+    let is_part = |name: &OsString| name.to_string_lossy().contains(".part-");
+    files_below(folder).iter().filter(|name| is_part(name)).count()
 }
 
 /// Asks again and again until there is an answer, and stops the test if there is none in [`PATIENCE`].

@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::caller::{Caller, Circumstances};
 use crate::http::openapi::{IdempotencyKeyParam, WriteFailures};
 use crate::http::reply::Envelope;
-use crate::http::{Idempotency, OptionalJson, Path, Problem, Query, Reply};
+use crate::http::{OptionalJson, Path, Problem, Query, Reply};
 
 /// How many executions one request stops.
 const MOST: usize = 1_000;
@@ -49,7 +49,6 @@ pub(super) async fn stop_executions(
     State(app): State<App>,
     caller: Caller,
     circumstances: Circumstances,
-    idempotency: Idempotency,
     Path(id): Path<Uuid>,
     Query(filters): Query<ExecutionFilters>,
     body: OptionalJson<Nothing>,
@@ -63,7 +62,7 @@ pub(super) async fn stop_executions(
         None => {
             let Nothing {} = body.read()?;
             let (executions, more) = open(&app, id, &filters).await?;
-            if executions.is_empty() && idempotency.key().is_none() {
+            if executions.is_empty() && !ask.repeatable {
                 // Nothing to do, and nothing to remember.
                 let position = app.views.position();
                 commands::StoppedExecutions { count: 0, more, position }

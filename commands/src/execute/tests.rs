@@ -1,41 +1,24 @@
 //! What is kept in memory of aggregates is what their streams tell, whatever was asked and however it ended.
 
 use std::fmt::Debug;
-use std::sync::atomic::{AtomicU8, Ordering};
 
-use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::DateTime;
 use domain::claim::{Claim, ClaimCommand, ClaimKind};
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseCommand};
 use domain::lane::{Guest, Lane, LaneCommand};
 use domain::product::{Product, ProductCommand};
 use domain::session::{EndReason, Session, SessionCommand};
 use domain::{Name, Rewording, Timestamp, derived_id};
-use eventlog::Capabilities;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 use tempfile::TempDir;
-use tokio::sync::{Notify, watch};
 
 use super::*;
+use crate::policies::altered::{Altered, Fate};
 use crate::testing::{open_commands, open_log};
 
 /// How many streams a history is about, so that many commands meet.
 const STREAMS: u8 = 3;
-
-/// How an append ends.
-#[derive(Clone, Copy, Debug)]
-#[repr(u8)]
-enum Fate {
-    /// As it should.
-    Good,
-    /// The log fails before it is stored.
-    Failed,
-    /// It is stored, and nobody hears of it.
-    Unheard,
-    /// It is stored, and heard of late.
-    Late,
-}
 
 /// What is asked, and how.
 #[derive(Clone, Debug)]
@@ -51,84 +34,6 @@ struct Step<C> {
     at_once: bool,
     /// The state was not asked for lately, and is no longer kept.
     evicted: bool,
-}
-
-/// A log whose appends end as they are told to.
-struct Fateful {
-    log: Arc<dyn EventStore>,
-    fate: AtomicU8,
-    /// When those hear of it that hear late.
-    told: Notify,
-}
-
-impl Fateful {
-    fn over(log: Arc<dyn EventStore>) -> Arc<Fateful> {
-        let fate = AtomicU8::new(Fate::Good as u8);
-        Arc::new(Fateful { log, fate, told: Notify::new() })
-    }
-}
-
-#[async_trait]
-impl EventStore for Fateful {
-    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        let fate = self.fate.swap(Fate::Good as u8, Ordering::SeqCst);
-        if fate == Fate::Failed as u8 {
-            return Err(AppendError::Store(eventlog::Error::Busy));
-        }
-        let appended = self.log.append(append).await;
-        if fate == Fate::Unheard as u8 {
-            return Err(AppendError::Store(eventlog::Error::Busy));
-        }
-        if fate == Fate::Late as u8 {
-            self.told.notified().await;
-        }
-        appended
-    }
-
-    async fn find_command(
-        &self,
-        stream: &StreamId,
-        command_id: Uuid,
-    ) -> Result<Option<Appended>, eventlog::Error> {
-        self.log.find_command(stream, command_id).await
-    }
-
-    async fn read_stream(
-        &self,
-        stream: &StreamId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<Arc<RecordedEvent>>, eventlog::Error> {
-        self.log.read_stream(stream, after, limit).await
-    }
-
-    async fn read_after(
-        &self,
-        after: Position,
-        limit: usize,
-    ) -> Result<Vec<Arc<RecordedEvent>>, eventlog::Error> {
-        self.log.read_after(after, limit).await
-    }
-
-    async fn head(&self) -> Result<Position, eventlog::Error> {
-        self.log.head().await
-    }
-
-    fn watch(&self) -> watch::Receiver<Position> {
-        self.log.watch()
-    }
-
-    async fn position_at(&self, time: DateTime<Utc>) -> Result<Position, eventlog::Error> {
-        self.log.position_at(time).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.log.capabilities()
-    }
-
-    async fn close(&self) {
-        self.log.close().await;
-    }
 }
 
 proptest! {
@@ -177,7 +82,7 @@ async fn what_was_changed_is_kept() {
 #[tokio::test]
 async fn who_has_seen_an_event_is_told_of_it_though_its_command_has_not_heard_yet() {
     let folder = TempDir::new().unwrap();
-    let log = Fateful::over(open_log(folder.path()));
+    let log = Altered::fateful(&open_log(folder.path()));
     let commands = open_commands(folder.path(), log.clone()).await;
     let ask = || Ask::once("a test", Uuid::nil(), None);
     let command =
@@ -186,7 +91,7 @@ async fn who_has_seen_an_event_is_told_of_it_though_its_command_has_not_heard_ye
     let mut head = log.watch();
     head.mark_unchanged();
 
-    log.fate.store(Fate::Late as u8, Ordering::SeqCst);
+    log.next_ends(Fate::Late);
     let deleting = {
         let (commands, ask) = (commands.clone(), ask());
         tokio::spawn(async move {
@@ -197,7 +102,7 @@ async fn who_has_seen_an_event_is_told_of_it_though_its_command_has_not_heard_ye
     let (state, sequence) = commands.load::<Product>(&made.stream).await.unwrap();
     assert_eq!((state, sequence), (Product::Deleted, 2));
 
-    log.told.notify_one();
+    log.tell();
     deleting.await.unwrap().unwrap();
     let (state, sequence) = commands.load::<Product>(&made.stream).await.unwrap();
     assert_eq!((state, sequence), (Product::Deleted, 2));
@@ -221,11 +126,11 @@ where
     A::Error: Refusal,
 {
     let folder = TempDir::new().unwrap();
-    let log = Fateful::over(open_log(folder.path()));
+    let log = Altered::fateful(&open_log(folder.path()));
     let commands = open_commands(folder.path(), log.clone()).await;
     let mut rest = &steps[..];
     while let Some((first, others)) = rest.split_first() {
-        log.fate.store(first.fate as u8, Ordering::SeqCst);
+        log.next_ends(first.fate);
         if first.evicted {
             commands.forget(&stream::<A>(first.stream));
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use domain::file::{File, FileCommand, FileEvent, FileIndex, Upload, file_id};
+use domain::file::{File, FileCommand, FileEvent, FileIndex, file_id};
 use domain::lease::LeaseClaim;
 use domain::product::ProductEvent;
 use domain::{BlobRef, FileName, Name, Timestamp};
@@ -20,6 +20,7 @@ use vault::MasterKey;
 use super::*;
 use crate::execute::decode_event;
 use crate::seal::product_key;
+use crate::testing::upload_of;
 use crate::{Ask, Commands, FileFacts, NewFile};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -343,16 +344,7 @@ async fn what_is_named_after_it_was_set_aside_comes_back() {
     assert_eq!(collected.set_aside.objects, 1);
     assert!(node.stored().await.is_empty());
     // Whoever had looked before that names it now, and was killed before it could look again.
-    let upload = FileCommand::Upload(Upload {
-        knowledge_base: node.base,
-        name: FileName::parse("a.txt").unwrap(),
-        media_type: "text/plain".into(),
-        blob: blob.clone(),
-        source: None,
-        subject: None,
-        language: None,
-        tags: Vec::new(),
-    });
+    let upload = upload_of(node.base, &blob);
     node.commands.execute::<File>(file_id(node.base, &blob), upload, &node.ask()).await.unwrap();
     let collected = node.collect(false).await;
     assert_eq!((collected.brought_back.objects, collected.removed.objects), (1, 0));

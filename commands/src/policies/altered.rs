@@ -1,5 +1,6 @@
 //! A log as a test wants it: one whose server dies at a chosen append, one that several servers share, so
-//! that nobody keeps states in memory and leases count, or one in which somebody else was quicker.
+//! that nobody keeps states in memory and leases count, one in which somebody else was quicker, or one whose next
+//! append ends as it is told to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,8 +12,22 @@ use eventlog::{
 };
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
+
+/// How an append ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// As it should.
+    #[default]
+    Good,
+    /// The log fails before it is stored.
+    Failed,
+    /// It is stored, and nobody hears of it.
+    Unheard,
+    /// It is stored, and heard of when [`Altered::tell`] says so.
+    Late,
+}
 
 /// A log that does something else than the one below it.
 pub(crate) struct Altered {
@@ -26,6 +41,9 @@ pub(crate) struct Altered {
     read: AtomicUsize,
     /// What somebody else does just before the next append.
     before: Mutex<Option<BoxFuture<'static, ()>>>,
+    /// How the next append ends.
+    fate: Mutex<Fate>,
+    told: Notify,
 }
 
 impl Altered {
@@ -35,26 +53,40 @@ impl Altered {
         lives: usize,
         stores_the_last: bool,
     ) -> Arc<Altered> {
-        Arc::new(Altered {
-            log: log.clone(),
-            left: lives.into(),
-            stores_the_last,
-            is_shared: false,
-            read: 0.into(),
-            before: Mutex::default(),
-        })
+        Arc::new(Altered { left: lives.into(), stores_the_last, ..Altered::over(log) })
     }
 
     /// A log that several servers share.
     pub(crate) fn shared(log: &Arc<dyn EventStore>) -> Arc<Altered> {
-        Arc::new(Altered {
+        Arc::new(Altered { is_shared: true, ..Altered::over(log) })
+    }
+
+    /// A log whose appends end well, until it is told otherwise.
+    pub(crate) fn fateful(log: &Arc<dyn EventStore>) -> Arc<Altered> {
+        Arc::new(Altered::over(log))
+    }
+
+    fn over(log: &Arc<dyn EventStore>) -> Altered {
+        Altered {
             log: log.clone(),
             left: usize::MAX.into(),
             stores_the_last: false,
-            is_shared: true,
+            is_shared: false,
             read: 0.into(),
             before: Mutex::default(),
-        })
+            fate: Mutex::default(),
+            told: Notify::new(),
+        }
+    }
+
+    /// How the next append is to end.
+    pub(crate) fn next_ends(&self, fate: Fate) {
+        *self.fate.lock() = fate;
+    }
+
+    /// Lets somebody hear who hears late.
+    pub(crate) fn tell(&self) {
+        self.told.notify_one();
     }
 
     /// A log in which somebody else does something just before the first append of its server.
@@ -85,16 +117,26 @@ impl EventStore for Altered {
         if let Some(before) = before {
             before.await;
         }
+        let fate = std::mem::take(&mut *self.fate.lock());
+        if fate == Fate::Failed {
+            return Err(AppendError::Store(eventlog::Error::Busy));
+        }
         let one_less = |left: usize| left.checked_sub(1);
         let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less);
-        match left {
+        let appended = match left {
             Ok(1) if self.stores_the_last => {
                 self.log.append(append).await?;
                 Err(AppendError::Store(eventlog::Error::Closed))
             }
             Ok(_) => self.log.append(append).await,
             Err(_) => Err(AppendError::Store(eventlog::Error::Closed)),
+        };
+        match fate {
+            Fate::Unheard => return Err(AppendError::Store(eventlog::Error::Busy)),
+            Fate::Late => self.told.notified().await,
+            Fate::Good | Fate::Failed => {}
         }
+        appended
     }
 
     async fn read_stream(

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::queue::{Outcome, Queue};
 use crate::execute::decode_event;
+use crate::file::in_vault;
 use crate::seal::{product_key, user_key};
 use crate::{Ask, Commands, Error};
 
@@ -474,7 +475,7 @@ impl Erasure {
 fn blob_of(events: &[Arc<RecordedEvent>]) -> Result<Option<vault::BlobRef>, Error> {
     for event in events.iter().rev() {
         if let FileEvent::Uploaded { blob, .. } = decode_event(event)? {
-            return Ok(Some(vault::BlobRef { name: blob.name, size: blob.size }));
+            return Ok(Some(in_vault(&blob)));
         }
     }
     Ok(None)

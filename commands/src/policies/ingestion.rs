@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::queue::{Outcome, Queue, Slots};
 use crate::execute::decode_event;
+use crate::file::in_vault;
 use crate::seal::product_key;
 use crate::{Ask, Commands, Error};
 
@@ -243,7 +244,7 @@ impl Ingestion {
         parts: &mut Parts<'_>,
     ) -> Result<Result<Artifact, Unreadable>, Failure> {
         let &Work { file, product, upload, embedder, .. } = work;
-        let blob = vault::BlobRef { name: upload.blob.name.clone(), size: upload.blob.size };
+        let blob = in_vault(&upload.blob);
         if blob.size > LARGEST_READ {
             let message = format!(
                 "the text of a file of more than {} MiB is not read: split it into smaller files",

@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use domain::event::encode;
 use domain::product::ProductEvent;
 use domain::{Name, Sealed, Timestamp};
-use eventlog::{
-    Append, EventStore, Expected, Metadata, NewEvent, Position, SqliteOptions, SqliteStore,
-    StreamId,
-};
+use eventlog::{EventStore, Position, SqliteOptions, SqliteStore, StreamId};
 use tempfile::TempDir;
 
 use super::*;
 use crate::Views;
+use crate::testing::{append, metadata};
 
 const ADA: &str = "user:ada";
 const BOT: &str = "token:bot";
@@ -43,26 +40,8 @@ impl World {
     }
 
     async fn happens<E: serde::Serialize>(&self, actor: &str, category: &str, id: Uuid, event: &E) {
-        let (event_type, data) = encode(event);
-        let append = Append {
-            stream: StreamId::new(category, id),
-            expected: Expected::Any,
-            command_id: Uuid::now_v7(),
-            request_hash: None,
-            metadata: Arc::new(Metadata {
-                organization: Uuid::nil(),
-                product: Some(self.product),
-                actor: actor.to_owned(),
-                correlation: Uuid::now_v7(),
-                causation: None,
-                request_id: None,
-                traceparent: None,
-                address: None,
-                user_agent: None,
-            }),
-            keys: Vec::new(),
-            events: vec![NewEvent { event_type, data, metadata: None }],
-        };
+        let by = metadata(Uuid::nil(), Some(self.product), actor);
+        let append = append(StreamId::new(category, id), by, event);
         self.log.append(append).await.unwrap();
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventlog::{
-    Append, EventStore, Expected, Metadata, NewEvent, Position, RecordedEvent, SqliteOptions,
-    SqliteStore, StreamId,
+    Append, EventStore, Expected, NewEvent, Position, RecordedEvent, SqliteOptions, SqliteStore,
+    StreamId,
 };
 use rusqlite::{Connection, params};
 use serde_json::value::RawValue;
@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::Error;
+use crate::testing::metadata;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -105,23 +106,12 @@ impl Node {
     }
 
     async fn append(&self, stream: &str, event_type: &str) -> Position {
-        let metadata = Metadata {
-            organization: Uuid::nil(),
-            product: None,
-            actor: "system:test".into(),
-            correlation: Uuid::now_v7(),
-            causation: None,
-            request_id: None,
-            traceparent: None,
-            address: None,
-            user_agent: None,
-        };
         let append = Append {
             stream: StreamId::from(stream),
             expected: Expected::Any,
             command_id: Uuid::now_v7(),
             request_hash: None,
-            metadata: Arc::new(metadata),
+            metadata: metadata(Uuid::nil(), None, "system:test"),
             keys: vec![],
             events: vec![NewEvent {
                 event_type: event_type.into(),

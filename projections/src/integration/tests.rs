@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use domain::event::encode;
-use eventlog::{
-    Append, EventStore, Expected, Metadata, NewEvent, Position, RecordedEvent, SqliteOptions,
-    SqliteStore, StreamId,
-};
+use eventlog::{EventStore, Position, RecordedEvent, SqliteOptions, SqliteStore, StreamId};
 use tempfile::TempDir;
 
 use super::*;
 use crate::Views;
+use crate::testing::{append, metadata};
 
 /// A log that is written by hand, and what the read models make of it.
 struct World {
@@ -36,26 +33,8 @@ impl World {
         product: Option<Uuid>,
         event: &E,
     ) -> Arc<RecordedEvent> {
-        let (event_type, data) = encode(event);
-        let append = Append {
-            stream: StreamId::new(category, id),
-            expected: Expected::Any,
-            command_id: Uuid::now_v7(),
-            request_hash: None,
-            metadata: Arc::new(Metadata {
-                organization: self.organization,
-                product,
-                actor: "user:ada".to_owned(),
-                correlation: Uuid::now_v7(),
-                causation: None,
-                request_id: None,
-                traceparent: None,
-                address: None,
-                user_agent: None,
-            }),
-            keys: Vec::new(),
-            events: vec![NewEvent { event_type, data, metadata: None }],
-        };
+        let by = metadata(self.organization, product, "user:ada");
+        let append = append(StreamId::new(category, id), by, event);
         self.log.append(append).await.unwrap().events[0].clone()
     }
 

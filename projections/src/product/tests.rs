@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use domain::event::encode;
 use domain::{Name, Sealed};
-use eventlog::{
-    Append, EventStore, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore, StreamId,
-};
+use eventlog::{EventStore, SqliteOptions, SqliteStore, StreamId};
 use vault::{MasterKey, Place, Vault};
 
 use super::*;
 use crate::Views;
+use crate::testing::{append, metadata};
 
 #[tokio::test]
 async fn what_was_said_in_the_clear_is_read_until_something_else_is_said() {
@@ -47,33 +45,12 @@ async fn what_was_said_in_the_clear_is_read_until_something_else_is_said() {
         (ProductEvent::Changed { name: None, description: None }, Some("Sealed")),
         (described(None), None),
     ] {
-        let (event_type, data) = encode(&event);
-        let append = Append {
-            stream: stream.clone(),
-            expected: Expected::Any,
-            command_id: Uuid::now_v7(),
-            request_hash: None,
-            metadata: Arc::new(Metadata {
-                organization: Uuid::nil(),
-                product: Some(id),
-                actor: "user:ada".to_owned(),
-                correlation: Uuid::now_v7(),
-                causation: None,
-                request_id: None,
-                traceparent: None,
-                address: None,
-                user_agent: None,
-            }),
-            keys: Vec::new(),
-            events: vec![NewEvent { event_type, data, metadata: None }],
-        };
+        let by = metadata(Uuid::nil(), Some(id), "user:ada");
+        let append = append(stream.clone(), by, &event);
         let position = log.append(append).await.unwrap().position();
         assert!(views.caught_up(position, std::time::Duration::from_secs(60)).await);
         let shown = views.read(|db| get(db, id)).unwrap().unwrap().description;
-        let opened = match shown {
-            Some(shown) => shown.open(&vault, Uuid::nil(), stream.as_str()).await.unwrap(),
-            None => None,
-        };
+        let opened = Said::open(shown, &vault, Uuid::nil(), stream.as_str()).await.unwrap();
         assert_eq!(opened.as_deref(), said, "after {event:?}");
     }
 }

@@ -10,11 +10,12 @@ use domain::file::FileEvent;
 use domain::generation::{EmbeddingModel, GenerationEvent, generation_id};
 use domain::{BlobRef, FileName};
 use embeddings::{Artifact, CHUNKER_VERSION, Document, Embedder, Model};
-use eventlog::{Append, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore, StreamId};
+use eventlog::{Append, Expected, SqliteOptions, SqliteStore, StreamId};
 use tempfile::TempDir;
 use vault::{MasterKey, product_key};
 
 use super::*;
+use crate::testing::{append, metadata};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -102,27 +103,9 @@ impl Node {
 
     async fn append_to(&self, stream: StreamId, event: impl serde::Serialize) {
         let sequence = self.log.read_stream(&stream, 0, 1_000).await.unwrap().len() as u64;
-        let (event_type, data) = domain::event::encode(&event);
-        let metadata = Metadata {
-            organization: Uuid::nil(),
-            product: Some(self.product),
-            actor: "system:test".into(),
-            correlation: Uuid::now_v7(),
-            causation: None,
-            request_id: None,
-            traceparent: None,
-            address: None,
-            user_agent: None,
-        };
-        let append = Append {
-            stream,
-            expected: Expected::Sequence(sequence),
-            command_id: Uuid::now_v7(),
-            request_hash: None,
-            metadata: Arc::new(metadata),
-            keys: vec![],
-            events: vec![NewEvent { event_type, data, metadata: None }],
-        };
+        let by = metadata(Uuid::nil(), Some(self.product), "system:test");
+        let expected = Expected::Sequence(sequence);
+        let append = Append { expected, ..append(stream, by, &event) };
         self.log.append(append).await.unwrap();
     }
 

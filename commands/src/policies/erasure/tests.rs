@@ -185,6 +185,19 @@ fn ask() -> Ask {
     Ask::once("test", Uuid::nil(), None)
 }
 
+/// A worker begins to read a file, and has a minute for it.
+fn claim() -> LeaseClaim {
+    let now = Utc::now();
+    LeaseClaim {
+        worker: Uuid::now_v7(),
+        now: Timestamp::from(now),
+        lease_until: Timestamp::from(now + TimeDelta::minutes(1)),
+        exclusive: true,
+        gone: Arc::default(),
+        outlasted: Arc::default(),
+    }
+}
+
 impl World {
     async fn new() -> World {
         let folder = tempfile::tempdir().expect("a folder");
@@ -294,17 +307,8 @@ impl World {
             .put_artifact(&product_key(product), &artifact, &bytes)
             .await
             .expect("stored");
-        let now = Utc::now();
-        let claim = LeaseClaim {
-            worker: Uuid::now_v7(),
-            now: Timestamp::from(now),
-            lease_until: Timestamp::from(now + TimeDelta::minutes(1)),
-            exclusive: true,
-            gone: Arc::default(),
-            outlasted: Arc::default(),
-        };
         let ask = || ask().in_product(product);
-        let start = FileCommand::StartIngestion(claim);
+        let start = FileCommand::StartIngestion(claim());
         let done = self.commands.execute::<domain::file::File>(file, start, &ask()).await;
         let event = decode_event::<FileEvent>(&done.expect("claimed").events[0]).expect("decoded");
         let FileEvent::IngestionStarted { fence, .. } = event else { panic!("{event:?}") };

@@ -7,6 +7,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::*;
+use crate::testing::upload_of;
 
 /// What is uploaded.
 const TEXT: &str = "secret";
@@ -137,18 +138,8 @@ async fn whoever_uploads_the_bytes_while_they_are_set_aside_gets_them_back() {
             let name = name("Yet another");
             let made = world.commands.create_knowledge_base(name, None, &ask).await;
             let base = made.expect("made").stream_id().expect("an id");
-            let upload = FileCommand::Upload(domain::file::Upload {
-                knowledge_base: base,
-                name: FileName::parse("again.txt").expect("a name"),
-                media_type: "text/plain".into(),
-                blob: blob.clone(),
-                source: None,
-                subject: None,
-                language: None,
-                tags: Vec::new(),
-            });
+            let (id, upload) = (file_id(base, &blob), upload_of(base, &blob));
             let ask = super::ask().in_product(product);
-            let id = file_id(base, &blob);
             world.commands.execute::<File>(id, upload, &ask).await.expect("uploaded");
         }
         .boxed()
@@ -192,17 +183,8 @@ async fn a_file_that_is_being_read_is_erased_when_its_worker_has_let_go() {
     let Full { product, base, .. } = world.product().await;
     let blob = world.file(product, base, TEXT).await;
     let file = file_id(base, &BlobRef { name: blob.name.clone(), size: blob.size });
-    let now = Utc::now();
-    let claim = LeaseClaim {
-        worker: Uuid::now_v7(),
-        now: Timestamp::from(now),
-        lease_until: Timestamp::from(now + TimeDelta::minutes(1)),
-        exclusive: true,
-        gone: Arc::default(),
-        outlasted: Arc::default(),
-    };
     let ask = || ask().in_product(product);
-    let start = FileCommand::StartIngestion(claim);
+    let start = FileCommand::StartIngestion(claim());
     world.commands.execute::<File>(file, start, &ask()).await.expect("claimed");
     world.commands.erase_file(file, &ask()).await.expect("asked");
     let erasure = world.second_life().await;
