@@ -6,7 +6,7 @@ use domain::Sealed;
 use domain::integration::{IntegrationEvent, IntegrationKind};
 use domain::integration_use::IntegrationUseEvent;
 use eventlog::RecordedEvent;
-use rusqlite::types::{FromSql, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::types::{FromSql, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
@@ -195,13 +195,8 @@ fn used(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
 
 /// Secrets as a column holds them: an object of sealed fields.
 fn stored(secrets: impl IntoIterator<Item = (String, SealedField)>) -> Result<String, Error> {
-    let mut texts = BTreeMap::new();
-    for (name, sealed) in secrets {
-        if let ToSqlOutput::Owned(rusqlite::types::Value::Text(text)) = sealed.to_sql()? {
-            texts.insert(name, text);
-        }
-    }
-    Ok(serde_json::to_string(&texts)?)
+    let texts = secrets.into_iter().map(|(name, sealed)| (name, sealed.as_column().to_owned()));
+    Ok(serde_json::to_string(&texts.collect::<BTreeMap<_, _>>())?)
 }
 
 fn read_secrets(row: &Row<'_>, column: usize) -> rusqlite::Result<BTreeMap<String, SealedField>> {

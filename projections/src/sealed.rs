@@ -14,20 +14,23 @@ use crate::Error;
 /// A sealed text and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedField {
-    event_type: String,
-    sealed: String,
+    /// See [`SealedField::as_column`].
+    text: String,
+    /// Where the bar is.
+    bar: usize,
 }
 
 impl SealedField {
     /// What `event_type` carried.
     pub fn new(event_type: &str, sealed: &Sealed) -> SealedField {
-        SealedField { event_type: event_type.to_owned(), sealed: sealed.as_str().to_owned() }
+        SealedField { text: format!("{event_type}|{}", sealed.as_str()), bar: event_type.len() }
     }
 
     /// An address or a user agent of a request. Those are bound to no stream: one request can change
     /// several.
     pub fn of_client(sealed: String) -> SealedField {
-        SealedField { event_type: domain::values::CLIENT.to_owned(), sealed }
+        let event_type = domain::values::CLIENT;
+        SealedField { text: format!("{event_type}|{sealed}"), bar: event_type.len() }
     }
 
     /// The address or user agent of a request, sealed as [`domain::values::CLIENT`] says.
@@ -54,11 +57,24 @@ impl SealedField {
         stream: &str,
         field: &str,
     ) -> Result<Option<String>, Error> {
-        let place = Place { organization, stream, event_type: &self.event_type, field };
-        match vault.open(&vault::Sealed::parse(self.sealed.as_str())?, &place).await? {
+        let place = self.place(organization, stream, field);
+        match vault.open(&vault::Sealed::parse(self.sealed())?, &place).await? {
             Opened::Clear(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             Opened::Shredded => Ok(None),
         }
+    }
+
+    /// As a column holds it: `<event type>|<sealed text>`.
+    pub(crate) fn as_column(&self) -> &str {
+        &self.text
+    }
+
+    fn place<'a>(&'a self, organization: Uuid, stream: &'a str, field: &'a str) -> Place<'a> {
+        Place { organization, stream, event_type: &self.text[..self.bar], field }
+    }
+
+    fn sealed(&self) -> &str {
+        &self.text[self.bar + 1..]
     }
 }
 
@@ -94,7 +110,8 @@ impl Said {
             None => Ok(None),
             Some(Said::Clear(text)) => Ok(Some(text)),
             Some(Said::Sealed(field)) => {
-                field.open(vault, organization, stream, "description").await
+                let place = field.place(organization, stream, "description");
+                Ok(vault.open_kept(field.sealed(), &place).await?)
             }
         }
     }
@@ -121,14 +138,14 @@ impl FromSql for Said {
 
 impl ToSql for SealedField {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(format!("{}|{}", self.event_type, self.sealed).into())
+        Ok(self.as_column().into())
     }
 }
 
 impl FromSql for SealedField {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let (event_type, sealed) =
-            value.as_str()?.split_once('|').ok_or(FromSqlError::InvalidType)?;
-        Ok(SealedField { event_type: event_type.to_owned(), sealed: sealed.to_owned() })
+        let text = value.as_str()?;
+        let bar = text.find('|').ok_or(FromSqlError::InvalidType)?;
+        Ok(SealedField { text: text.to_owned(), bar })
     }
 }

@@ -332,7 +332,12 @@ impl Vault {
     pub async fn shred_key(&self, id: &str) -> Result<(), Error> {
         check_id(id)?;
         let (vault, id) = (self.clone(), id.to_owned());
-        uninterrupted(async move { vault.keys().shred(&id).await }).await
+        uninterrupted(async move {
+            let shredded = vault.keys().shred(&id).await;
+            vault.inner.kept.forget(&id);
+            shredded
+        })
+        .await
     }
 
     /// Reads every key, as many as are kept in memory, so that nobody has to wait for a store that is
@@ -354,6 +359,7 @@ impl Vault {
     /// Forgets a key that another node has shredded; it is read anew when it is needed.
     pub fn forget_key(&self, id: &str) {
         self.keys().cache.write().remove(id);
+        self.inner.kept.forget(id);
     }
 
     /// Whether there is such a key, and it can be used.

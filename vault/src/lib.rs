@@ -19,6 +19,7 @@ mod cipher;
 mod durable;
 mod error;
 mod garbage;
+mod kept;
 mod keys;
 mod master_key;
 mod objects;
@@ -42,6 +43,7 @@ pub use s3::{S3Address, s3_environment};
 pub use seal::{Opened, Place, Sealed};
 pub use transfer::MASTER_CHECK;
 
+use kept::Kept;
 use keys::Keys;
 use objects::Objects;
 use remote::Remote;
@@ -55,6 +57,7 @@ pub struct Vault {
 struct Inner {
     objects: Objects,
     keys: Keys,
+    kept: Kept,
 }
 
 impl Vault {
@@ -143,7 +146,7 @@ impl Vault {
         if let Objects::Remote(remote) = &objects {
             keys.check_remote(remote).await?;
         }
-        Ok(Vault { inner: Arc::new(Inner { objects, keys }) })
+        Ok(Vault { inner: Arc::new(Inner { objects, keys, kept: Kept::default() }) })
     }
 
     fn objects(&self) -> &Objects {

@@ -54,7 +54,7 @@ impl Sealed {
     /// Takes text that was sealed before, after a look at its form.
     pub fn parse(text: impl Into<String>) -> Result<Sealed, Error> {
         let sealed = Sealed(text.into());
-        match sealed.parts() {
+        match parts(&sealed.0) {
             Some((key_id, body)) if keys::check_ids(key_id).is_ok() && !body.is_empty() => {
                 Ok(sealed)
             }
@@ -64,7 +64,12 @@ impl Sealed {
 
     /// The key that opens it, or [both](crate::joint_key).
     pub fn key_id(&self) -> &str {
-        self.parts().map_or("", |(key_id, _)| key_id)
+        Sealed::key_id_of(&self.0).unwrap_or_default()
+    }
+
+    /// The [key](Sealed::key_id) that a text names.
+    pub(crate) fn key_id_of(text: &str) -> Option<&str> {
+        parts(text).map(|(key_id, _)| key_id)
     }
 
     /// The text.
@@ -77,14 +82,15 @@ impl Sealed {
         self.0
     }
 
-    fn parts(&self) -> Option<(&str, &str)> {
-        self.0.strip_prefix(PREFIX)?.split_once('.')
-    }
-
     fn body(&self) -> Result<Vec<u8>, Error> {
-        let (_, body) = self.parts().ok_or(Error::SealMalformed)?;
+        let (_, body) = parts(&self.0).ok_or(Error::SealMalformed)?;
         URL_SAFE_NO_PAD.decode(body).map_err(|_| Error::SealMalformed)
     }
+}
+
+/// The key id and the body of a sealed text.
+fn parts(text: &str) -> Option<(&str, &str)> {
+    text.strip_prefix(PREFIX)?.split_once('.')
 }
 
 impl TryFrom<String> for Sealed {

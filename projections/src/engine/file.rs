@@ -4,6 +4,7 @@
 //! nothing and skips nothing. An event that a model cannot take in stops that model alone, before
 //! that event.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -173,8 +174,9 @@ impl File {
             if number % BATCHES == 0 {
                 self.connection.execute_batch("BEGIN")?;
             }
+            let listeners = Listeners::of(&self.models, &batch);
             for standing in &mut self.standings {
-                fill_one(&self.connection, &self.models, standing, &batch)?;
+                fill_one(&self.connection, &self.models, standing, &batch, &listeners)?;
             }
             if number % BATCHES == BATCHES - 1 {
                 self.connection.execute_batch("COMMIT")?;
@@ -248,8 +250,9 @@ fn take_in(
     events: &[Arc<RecordedEvent>],
 ) -> Result<Vec<Standing>, Unfilled> {
     let mut standings = standings.to_vec();
+    let listeners = Listeners::of(models, events);
     for standing in &mut standings {
-        fill_one(db, models, standing, events)?;
+        fill_one(db, models, standing, events, &listeners)?;
     }
     Ok(standings)
 }
@@ -260,12 +263,18 @@ fn fill_one(
     models: &Models,
     standing: &mut Standing,
     events: &[Arc<RecordedEvent>],
+    listeners: &Listeners,
 ) -> Result<(), Unfilled> {
     let end = standing.stopped.as_ref().map_or(Position(u64::MAX), |stop| Position(stop.position));
     let events = &events[..events.partition_point(|event| event.position < end)];
     let Some(last) = events.last() else { return Ok(()) };
     let model = models[standing.model].as_ref();
-    if let Err((index, error)) = run(db, model, standing.position, events) {
+    let own = events.iter().enumerate().filter(|(index, event)| {
+        listeners.listens(standing.model, *index) && event.position > standing.position
+    });
+    let taken_in: Result<(), (usize, Error)> =
+        own.map(|(index, event)| model.apply(db, event).map_err(|error| (index, error))).collect();
+    if let Err((index, error)) = taken_in {
         if error.is_passing() {
             return Err(error.into());
         }
@@ -276,23 +285,29 @@ fn fill_one(
     Ok(())
 }
 
-fn run(
-    db: &Connection,
-    model: &dyn ReadModel,
-    after: Position,
-    events: &[Arc<RecordedEvent>],
-) -> Result<(), (usize, Error)> {
-    for (index, event) in events.iter().enumerate() {
-        if is_its_own(model, event) && event.position > after {
-            model.apply(db, event).map_err(|error| (index, error))?;
-        }
-    }
-    Ok(())
-}
+/// Which models listen to each event of a batch: asked once for all models, by a bit for each.
+struct Listeners(Vec<u64>);
 
-fn is_its_own(model: &dyn ReadModel, event: &RecordedEvent) -> bool {
-    let categories = model.categories();
-    categories.is_empty() || categories.iter().any(|category| event.stream.is_of(category))
+impl Listeners {
+    fn of(models: &Models, events: &[Arc<RecordedEvent>]) -> Listeners {
+        let bit = |model: usize| 1_u64 << model;
+        let mut to_all = 0;
+        let mut by_category: HashMap<&str, u64> = HashMap::new();
+        for (index, model) in models.iter().enumerate() {
+            match model.categories() {
+                [] => to_all |= bit(index),
+                own => own.iter().for_each(|it| *by_category.entry(it).or_default() |= bit(index)),
+            }
+        }
+        let listening = |event: &Arc<RecordedEvent>| {
+            to_all | by_category.get(event.stream.category()).copied().unwrap_or_default()
+        };
+        Listeners(events.iter().map(listening).collect())
+    }
+
+    fn listens(&self, model: usize, event: usize) -> bool {
+        self.0[event] & (1 << model) != 0
+    }
 }
 
 fn stop(

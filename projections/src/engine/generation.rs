@@ -6,7 +6,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 use eventlog::{EventStore, Position, RecordedEvent};
 use rusqlite::{Connection, OpenFlags};
@@ -20,6 +21,9 @@ use crate::Error;
 
 /// Batches that wait for one file while another is still busy with those before.
 const AHEAD: usize = 8;
+
+/// How often what a filling writes is brought to the disk.
+const SYNC_EVERY: Duration = Duration::from_millis(500);
 
 /// The writing side of a generation.
 pub(crate) struct Generation {
@@ -175,6 +179,11 @@ fn fill_files(
     std::thread::scope(|scope| {
         let mut feeds: Vec<SyncSender<Batch>> = Vec::new();
         let mut threads = Vec::new();
+        let (filled, ended) = sync_channel::<()>(0);
+        let own: Vec<_> = files(models).iter().map(|(name, _)| path_of(folder, name)).collect();
+        std::thread::Builder::new()
+            .name("views-sync".to_owned())
+            .spawn_scoped(scope, move || sync_until(&ended, &own))?;
         for (name, own) in files(models) {
             let file = File::open(&path_of(folder, name), models, own, Mode::Filling)?;
             let (feed, batches) = sync_channel::<Batch>(AHEAD);
@@ -189,8 +198,19 @@ fn fill_files(
         for thread in threads {
             thread.join().map_err(|_| std::io::Error::other("filling panicked"))??;
         }
+        drop(filled);
         outcome
     })
+}
+
+/// Brings what is written to the disk now and then, so that little is left to wait for at the end. Whether
+/// it succeeds is looked at there.
+fn sync_until(ended: &Receiver<()>, files: &[PathBuf]) {
+    while ended.recv_timeout(SYNC_EVERY) == Err(RecvTimeoutError::Timeout) {
+        for file in files {
+            let _ = std::fs::File::open(file).and_then(|file| file.sync_data());
+        }
+    }
 }
 
 fn feed_all(
