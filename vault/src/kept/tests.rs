@@ -83,3 +83,22 @@ async fn a_text_goes_with_a_key_that_another_node_has_shredded() {
     assert!(!keeps(&here, &sealed));
     assert_eq!(here.open_kept(sealed.as_str(), &place("a")).await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn no_more_is_kept_than_there_is_room_for() {
+    let folder = TempDir::new().unwrap();
+    let vault = vault(&folder).await;
+    let long = "long ".repeat(10_000);
+    let mut newest = None;
+    for _ in 0..2 * KEPT_BYTES / long.len() {
+        let sealed = vault.seal("product-1", &place("a"), long.as_bytes()).await.unwrap();
+        assert_eq!(vault.open_kept(sealed.as_str(), &place("a")).await.unwrap().unwrap(), long);
+        assert!(vault.inner.kept.0.read().bytes <= KEPT_BYTES);
+        newest = Some(sealed);
+    }
+    assert!(keeps(&vault, &newest.unwrap()));
+
+    vault.shred_key("product-1").await.unwrap();
+
+    assert_eq!(vault.inner.kept.0.read().bytes, 0);
+}
