@@ -152,6 +152,28 @@ async fn a_time_that_runs_out_is_noticed_and_can_be_renewed() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_switched_off_stays_so_though_it_runs_out_and_is_renewed() {
+    let (app, _, token, path) = with_token().await;
+    let program = app.with_token(&token.secret);
+    app.put(&path, json!({ "active": false })).await.expect_status(200);
+    let soon = (chrono::Local::now() + Duration::from_millis(300)).to_rfc3339();
+    app.post(&format!("{path}/renew"), json!({ "expires_at": soon })).await.expect_status(200);
+    eventually("the token has not expired", async || {
+        (app.get(&path).await.data()["status"] == "expired").then_some(())
+    })
+    .await;
+
+    let renewed =
+        app.post(&format!("{path}/renew"), json!({ "expires_at": null })).await.expect_status(200);
+
+    assert_eq!(renewed.data()["status"], "inactive");
+    program.get(VALIDATE).await.expect_problem(401, "token_inactive");
+    app.put(&path, json!({ "active": true })).await.expect_status(200);
+    program.get(VALIDATE).await.expect_status(200);
+    app.verified();
+}
+
+#[tokio::test]
 async fn an_old_secret_stops_at_once_or_after_its_grace() {
     let (app, _, token, path) = with_token().await;
     let regenerate = async |query: &str| {
