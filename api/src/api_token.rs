@@ -37,7 +37,7 @@ use crate::http::{
     ETag, FieldError, IfNoneMatch, Json, ListQuery, ListReply, OptionalJson, Path, Problem, Query,
     Reply,
 };
-use crate::lists::{total, window};
+use crate::lists::{growing_total, total, window};
 
 /// The longest time for which an old secret stays good: a week.
 const LONGEST_GRACE: u32 = 7 * 24 * 60 * 60;
@@ -416,7 +416,7 @@ async fn list_api_token_audit_logs(
     let filter = about(id);
     let listing =
         app.read_audit(|db| audit_log::list(db, caller.organization, &filter, window)).await?;
-    let total = total(&query, &listing);
+    let total = growing_total(&query, &listing);
     let mut entries = Vec::with_capacity(listing.items.len());
     for entry in listing.items {
         entries.push(shown(&app, entry).await?);

@@ -24,7 +24,7 @@ use crate::caller::Caller;
 use crate::http::openapi::{MinPositionParam, PageParams, ReadFailures};
 use crate::http::reply::ListEnvelope;
 use crate::http::{ListQuery, ListReply, Problem, Queries};
-use crate::lists::{total, window};
+use crate::lists::{growing_total, window};
 
 /// How many rows an export reads at once.
 const EXPORT: u64 = 1_000;
@@ -187,7 +187,7 @@ async fn opened(
 /// Ask the audit log
 ///
 /// Who did what to which resource, when, from where, with what outcome; refused and failed attempts
-/// included. Newest first.
+/// included. Newest first. What happens meanwhile moves the pages, but not what `pagination.cursor` leads to.
 #[utoipa::path(get, path = "/api/audit-logs", tag = "Log and audit",
     extensions(("x-access" = json!(Right::ReadAudit))),
     params(PageParams, AuditFilters, MinPositionParam),
@@ -203,7 +203,7 @@ async fn list_audit_logs(
     app.write_rejections().await?;
     let listing =
         app.read_audit(|db| audit_log::list(db, caller.organization, &filter, window)).await?;
-    let total = total(&query, &listing);
+    let total = growing_total(&query, &listing);
     let mut entries = Vec::with_capacity(listing.items.len());
     for entry in listing.items {
         entries.push(shown(&app, entry).await?);

@@ -326,7 +326,13 @@ async fn by_token(
     address: Option<IpAddr>,
     witness: &Witness,
 ) -> Result<Caller, Problem> {
-    by_hash(app, app.commands.token_hash(secret), address, witness).await
+    let Some(hash) = app.commands.token_hash(secret) else {
+        return Err(Problem::unauthenticated(
+            "token_invalid",
+            "this is not a whole API token, or it was mistyped: copy all of it again",
+        ));
+    };
+    by_hash(app, hash, address, witness).await
 }
 
 async fn by_hash(

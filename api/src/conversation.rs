@@ -21,8 +21,11 @@ use crate::caller::Caller;
 use crate::http::openapi::{MinPositionParam, PageParams, ReadFailures};
 use crate::http::page::NoFilters;
 use crate::http::reply::{Envelope, ListEnvelope};
-use crate::http::{ListQuery, ListReply, Path, Problem, Reply};
+use crate::http::{ETag, ListQuery, ListReply, Path, Problem, Reply};
 use crate::lists::{total, window};
+
+/// What the `ETag` of a conversation stands for: a client changes nothing of it.
+const SEQUENCE: u64 = 1;
 
 /// The routes of conversations.
 pub fn router() -> OpenApiRouter<App> {
@@ -231,7 +234,8 @@ async fn list_conversations(
 
 /// Look at a conversation
 ///
-/// How many messages came in, and what became of the replies. What was said is listed apart.
+/// How many messages came in, and what became of the replies. What was said is listed apart. The `ETag` stands for what
+/// a client can change, which is nothing: messages do not move it, so it does not spare anybody this answer.
 #[utoipa::path(get, path = "/api/communicator/conversations/{conversationId}", tag = "Communicators",
     extensions(("x-access" = json!(Right::ReadIntegrations))),
     params(("conversationId" = Uuid, Path, description = "The conversation"), MinPositionParam),
@@ -242,7 +246,7 @@ async fn get_conversation(
     Path(id): Path<Uuid>,
 ) -> Result<Reply<Conversation>, Problem> {
     let found = visible(&app, &caller, id)?;
-    Ok(Reply::ok("Conversation", details(&app, found).await?))
+    Ok(Reply::ok("Conversation", details(&app, found).await?).etag(&ETag::of_sequence(SEQUENCE)))
 }
 
 /// List what was said in a conversation

@@ -22,12 +22,18 @@ use crate::access::Right;
 use crate::app::App;
 use crate::caller::{Caller, Circumstances};
 use crate::http::openapi::{
-    IdempotencyKeyParam, MinPositionParam, PageParams, ReadFailures, SearchFailures,
+    IdempotencyKeyParam, IfNoneMatchParam, MinPositionParam, PageParams, ReadFailures,
+    SearchFailures,
 };
 use crate::http::reply::{Envelope, ListEnvelope};
-use crate::http::{FieldError, Json, ListQuery, ListReply, Path, Problem, Reply};
+use crate::http::{
+    ETag, FieldError, IfNoneMatch, Json, ListQuery, ListReply, Path, Problem, Reply,
+};
 use crate::knowledge_base::visible;
 use crate::lists::{total, window};
+
+/// What the `ETag` of an evaluation stands for: nothing of it ever changes.
+const SEQUENCE: u64 = 1;
 
 /// Questions at most: so many are answered in seconds.
 const MAX_QUESTIONS: usize = 500;
@@ -416,19 +422,23 @@ async fn list_evaluations(
 
 /// Look at an evaluation
 ///
-/// With every question, the files that were expected and those that were found.
+/// With every question, the files that were expected and those that were found. Nothing of it ever changes.
 #[utoipa::path(get, path = "/api/knowledge-base/evaluation/{evaluationId}", tag = "Knowledge base",
     extensions(("x-access" = json!(Right::ReadKnowledge))),
-    params(("evaluationId" = Uuid, Path, description = "The evaluation"), MinPositionParam),
-    responses((status = 200, description = "The evaluation", body = Envelope<EvaluationDetails>), ReadFailures))]
+    params(("evaluationId" = Uuid, Path, description = "The evaluation"), MinPositionParam,
+           IfNoneMatchParam),
+    responses((status = 200, description = "The evaluation", body = Envelope<EvaluationDetails>),
+              (status = 304, description = "The client has it already"), ReadFailures))]
 async fn get_evaluation(
     State(app): State<App>,
     caller: Caller,
+    known: IfNoneMatch,
     Path(id): Path<Uuid>,
 ) -> Result<Reply<EvaluationDetails>, Problem> {
     let kept = app.read(|db| evaluation::get(db, id))?.ok_or_else(not_found)?;
     visible(&app, &caller, kept.summary.knowledge_base).map_err(|_| not_found())?;
-    Ok(Reply::ok("Evaluation", whole(&app, kept).await?))
+    let etag = ETag::of_sequence(SEQUENCE);
+    Ok(Reply::ok("Evaluation", whole(&app, kept).await?).etag_unless_known(&etag, &known))
 }
 
 /// An evaluation with its questions.

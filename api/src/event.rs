@@ -167,6 +167,61 @@ impl Wanted {
         };
         Ok(Place { position: after, stream, sequence })
     }
+
+    /// The events behind a position that are wanted, without the first `offset` of them, `size` at most.
+    ///
+    /// # Errors
+    /// 400 where they lie too deep to be reached by passing others over; the log fails.
+    async fn part(
+        &self,
+        log: &dyn EventStore,
+        after: Position,
+        offset: u64,
+        size: usize,
+    ) -> Result<Part, Problem> {
+        let mut place = self.place(log, after).await?;
+        let (mut items, mut fitting, mut looked_at) = (Vec::new(), 0_u64, 0_usize);
+        let is_whole = loop {
+            let events = place.next(log).await?;
+            if events.is_empty() {
+                break true;
+            }
+            looked_at += events.len();
+            for event in events.into_iter().filter(|event| self.fits(event)) {
+                fitting += 1;
+                if fitting > offset && items.len() < size {
+                    items.push(event);
+                }
+            }
+            if (fitting > TOTAL_CAP && items.len() == size) || looked_at >= LOOKED_AT {
+                break false;
+            }
+        };
+        if !is_whole && fitting <= offset && offset > 0 {
+            return Err(Problem::malformed(
+                "page_too_deep",
+                "this page lies too deep to be counted to: go on with the cursor of an earlier page, or with after",
+            ));
+        }
+        // From where the next answer goes on: behind the last event of this one.
+        let goes_on = match items.last() {
+            Some(last) if items.len() == size => last.position,
+            _ => place.position,
+        };
+        Ok(Part { items, fitting, is_whole, goes_on })
+    }
+}
+
+/// A part of what is wanted of the log.
+#[derive(Debug)]
+struct Part {
+    items: Vec<Arc<RecordedEvent>>,
+    /// How many events fit, up to where it was looked.
+    fitting: u64,
+    /// It was looked up to the end.
+    is_whole: bool,
+    /// Behind which position the next part begins.
+    goes_on: Position,
 }
 
 /// Up to where the log was read, or one stream of it.
@@ -226,7 +281,8 @@ async fn sequence_at(
 /// Read the log
 ///
 /// Oldest first, as CloudEvents. An API token sees its own product. `pagination.cursor` goes on where
-/// the answer ends; so does `after` with the position of its last event.
+/// the answer ends; so does `after` with the position of its last event. One answer looks at some 100,000 events at
+/// most: where few of them fit, it may hold fewer than were asked for, or none, and the cursor goes on behind them.
 #[utoipa::path(get, path = "/api/events", tag = "Log and audit",
     extensions(("x-access" = json!(Right::ReadEvents))),
     params(PageParams, EventFilters, MinPositionParam),
@@ -240,37 +296,16 @@ async fn list_events(
     let size = query.size() as usize;
     let first = query.cursor::<u64>()?.or(query.filters.after).unwrap_or(0);
     let log = app.log.as_ref();
-    let mut place = wanted.place(log, Position(first)).await?;
-    let (mut items, mut fitting, mut looked_at) = (Vec::new(), 0_u64, 0_usize);
-    // From where the next answer goes on: behind the last event of this one.
-    let mut goes_on = None;
-    let is_whole = loop {
-        let events = place.next(log).await?;
-        if events.is_empty() {
-            break true;
-        }
-        looked_at += events.len();
-        for event in events.iter().filter(|event| wanted.fits(event)) {
-            fitting += 1;
-            if fitting > query.offset() && items.len() < size {
-                items.push(CloudEvent::from(event.as_ref()));
-                goes_on = Some(event.position);
-            }
-        }
-        if fitting > TOTAL_CAP || looked_at >= LOOKED_AT {
-            break false;
-        }
-    };
-    if items.len() < size {
-        goes_on = Some(place.position);
-    }
+    let Part { items, fitting, is_whole, goes_on } =
+        wanted.part(log, Position(first), query.offset(), size).await?;
     let is_end = is_whole && fitting <= query.offset() + items.len() as u64;
     let total = if is_whole && fitting <= TOTAL_CAP {
         Total::exact(fitting)
     } else {
         Total::capped(fitting.min(TOTAL_CAP))
     };
-    let cursor = goes_on.filter(|_| !is_end).map(|position| query.cursor_after(&position.0));
+    let cursor = (!is_end).then(|| query.cursor_after(&goes_on.0));
+    let items = items.iter().map(|event| CloudEvent::from(event.as_ref())).collect();
     Ok(query.reply("Events", items, total.with_cursor(cursor)))
 }
 

@@ -14,13 +14,21 @@ pub fn window<F>(query: &ListQuery<F>) -> Result<Window, Problem> {
 
 /// How long the whole list is, and from where it goes on.
 pub fn total<F, T>(query: &ListQuery<F>, listing: &Listing<T>) -> Total {
+    // The cursor is for lists too long for page numbers.
+    match listing.total_is_capped {
+        true => growing_total(query, listing),
+        false => Total::exact(listing.total),
+    }
+}
+
+/// As [`total`], for a list that grows at its beginning while it is read: there is always a cursor, since by
+/// page numbers what was read already would come again.
+pub fn growing_total<F, T>(query: &ListQuery<F>, listing: &Listing<T>) -> Total {
     let total = match listing.total_is_capped {
         true => Total::capped(listing.total),
         false => Total::exact(listing.total),
     };
-    // The cursor is for lists too long for page numbers.
-    let cursor = listing.cursor.filter(|_| listing.total_is_capped);
-    total.with_cursor(cursor.map(|position| query.cursor_after(&position)))
+    total.with_cursor(listing.cursor.map(|position| query.cursor_after(&position)))
 }
 
 /// Answers the asked part of a list that is whole in memory.

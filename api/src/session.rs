@@ -21,11 +21,11 @@ use crate::answers::Nothing;
 use crate::app::App;
 use crate::caller::{Caller, Circumstances};
 use crate::http::openapi::{
-    MinPositionParam, PublicFailures, ReadFailures, SignInFailures, WriteFailures,
+    IfNoneMatchParam, MinPositionParam, PublicFailures, ReadFailures, SignInFailures, WriteFailures,
 };
 use crate::http::problem::Aim;
 use crate::http::reply::Envelope;
-use crate::http::{Json, OptionalJson, Problem, Reply};
+use crate::http::{ETag, IfNoneMatch, Json, OptionalJson, Problem, Reply};
 use crate::user::{UserView, shown};
 
 /// The routes that try a secret which a person chose, or trade one; they stand behind the stricter rate
@@ -233,11 +233,16 @@ async fn sign_out(
 
 /// Who am I
 ///
-/// The user of the access token, its organization and its role.
+/// The user of the access token, its organization and its role. The `ETag` is that of the user.
 #[utoipa::path(get, path = "/api/auth/me", tag = "Auth and sessions",
-    extensions(("x-access" = json!(Access::Session))), params(MinPositionParam),
-    responses((status = 200, description = "Who is signed in", body = Envelope<Me>), ReadFailures))]
-async fn who_am_i(State(app): State<App>, caller: Caller) -> Result<Reply<Me>, Problem> {
+    extensions(("x-access" = json!(Access::Session))), params(MinPositionParam, IfNoneMatchParam),
+    responses((status = 200, description = "Who is signed in", body = Envelope<Me>),
+              (status = 304, description = "The client has it already"), ReadFailures))]
+async fn who_am_i(
+    State(app): State<App>,
+    caller: Caller,
+    known: IfNoneMatch,
+) -> Result<Reply<Me>, Problem> {
     let (user, _, role) = caller.session()?;
     let (user, organization) =
         app.read(|db| Ok((user::get(db, user)?, organization::get(db, caller.organization)?)))?;
@@ -247,8 +252,9 @@ async fn who_am_i(State(app): State<App>, caller: Caller) -> Result<Reply<Me>, P
             "the user was deleted in the meantime: sign in as another",
         ));
     };
-    let user = shown(&app, user).await?;
-    Ok(Reply::ok("Who is signed in", Me { user, organization, role: role.to_string() }))
+    let etag = ETag::of_sequence(user.sequence);
+    let me = Me { user: shown(&app, user).await?, organization, role: role.to_string() };
+    Ok(Reply::ok("Who is signed in", me).etag_unless_known(&etag, &known))
 }
 
 /// Change the own password

@@ -1,5 +1,7 @@
 //! API tokens: making secrets that are shown once and kept as keyed hashes.
 
+mod format;
+
 use std::collections::BTreeSet;
 
 use chrono::Utc;
@@ -9,11 +11,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::secrets::random_alphanumeric;
 use crate::{Ask, Commands, Done, Error};
-
-/// How many random letters and digits a token has: 238 bits.
-const LENGTH: usize = 40;
 
 /// An API token that is to be made, in the product of the one who asks.
 pub struct NewApiToken {
@@ -153,9 +151,9 @@ impl Commands {
         self.execute::<ApiToken>(token, ApiTokenCommand::Expire { now }, &ask).await
     }
 
-    /// The keyed hash by which a token is found.
-    pub fn token_hash(&self, token: &str) -> String {
-        self.secrets.token(token).as_str().to_owned()
+    /// The keyed hash by which a token is found; none for what cannot be one, as a mistyped token.
+    pub fn token_hash(&self, token: &str) -> Option<String> {
+        format::is_well_written(token).then(|| self.secrets.token(token).as_str().to_owned())
     }
 
     /// The keyed hash of a request, by which two requests under one idempotency key are compared.
@@ -173,7 +171,7 @@ impl WithSecret {
 }
 
 fn new_secret() -> Result<(String, TokenPrefix), Error> {
-    let secret = format!("{}{}", TokenPrefix::START, random_alphanumeric(LENGTH)?);
+    let secret = format::new_token()?;
     let prefix = TokenPrefix::parse(&secret).map_err(|error| Error::refused(&error))?;
     Ok((secret, prefix))
 }

@@ -1,9 +1,9 @@
 //! Claims: what may exist once (an e-mail address, an outside identity, the key of an upload), held by a stream that is
 //! named by its keyed hash.
 //!
-//! The rule of this file: the claim comes first and what needs it second; a claim whose holder never
-//! came to be is taken over after a minute. Name and version of a manifest are held by its digest, and
-//! never released.
+//! The rule of this file: the claim comes first and what needs it second; an address whose holder never
+//! came to be, or never came to have it, is taken over after a minute. Name and version of a manifest are
+//! held by its digest, and never released.
 
 use chrono::{TimeDelta, Utc};
 use domain::claim::{Claim, ClaimCommand, ClaimEvent, ClaimKind};
@@ -20,7 +20,7 @@ use crate::{Ask, Commands, Error};
 pub(crate) const PATIENCE: TimeDelta = TimeDelta::seconds(60);
 
 impl Commands {
-    /// Takes an e-mail address for a user. Taking one's own again changes nothing.
+    /// Takes an e-mail address for a user that does not have it yet. Taking it again changes nothing.
     ///
     /// # Errors
     /// Another user has it.
@@ -32,6 +32,11 @@ impl Commands {
     ) -> Result<(), Error> {
         let name = self.email_claim(email);
         let holder = format!("user-{user}");
+        if self.is_held_for_long_by(&name, &holder).await? {
+            // Left over of a change that was cut off. It must not be taken over while this one is made.
+            let release = ClaimCommand::Release { holder: holder.clone() };
+            self.execute::<Claim>(&name, release, &ask.follow_up(&format!("renew {name}"))).await?;
+        }
         let take = ClaimCommand::Take { kind: ClaimKind::Email, holder };
         let ask = ask.follow_up(&format!("take {name}"));
         match self.execute::<Claim>(&name, take.clone(), &ask).await {
@@ -201,16 +206,35 @@ impl Commands {
         self.secrets.claim("email", &email.unique_form())
     }
 
-    async fn release_if_orphaned(&self, name: &Digest, ask: &Ask) -> Result<bool, Error> {
+    /// Who holds a claim, if anybody does, and whether that is so for longer than a change takes.
+    async fn holder_of_claim(&self, name: &Digest) -> Result<Option<(String, bool)>, Error> {
         let stream = StreamId::new("claim", name);
         let (Claim::Taken { holder, .. }, sequence) = self.load::<Claim>(&stream).await? else {
-            return Ok(true);
+            return Ok(None);
         };
-        let (user, _) = self.load::<User>(&StreamId::from(holder.as_str())).await?;
         let taken = self.log.read_stream(&stream, sequence - 1, 1).await?;
         let is_old = taken.first().is_some_and(|event| Utc::now() - event.time > PATIENCE);
-        if matches!(user, User::Active { .. }) || !is_old {
+        Ok(Some((holder, is_old)))
+    }
+
+    async fn is_held_for_long_by(&self, name: &Digest, holder: &str) -> Result<bool, Error> {
+        let held = self.holder_of_claim(name).await?;
+        Ok(held.is_some_and(|(who, is_old)| is_old && who == holder))
+    }
+
+    /// Lets go of an address whose holder has none, or another one: it was cut off before it had this one, or
+    /// after it had left it.
+    async fn release_if_orphaned(&self, name: &Digest, ask: &Ask) -> Result<bool, Error> {
+        let Some((holder, is_old)) = self.holder_of_claim(name).await? else { return Ok(true) };
+        if !is_old {
             return Ok(false);
+        }
+        let user = StreamId::from(holder.as_str());
+        if let (User::Active { .. }, Some(id)) = (self.load::<User>(&user).await?.0, user.uuid()) {
+            let address = self.email_of(id, ask.organization()).await?;
+            if address.is_none_or(|address| self.email_claim(&address) == *name) {
+                return Ok(false);
+            }
         }
         self.execute::<Claim>(name, ClaimCommand::Release { holder }, &ask.follow_up("orphan"))
             .await?;

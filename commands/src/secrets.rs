@@ -124,9 +124,12 @@ pub(crate) fn random_text() -> Result<String, Error> {
     Ok(URL_SAFE_NO_PAD.encode(bytes.as_slice()))
 }
 
+/// The letters and digits, in the order in which they count.
+pub(crate) const ALPHANUMERIC: &[u8; 62] =
+    b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
 /// `length` random letters and digits, each of 62 as likely as the other.
 pub(crate) fn random_alphanumeric(length: usize) -> Result<String, Error> {
-    const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut text = String::with_capacity(length);
     let mut bytes = Zeroizing::new([0_u8; 64]);
     while text.len() < length {
@@ -135,7 +138,7 @@ pub(crate) fn random_alphanumeric(length: usize) -> Result<String, Error> {
         let letters = bytes
             .iter()
             .filter(|byte| **byte < 248)
-            .map(|byte| char::from(LETTERS[usize::from(*byte % 62)]));
+            .map(|byte| char::from(ALPHANUMERIC[usize::from(*byte % 62)]));
         text.extend(letters.take(length - text.len()));
     }
     Ok(text)

@@ -24,7 +24,7 @@ pub enum ApiTokenEvent {
         name: Name,
         /// The part that may be shown.
         prefix: TokenPrefix,
-        /// The SHA-256 of the whole token.
+        /// The keyed hash of the whole token.
         secret_hash: Digest,
         /// What it may do.
         scopes: BTreeSet<Scope>,
@@ -74,7 +74,7 @@ pub enum ApiTokenEvent {
     Regenerated {
         /// The part that may be shown.
         prefix: TokenPrefix,
-        /// The SHA-256 of the whole new token.
+        /// The keyed hash of the whole new token.
         secret_hash: Digest,
         /// Until when the old secret is good too. Without it the old one stopped at once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -94,7 +94,7 @@ pub enum ApiTokenCommand {
         name: Name,
         /// The part that may be shown.
         prefix: TokenPrefix,
-        /// The SHA-256 of the whole token.
+        /// The keyed hash of the whole token.
         secret_hash: Digest,
         /// What it may do: at least one.
         scopes: BTreeSet<Scope>,
@@ -134,7 +134,7 @@ pub enum ApiTokenCommand {
     Regenerate {
         /// The part that may be shown.
         prefix: TokenPrefix,
-        /// The SHA-256 of the whole new token.
+        /// The keyed hash of the whole new token.
         secret_hash: Digest,
         /// Until when the old secret is good too, if it is to be.
         previous_valid_until: Option<Timestamp>,
@@ -164,7 +164,7 @@ pub struct TokenDetails {
     pub name: Name,
     /// The part that may be shown.
     pub prefix: TokenPrefix,
-    /// The SHA-256 of the whole token.
+    /// The keyed hash of the whole token.
     pub secret_hash: Digest,
     /// The secret before the last regeneration, where it was given grace.
     pub previous: Option<PreviousSecret>,
@@ -176,12 +176,14 @@ pub struct TokenDetails {
     pub expires_at: Option<Timestamp>,
     /// Whether it may be used.
     pub status: TokenStatus,
+    /// Somebody switched it off: it stays so when it runs out and is renewed.
+    pub is_switched_off: bool,
 }
 
 /// A secret that was replaced and is still good for a while.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PreviousSecret {
-    /// The SHA-256 of the whole old token.
+    /// The keyed hash of the whole old token.
     pub secret_hash: Digest,
     /// Until when it is good.
     pub valid_until: Timestamp,
@@ -402,6 +404,7 @@ impl Aggregate for ApiToken {
                     allowed_ips,
                     expires_at,
                     status: TokenStatus::Active,
+                    is_switched_off: false,
                 });
             }
             (_, ApiTokenEvent::Deleted {}) => *self = ApiToken::Deleted,
@@ -420,14 +423,21 @@ impl TokenDetails {
                 scopes.into_iter().for_each(|new| self.scopes = new);
                 allowed_ips.into_iter().for_each(|new| self.allowed_ips = new);
             }
-            ApiTokenEvent::Activated {} => self.status = TokenStatus::Active,
-            ApiTokenEvent::Deactivated {} => self.status = TokenStatus::Inactive,
+            ApiTokenEvent::Activated {} => {
+                (self.status, self.is_switched_off) = (TokenStatus::Active, false);
+            }
+            ApiTokenEvent::Deactivated {} => {
+                (self.status, self.is_switched_off) = (TokenStatus::Inactive, true);
+            }
             ApiTokenEvent::Revoked {} => self.status = TokenStatus::Revoked,
             ApiTokenEvent::Expired { .. } => self.status = TokenStatus::Expired,
             ApiTokenEvent::Renewed { expires_at } => {
                 self.expires_at = expires_at;
                 if self.status == TokenStatus::Expired {
-                    self.status = TokenStatus::Active;
+                    self.status = match self.is_switched_off {
+                        true => TokenStatus::Inactive,
+                        false => TokenStatus::Active,
+                    };
                 }
             }
             ApiTokenEvent::Regenerated { prefix, secret_hash, previous_valid_until } => {

@@ -9,6 +9,8 @@ CREATE TABLE api_token (
     previous_hash        TEXT,
     previous_valid_until TEXT,
     status               TEXT NOT NULL,
+    -- Somebody switched it off: it stays so when it runs out and is renewed.
+    is_switched_off      INTEGER NOT NULL DEFAULT 0,
     scopes               TEXT NOT NULL,
     allowed_ips          TEXT NOT NULL,
     created_at           TEXT NOT NULL,

@@ -60,7 +60,7 @@ impl ReadModel for ApiTokens {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn schema(&self) -> &'static str {
@@ -122,15 +122,15 @@ impl ReadModel for ApiTokens {
                     allowed_ips.map(|places| serde_json::to_string(&places)).transpose()?,
                 ])?;
             }
-            ApiTokenEvent::Activated {} => set_status(db, token, TokenStatus::Active)?,
-            ApiTokenEvent::Deactivated {} => set_status(db, token, TokenStatus::Inactive)?,
+            ApiTokenEvent::Activated {} => switch(db, token, TokenStatus::Active)?,
+            ApiTokenEvent::Deactivated {} => switch(db, token, TokenStatus::Inactive)?,
             ApiTokenEvent::Revoked {} => set_status(db, token, TokenStatus::Revoked)?,
             ApiTokenEvent::Expired { .. } => set_status(db, token, TokenStatus::Expired)?,
             ApiTokenEvent::Renewed { expires_at } => {
-                // What had expired is active again; what was switched off stays so.
+                // What had expired can be used again; what was switched off stays so.
                 db.prepare_cached(
-                    "UPDATE api_token SET expires_at = ?2,
-                     status = CASE status WHEN 'expired' THEN 'active' ELSE status END WHERE id = ?1",
+                    "UPDATE api_token SET expires_at = ?2, status = CASE WHEN status <> 'expired' THEN status
+                     WHEN is_switched_off THEN 'inactive' ELSE 'active' END WHERE id = ?1",
                 )?
                 .execute(params![token, expires_at.map(|at| at.to_string())])?;
             }
@@ -150,6 +150,12 @@ impl ReadModel for ApiTokens {
             .execute(params![token, stored_time(event.time), event.sequence])?;
         Ok(())
     }
+}
+
+fn switch(db: &Connection, token: &str, status: TokenStatus) -> Result<(), Error> {
+    db.prepare_cached("UPDATE api_token SET status = ?2, is_switched_off = ?3 WHERE id = ?1")?
+        .execute(params![token, status.as_str(), status == TokenStatus::Inactive])?;
+    Ok(())
 }
 
 fn set_status(db: &Connection, token: &str, status: TokenStatus) -> Result<(), Error> {

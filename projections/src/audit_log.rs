@@ -108,7 +108,7 @@ impl ReadModel for AuditLog {
     }
 
     fn version(&self) -> u32 {
-        7
+        8
     }
 
     fn schema(&self) -> &'static str {
@@ -124,7 +124,7 @@ impl ReadModel for AuditLog {
     }
 
     fn reader_indexes(&self) -> &'static [&'static str] {
-        &["audit_by_resource", "audit_by_actor", "audit_by_product"]
+        &["audit_by_resource", "audit_by_actor", "audit_by_product", "audit_by_request"]
     }
 
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
@@ -177,7 +177,7 @@ impl<'a> Line<'a> {
 
 fn insert(db: &Connection, event: &RecordedEvent, line: &Line<'_>) -> Result<(), Error> {
     let mut statement = db.prepare_cached(
-        "INSERT INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+        "INSERT INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )?;
     let stream = event.stream.as_str();
     let is_the_resource = line.resource_type == Some(event.stream.category())
@@ -187,6 +187,7 @@ fn insert(db: &Connection, event: &RecordedEvent, line: &Line<'_>) -> Result<(),
         line.resource_id.map_or(0, key_of),
         key_of(line.actor),
         line.product.map_or(0, key_of_id),
+        line.request_id.map(key_of),
         event.id,
         event.event_type,
         (!is_the_resource).then_some(stream),
@@ -224,9 +225,10 @@ fn key_of(text: &str) -> i64 {
     }
 }
 
-/// [`key_of`] an id: the half that is random in every version that this log has.
+/// [`key_of`] an id: its first half, which in most ids of this log says when it was made. What happens together
+/// is about what was made together, and numbers that are nearly in order are sorted in two thirds of the time.
 fn key_of_id(id: Uuid) -> i64 {
-    id.as_u64_pair().1.cast_signed()
+    id.as_u64_pair().0.cast_signed()
 }
 
 /// An event that is one fact: `agent.installed.v1` is "installed" of an "agent".
@@ -500,6 +502,10 @@ pub fn list(
     filter: &Filter,
     window: Window,
 ) -> Result<Listing<Entry>, Error> {
+    question(organization, filter).list(db, window, read)
+}
+
+fn question(organization: Uuid, filter: &Filter) -> Query<'static> {
     let words: Vec<String> = filter
         .q
         .iter()
@@ -528,11 +534,14 @@ pub fn list(
         .and_if("product = ?", filter.product)
         .and_if("outcome = ?", filter.outcome.clone())
         .and_if("at >= ?", filter.from.clone())
-        .and_if("at < ?", filter.to.clone())
-        .and_either(
-            "(request_id = ? OR position IN (SELECT position FROM audit_request WHERE request_id = ?))",
-            filter.request_id.clone(),
-        );
+        .and_if("at < ?", filter.to.clone());
+    if let Some(request) = &filter.request_id {
+        let condition = "position IN (SELECT position FROM audit WHERE request_key = ? AND request_id = ? \
+                         UNION ALL SELECT position FROM audit_request WHERE request_id = ?)";
+        let (key, request) = (key_of(request), request.clone());
+        query =
+            query.and_all(condition, [Box::new(key), Box::new(request.clone()), Box::new(request)]);
+    }
     for word in words {
         query = query.and(
             "actor || ' ' || action || ' ' || event_type || ' ' || coalesce(stream, resource_type || '-' || resource_id) \
@@ -540,5 +549,8 @@ pub fn list(
             word,
         );
     }
-    query.list(db, window, read)
+    query
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,18 +85,40 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// Adds a condition with two `?` for the same value, if there is one.
-    pub(crate) fn and_either(
+    /// Adds a condition with a `?` for each of these values.
+    pub(crate) fn and_all<const N: usize>(
         mut self,
         condition: &'a str,
-        value: Option<impl ToSql + Clone + 'static>,
+        values: [Box<dyn ToSql>; N],
     ) -> Self {
-        if let Some(value) = value {
-            self.conditions.push(condition);
-            self.values.push(Box::new(value.clone()));
-            self.values.push(Box::new(value));
-        }
+        self.conditions.push(condition);
+        self.values.extend(values);
         self
+    }
+
+    fn condition(&self) -> String {
+        if self.conditions.is_empty() { "1".to_owned() } else { self.conditions.join(" AND ") }
+    }
+
+    fn sql(&self, window: Window) -> String {
+        let Query { columns, from, position, .. } = self;
+        let conditions = self.condition();
+        let cursor =
+            window.cursor.map(|cursor| format!(" AND {position} < {cursor}")).unwrap_or_default();
+        format!(
+            "SELECT {columns}, {position} FROM {from} WHERE {conditions}{cursor} ORDER BY {position} DESC LIMIT {} OFFSET {}",
+            window.size + 1,
+            window.offset,
+        )
+    }
+
+    /// How SQLite goes about it.
+    #[cfg(test)]
+    pub(crate) fn plan(&self, db: &Connection, window: Window) -> Result<String, Error> {
+        let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {}", self.sql(window)))?;
+        let bound: Vec<&dyn ToSql> = self.values.iter().map(AsRef::as_ref).collect();
+        let steps = statement.query_map(&bound[..], |row| row.get::<_, String>(3))?;
+        Ok(steps.collect::<Result<Vec<_>, _>>()?.join("\n"))
     }
 
     /// Runs the query.
@@ -106,19 +128,8 @@ impl<'a> Query<'a> {
         window: Window,
         read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Listing<T>, Error> {
-        let Query { columns, from, position, conditions, values } = self;
-        let conditions =
-            if conditions.is_empty() { "1".to_owned() } else { conditions.join(" AND ") };
-        let bound: Vec<&dyn ToSql> = values.iter().map(AsRef::as_ref).collect();
-
-        let cursor =
-            window.cursor.map(|cursor| format!(" AND {position} < {cursor}")).unwrap_or_default();
-        let sql = format!(
-            "SELECT {columns}, {position} FROM {from} WHERE {conditions}{cursor} ORDER BY {position} DESC LIMIT {} OFFSET {}",
-            window.size + 1,
-            window.offset,
-        );
-        let mut statement = db.prepare_cached(&sql)?;
+        let bound: Vec<&dyn ToSql> = self.values.iter().map(AsRef::as_ref).collect();
+        let mut statement = db.prepare_cached(&self.sql(window))?;
         let last = statement.column_count() - 1;
         let mut rows = statement.query(&bound[..])?;
         let mut items = Vec::new();
@@ -138,7 +149,9 @@ impl<'a> Query<'a> {
             window.offset + items.len() as u64
         } else {
             let sql = format!(
-                "SELECT count(*) FROM (SELECT 1 FROM {from} WHERE {conditions} LIMIT {})",
+                "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {} LIMIT {})",
+                self.from,
+                self.condition(),
                 TOTAL_CAP + 1
             );
             db.prepare_cached(&sql)?.query_row(&bound[..], |row| row.get(0))?

@@ -40,6 +40,7 @@ async fn a_token_is_shown_whole_once_and_never_again() {
     let token = first.data()["token"].as_str().unwrap();
     let prefix = first.data()["prefix"].as_str().unwrap();
     assert!(token.starts_with(prefix) && prefix.len() == "prodgy_".len() + 8, "{token}, {prefix}");
+    assert_eq!(token.len(), "prodgy_".len() + 43 + 6, "{token}");
     assert_eq!(first.header("cache-control"), "no-store");
     assert_eq!(first.data()["scopes"].as_array().unwrap().len(), 12, "all that there are");
     assert_eq!(second.body["replayed"], true);
@@ -66,10 +67,12 @@ async fn a_token_says_what_it_is_and_only_a_token_does() {
     }
     app.get(VALIDATE).await.expect_problem(401, "token_required");
     app.nobody().get(VALIDATE).await.expect_problem(401, "credential_missing");
-    app.with_token(&format!("{}x", token.secret))
-        .get(VALIDATE)
-        .await
-        .expect_problem(401, "token_invalid");
+    // One letter too many is seen in the text; one that never was has to be looked for.
+    let (long, never_was) = (format!("{}x", token.secret), format!("prodgy_{}", "A".repeat(40)));
+    for (secret, said) in [(&long, "mistyped"), (&never_was, "no API token is like this")] {
+        let reply = app.with_token(secret).get(VALIDATE).await.expect_problem(401, "token_invalid");
+        assert!(reply.body["message"].as_str().unwrap().contains(said), "{reply:?}");
+    }
     program
         .get(&format!("/api/api-tokens/{}", token.id))
         .await
@@ -146,6 +149,28 @@ async fn a_time_that_runs_out_is_noticed_and_can_be_renewed() {
     );
     program.get(VALIDATE).await.expect_status(200);
     assert_eq!(actions(&app, &path).await.iter().filter(|action| *action == "expired").count(), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_was_switched_off_stays_so_though_it_runs_out_and_is_renewed() {
+    let (app, _, token, path) = with_token().await;
+    let program = app.with_token(&token.secret);
+    app.put(&path, json!({ "active": false })).await.expect_status(200);
+    let soon = (chrono::Local::now() + Duration::from_millis(300)).to_rfc3339();
+    app.post(&format!("{path}/renew"), json!({ "expires_at": soon })).await.expect_status(200);
+    eventually("the token has not expired", async || {
+        (app.get(&path).await.data()["status"] == "expired").then_some(())
+    })
+    .await;
+
+    let renewed =
+        app.post(&format!("{path}/renew"), json!({ "expires_at": null })).await.expect_status(200);
+
+    assert_eq!(renewed.data()["status"], "inactive");
+    program.get(VALIDATE).await.expect_problem(401, "token_inactive");
+    app.put(&path, json!({ "active": true })).await.expect_status(200);
+    program.get(VALIDATE).await.expect_status(200);
+    app.verified();
 }
 
 #[tokio::test]

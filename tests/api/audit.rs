@@ -350,6 +350,33 @@ async fn filters_narrow_and_the_export_says_the_same() {
 }
 
 #[tokio::test]
+async fn a_cursor_walks_through_the_audit_log_once_while_it_grows() {
+    let app = TestApp::spawn().await;
+    let product = app.product().await;
+    let token = app.token(&product, &[]).await;
+    for name in ["One", "Two", "Three", "Four"] {
+        let body = json!({ "name": name });
+        app.put(&format!("/api/api-tokens/{}", token.id), body).await.expect_status(200);
+    }
+    let of_token = format!("/api/api-tokens/{}/audit-logs", token.id);
+    for list in ["/api/audit-logs".to_owned(), of_token] {
+        let before = app.get(&format!("{list}?limit=1000")).await.expect_status(200);
+        let mut seen = Vec::new();
+        let mut path = format!("{list}?pageSize=2");
+        loop {
+            let page = app.get(&path).await.expect_status(200);
+            seen.extend(page.data().as_array().unwrap().clone());
+            let Some(cursor) = page.body["pagination"]["cursor"].as_str() else { break };
+            path = format!("{list}?pageSize=2&cursor={cursor}");
+            // It grows where it begins.
+            let body = json!({ "name": format!("Name {}", seen.len()) });
+            app.put(&format!("/api/api-tokens/{}", token.id), body).await.expect_status(200);
+        }
+        assert_eq!(json!(seen), *before.data(), "{list}");
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_key_hides_its_own_texts_and_nothing_else() {
     let mut app = TestApp::spawn().await;
     let member = app.user("member").await;

@@ -143,3 +143,19 @@ async fn counting_does_not_move_what_is_counted() {
     assert_eq!(after.header("etag"), etag);
     app.put_with(&path, json!({ "name": "Renamed" }), "If-Match", &etag).await.expect_status(200);
 }
+
+#[tokio::test]
+async fn who_is_signed_in_is_sent_again_when_the_user_has_changed() {
+    let app = TestApp::spawn().await;
+    let me = app.get("/api/auth/me").await.expect_status(200);
+    let user = format!("/api/users/{}", me.data()["user"]["id"].as_str().unwrap());
+    let etag = me.header("etag");
+    assert_eq!(etag, app.get(&user).await.header("etag"));
+    app.get_with("/api/auth/me", "If-None-Match", etag).await.expect_status(304);
+
+    app.put_with(&user, json!({ "name": "Renamed" }), "If-Match", etag).await.expect_status(200);
+
+    let now = app.get_with("/api/auth/me", "If-None-Match", etag).await.expect_status(200);
+    assert_eq!(now.data()["user"]["name"], "Renamed");
+    assert_ne!(now.header("etag"), etag);
+}

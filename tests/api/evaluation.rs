@@ -69,7 +69,9 @@ async fn what_is_asked_is_scored_kept_and_listed() {
     assert!(by_words["metrics"]["ndcg"].as_f64().unwrap() < 1.0, "{by_words}");
 
     let one = format!("/api/knowledge-base/evaluation/{}", made["id"].as_str().unwrap());
-    assert_eq!(app.get(&one).await.expect_status(200).data(), made);
+    let kept = app.get(&one).await.expect_status(200);
+    assert_eq!(kept.data(), made);
+    app.get_with(&one, "If-None-Match", kept.header("etag")).await.expect_status(304);
     let listed = app.get(&evaluations(&product)).await.expect_status(200);
     let ids: Vec<&Value> = listed.data().as_array().unwrap().iter().map(|it| &it["id"]).collect();
     assert_eq!(ids, [&by_words["id"], &made["id"]], "newest first");

@@ -18,6 +18,7 @@ mod control;
 mod erasure;
 mod etags;
 mod evaluation;
+mod event;
 mod execution;
 mod faults;
 mod file;

@@ -283,6 +283,9 @@ async fn every_way_of_verifying_lets_the_right_ones_in() {
     it.make(json!({ "verify": "none", "path": "open" })).await;
     deliver(&it.app, "open", &[], body).await.expect_status(200);
     it.ended(7).await;
+    // That nobody verified it is on record.
+    let rows = it.app.get("/api/audit-logs?action=received&limit=1").await.expect_status(200);
+    assert_eq!(rows.data()[0]["details"]["verify"], "none", "{rows:?}");
 }
 
 /// What the library of Standard Webhooks sends with a body.

@@ -1,4 +1,4 @@
-//! Reading one stream of the log from any place on, however long it is.
+//! Reading the log, or one stream of it, from any place on, however long it is.
 
 use eventlog::conformance::{command_with, event};
 use eventlog::{Append, Expected, SqliteOptions, SqliteStore};
@@ -81,4 +81,37 @@ async fn what_comes_is_read_where_it_was_left_off() {
 
     let news = place.next(&log).await.unwrap();
     assert_eq!(news.iter().map(|event| event.sequence).collect::<Vec<_>>(), [2]);
+}
+
+/// The numbers of the stream's events in a page, of which the first is 1.
+async fn page(log: &SqliteStore, number: u64, size: usize) -> Result<Vec<u64>, Problem> {
+    let offset = (number - 1) * size as u64;
+    let part = wanted().part(log, Position::START, offset, size).await?;
+    Ok(part.items.iter().map(|event| event.sequence).collect())
+}
+
+#[tokio::test]
+async fn a_page_beyond_what_is_counted_is_answered_too() {
+    let (_folder, log) = log_of(14, BATCH).await;
+
+    assert_eq!(page(&log, 1, 50).await.unwrap(), (1..=50).collect::<Vec<_>>());
+    assert_eq!(page(&log, 201, 50).await.unwrap(), (10_001..=10_050).collect::<Vec<_>>());
+    assert_eq!(page(&log, 279, 50).await.unwrap(), (13_901..=13_950).collect::<Vec<_>>());
+    assert_eq!(page(&log, 281, 50).await.unwrap(), [0; 0], "there are no more");
+
+    // The next part begins behind the last event of this one, and not where it was looked to.
+    let part = wanted().part(&log, Position::START, 12_000, 50).await.unwrap();
+    let next = wanted().part(&log, part.goes_on, 0, 1).await.unwrap();
+    assert_eq!(next.items[0].sequence, 12_051);
+}
+
+#[tokio::test]
+async fn a_page_too_deep_to_be_counted_to_is_refused_and_says_how_to_go_on() {
+    let (_folder, log) = log_of(LOOKED_AT / BATCH + 1, BATCH).await;
+    let last = LOOKED_AT as u64 / 200;
+
+    assert_eq!(page(&log, last, 200).await.unwrap().len(), 200);
+    let refused = page(&log, last + 1, 200).await.unwrap_err();
+    assert_eq!(refused.code(), "page_too_deep");
+    assert!(refused.to_string().contains("cursor"), "{refused}");
 }

@@ -1,12 +1,13 @@
 //! A log as a test wants it: one whose server dies at a chosen append, one that several servers share, so
 //! that nobody keeps states in memory and leases count, one in which somebody else was quicker, or one whose next
-//! append ends as it is told to.
+//! appends end as they are told to.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use eventlog::{
     Append, AppendError, Appended, Capabilities, EventStore, Position, RecordedEvent, StreamId,
 };
@@ -41,9 +42,11 @@ pub(crate) struct Altered {
     read: AtomicUsize,
     /// What somebody else does just before the next append.
     before: Mutex<Option<BoxFuture<'static, ()>>>,
-    /// How the next append ends.
-    fate: Mutex<Fate>,
+    /// How the next appends end.
+    fates: Mutex<VecDeque<Fate>>,
     told: Notify,
+    /// How long ago everything was, by what its streams say.
+    ago: Mutex<TimeDelta>,
 }
 
 impl Altered {
@@ -74,14 +77,25 @@ impl Altered {
             is_shared: false,
             read: 0.into(),
             before: Mutex::default(),
-            fate: Mutex::default(),
+            fates: Mutex::default(),
             told: Notify::new(),
+            ago: Mutex::default(),
         }
     }
 
     /// How the next append is to end.
     pub(crate) fn next_ends(&self, fate: Fate) {
-        *self.fate.lock() = fate;
+        self.next_end([fate]);
+    }
+
+    /// How the next appends are to end, one after the other.
+    pub(crate) fn next_end(&self, fates: impl IntoIterator<Item = Fate>) {
+        *self.fates.lock() = fates.into_iter().collect();
+    }
+
+    /// Lets all that is stored have happened so long ago.
+    pub(crate) fn was(&self, ago: TimeDelta) {
+        *self.ago.lock() = ago;
     }
 
     /// Lets somebody hear who hears late.
@@ -117,7 +131,7 @@ impl EventStore for Altered {
         if let Some(before) = before {
             before.await;
         }
-        let fate = std::mem::take(&mut *self.fate.lock());
+        let fate = self.fates.lock().pop_front().unwrap_or_default();
         if fate == Fate::Failed {
             return Err(AppendError::Store(eventlog::Error::Busy));
         }
@@ -147,7 +161,11 @@ impl EventStore for Altered {
     ) -> Result<Vec<Arc<RecordedEvent>>, eventlog::Error> {
         let events = self.log.read_stream(stream, after, limit).await?;
         self.read.fetch_add(events.len(), Ordering::SeqCst);
-        Ok(events)
+        let ago = *self.ago.lock();
+        let aged = |event: Arc<RecordedEvent>| {
+            Arc::new(RecordedEvent { time: event.time - ago, ..event.as_ref().clone() })
+        };
+        Ok(if ago.is_zero() { events } else { events.into_iter().map(aged).collect() })
     }
 
     fn capabilities(&self) -> Capabilities {

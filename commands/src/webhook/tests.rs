@@ -87,3 +87,58 @@ fn github_sends_more_than_others() {
     assert_eq!(hook("github").max_bytes(), 25 * 1024 * 1024);
     assert_eq!(hook("gitlab").max_bytes(), 1024 * 1024);
 }
+
+#[test]
+fn a_delivery_is_known_by_the_id_that_its_provider_gives_it() {
+    for (verify, sent, id) in [
+        ("github", &[("x-github-delivery", "72d3")][..], Some("72d3")),
+        ("github", &[("x-request-id", "of a proxy"), ("idempotency-key", "k")], None),
+        ("gitlab", &[("idempotency-key", "k"), ("x-gitlab-event-uuid", "e")], Some("k")),
+        ("gitlab", &[("x-gitlab-event-uuid", "e"), ("x-gitlab-webhook-uuid", "w")], Some("e")),
+        ("gitlab", &[("webhook-id", "m"), ("x-gitlab-event-uuid", "e")], Some("m")),
+        ("bitbucket", &[("x-request-id", "of a proxy"), ("x-request-uuid", "u")], Some("u")),
+        ("bitbucket", &[("x-request-id", "r"), ("x-hook-uuid", "h")], Some("r")),
+        ("standard-webhooks", &[("webhook-id", "m"), ("idempotency-key", "k")], Some("m")),
+        ("basic", &[("idempotency-key", "k"), ("webhook-id", "m")], Some("k")),
+        ("none", &[("webhook-id", "m"), ("x-request-id", "of a proxy")], Some("m")),
+        ("none", &[("x-request-id", "of a proxy")], None),
+        ("github", &[("x-github-delivery", " ")], None),
+    ] {
+        let hook = webhook(json!({ "verify": verify }));
+        assert_eq!(read(&hook, sent, "{}").content.id.as_deref(), id, "{verify} {sent:?}");
+    }
+    // Where its place is named, no other counts.
+    for place in ["X-Mine", "/id"] {
+        let hook = webhook(json!({ "verify": "gitlab", "delivery_id": place }));
+        let sent = [("idempotency-key", "k"), ("x-mine", "mine")];
+        assert_eq!(read(&hook, &sent, r#"{"id":"mine"}"#).content.id.as_deref(), Some("mine"));
+        assert_eq!(read(&hook, &sent[..1], "{}").content.id, None, "{place}");
+    }
+}
+
+#[test]
+fn no_header_that_proves_who_sends_is_kept() {
+    let sent = [
+        ("x-github-event", "push"),
+        ("content-type", "application/json"),
+        ("authorization", "Basic bWU6d29yZA=="),
+        ("cookie", "session=1"),
+        ("x-gitlab-token", "token"),
+        ("x-hub-signature", "sha256=00"),
+        ("x-hub-signature-256", "sha256=00"),
+        ("webhook-signature", "v1,00"),
+        ("x-api-token", "token"),
+        ("x-forwarded-for", "192.0.2.1"),
+        ("x-mine-id", "secret"),
+    ];
+    let kept = |hook: Value| {
+        let headers = read(&webhook(hook), &sent, "{}").content.headers;
+        headers.keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(kept(json!({ "verify": "basic" })), ["content-type", "x-github-event", "x-mine-id"]);
+    // Not even where it looks like an id.
+    for verify in ["token", "hmac-sha256"] {
+        let hook = json!({ "verify": verify, "header": "X-Mine-Id" });
+        assert_eq!(kept(hook), ["content-type", "x-github-event"], "{verify}");
+    }
+}

@@ -143,6 +143,18 @@ fn a_token_is_renewed_into_the_future() {
 }
 
 #[test]
+fn what_was_switched_off_stays_so_though_it_runs_out_and_is_renewed() {
+    let mut past =
+        vec![created(Some(100)), ApiTokenEvent::Deactivated {}, expired(), renewed(None)];
+    assert_eq!(status(past.clone()), TokenStatus::Inactive);
+    given::<ApiToken>(past.clone())
+        .when(switch(true))
+        .then_expect_events(vec![ApiTokenEvent::Activated {}]);
+    past.extend([ApiTokenEvent::Activated {}, expired(), renewed(None)]);
+    assert_eq!(status(past), TokenStatus::Active);
+}
+
+#[test]
 fn that_a_token_had_expired_is_told_even_if_nobody_had_noticed() {
     given::<ApiToken>(vec![created(Some(100))])
         .when(renew(Some(300), 200))
