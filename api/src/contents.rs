@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use commands::policies::{Contents, GenerationState, Inside, NotNow};
+use chrono::{DateTime, Utc};
+use commands::policies::{Contents, Due, GenerationState, Inside, NotNow};
 use eventlog::Position;
-use projections::{execution, file, generation, product, session, trigger};
+use projections::{execution, file, generation, product, retention, session, trigger};
 use rusqlite::Connection;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -64,6 +65,12 @@ impl Contents for App {
 
     async fn artifacts_of(&self, product: Uuid) -> Result<Vec<String>, NotNow> {
         self.read(|db| file::artifacts(db, product)).map_err(not_now)
+    }
+
+    async fn due_files(&self, now: DateTime<Utc>, most: usize) -> Result<Due, NotNow> {
+        let retention::Due { files, next } =
+            self.read(|db| retention::due(db, now, most)).map_err(not_now)?;
+        Ok(Due { files, next })
     }
 
     async fn generations(&self, at: Position) -> Result<Vec<GenerationState>, NotNow> {

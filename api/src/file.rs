@@ -181,7 +181,8 @@ struct HowDeleted {
 
 /// Delete a file
 ///
-/// No search finds it any more. Its bytes are kept with the history of the product unless they are to be erased.
+/// No search finds it any more. Its bytes are kept with the history of the product unless they are to be erased, now
+/// by `erase`, or later by the `retention` of the product.
 #[utoipa::path(delete, path = "/api/knowledge-base/storage/file/{id}", tag = "Knowledge base",
     extensions(("x-access" = json!(Right::WriteKnowledge))),
     params(("id" = Uuid, Path, description = "The file"), HowDeleted, IfMatchParam),

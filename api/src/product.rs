@@ -5,7 +5,7 @@
 use axum::extract::State;
 use domain::{Description, Name};
 use projections::{Said, product};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -30,6 +30,18 @@ pub fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, change, delete))
 }
 
+/// How long what is deleted in a product is kept.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Retention {
+    /// A file is erased when so many days have passed since it was deleted, as if somebody had asked for it: 0 erases
+    /// every file with its deletion. It counts for files, too, that were deleted before it was set. `null`, as in a new
+    /// product: a deleted file is erased only when somebody asks for it.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(maximum = 36500)]
+    deleted_files_days: Option<u32>,
+}
+
 /// A product: a workspace inside an organization.
 #[derive(Debug, Serialize, ToSchema)]
 struct Product {
@@ -41,6 +53,8 @@ struct Product {
     description: Option<String>,
     /// The knowledge base that it was born with.
     default_knowledge_base_id: Uuid,
+    /// How long what is deleted in it is kept.
+    retention: Retention,
     /// When it was made.
     created_at: String,
     /// When it was last changed.
@@ -56,6 +70,7 @@ async fn shown(app: &App, product: product::Product) -> Result<Product, Problem>
         name: product.name,
         description,
         default_knowledge_base_id: product.default_knowledge_base_id,
+        retention: Retention { deleted_files_days: product.deleted_files_days },
         created_at: product.created_at,
         updated_at: product.updated_at,
     })
@@ -83,6 +98,15 @@ struct ProductChange {
     /// What it is for.
     #[schema(max_length = 4000)]
     description: Option<String>,
+    /// How long what is deleted in it is kept.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(nullable = false)]
+    retention: Option<Retention>,
+}
+
+/// What is given must say something: a rule is taken away by its number, and not by `null` in its place.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Retention>, D::Error> {
+    Retention::deserialize(deserializer).map(Some)
 }
 
 fn name(text: &str) -> Result<Name, Problem> {
@@ -91,6 +115,11 @@ fn name(text: &str) -> Result<Name, Problem> {
 
 fn description(text: &str) -> Result<Description, Problem> {
     Description::parse(text).map_err(|error| bad_value("description", &error))
+}
+
+fn retention(rule: Retention) -> Result<domain::Retention, Problem> {
+    domain::Retention::parse(rule.deleted_files_days)
+        .map_err(|error| bad_value("retention/deleted_files_days", &error))
 }
 
 /// List products
@@ -164,6 +193,10 @@ async fn get(
 }
 
 /// Change a product
+///
+/// What is left out stays. `retention` says after how many days the files that are deleted in it are erased: what was
+/// uploaded, its text and its vectors are removed, and a citation of it tells only where it stood. **What is erased
+/// does not come back**, and a rule reaches what was deleted before it was set.
 #[utoipa::path(put, path = "/api/products/{productId}", tag = "Products",
     extensions(("x-access" = json!(Right::WriteProducts))),
     params(("productId" = Uuid, Path), IfMatchParam),
@@ -179,8 +212,9 @@ async fn change(
     let change = body.read()?;
     let name = change.name.as_deref().map(name).transpose()?;
     let description = change.description.as_deref().map(description).transpose()?;
+    let retention = change.retention.map(retention).transpose()?;
     let ask = circumstances.ask(&app, &caller, Some(id), &[&body.bytes]).await?;
-    let done = app.commands.change_product(id, name, description, &ask).await?;
+    let done = app.commands.change_product(id, name, description, retention, &ask).await?;
     let position = app.applied(&done).await?;
     let product = app.read_after(&done, |db| product::get(db, id)).await?.ok_or_else(gone)?;
     let etag = ETag::of_sequence(product.sequence);

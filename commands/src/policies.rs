@@ -21,6 +21,7 @@ mod listening;
 mod outbox;
 mod queue;
 mod reaction;
+mod retention;
 mod runner;
 mod schedule;
 
@@ -52,6 +53,7 @@ use heartbeat::Heartbeat;
 use ingestion::Ingestion;
 use outbox::Outbox;
 use reaction::Reactions;
+use retention::Retention;
 use runner::Runner;
 use schedule::Schedules;
 
@@ -59,6 +61,7 @@ pub(crate) use chat::LEASE as ANSWER_LEASE;
 pub use erasure::{Contents, GenerationState, Inside, NotNow};
 pub(crate) use ingestion::{LARGEST_READ, LEASE as FILE_LEASE};
 pub(crate) use outbox::LEASE as REPLY_LEASE;
+pub use retention::Due;
 pub(crate) use runner::LEASE as EXECUTION_LEASE;
 
 /// How many events one read of the log brings.
@@ -274,6 +277,7 @@ pub struct Policies {
     runner: Arc<Runner>,
     schedules: Arc<Schedules>,
     reactions: Arc<Reactions>,
+    retention: Arc<Retention>,
 }
 
 impl Policies {
@@ -302,7 +306,9 @@ impl Policies {
         let outbox = Outbox::start(commands.clone(), tools.clone(), worker);
         let runner =
             Runner::start(commands.clone(), knowledge, tools, outbox.clone(), worker, workers);
-        let schedules = Schedules::start(commands.clone(), contents, schedule::system_clock());
+        let clock = schedule::system_clock();
+        let retention = Retention::start(commands.clone(), contents.clone(), clock.clone());
+        let schedules = Schedules::start(commands.clone(), contents, clock);
         let reactions = Reactions::start(commands.clone(), pending.listeners.clone());
         let (stop, stopped) = watch::channel(false);
         let (hurried, beats) =
@@ -332,6 +338,7 @@ impl Policies {
             runner: runner.clone(),
             schedules: schedules.clone(),
             reactions: reactions.clone(),
+            retention: retention.clone(),
             position: pending.position,
         };
         let follower = tokio::spawn(follower.run(pending, stopped));
@@ -350,6 +357,7 @@ impl Policies {
             runner,
             schedules,
             reactions,
+            retention,
         }
     }
 
@@ -366,6 +374,7 @@ impl Policies {
         tokio::join!(
             self.schedules.stop(),
             self.reactions.stop(),
+            self.retention.stop(),
             self.chats.stop(),
             self.completion.stop(),
             self.conversations.stop(),
@@ -440,6 +449,7 @@ struct Follower {
     runner: Arc<Runner>,
     schedules: Arc<Schedules>,
     reactions: Arc<Reactions>,
+    retention: Arc<Retention>,
     position: Position,
 }
 
@@ -587,6 +597,9 @@ impl Follower {
             }
             "product.deleted.v1" => self.erasure.add_product(id),
             "file.erasure_requested.v1" => self.erasure.add_file(id),
+            "file.deleted.v1" | "file.erased.v1" | "product.retention_set.v1" => {
+                self.retention.look_after(event.position);
+            }
             "integration.deleted.v1" | "integration.key_rotated.v1" => {
                 self.erasure.add_integration(id);
             }

@@ -2,7 +2,7 @@
 
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseCommand};
 use domain::product::{Product, ProductCommand, ProductEvent};
-use domain::{Description, Name, Rewording};
+use domain::{Description, Name, Retention, Rewording};
 use eventlog::StreamId;
 use uuid::Uuid;
 
@@ -75,6 +75,7 @@ impl Commands {
         product: Uuid,
         name: Option<Name>,
         description: Option<Description>,
+        retention: Option<Retention>,
         ask: &Ask,
     ) -> Result<Done, Error> {
         let ask = ask.in_product(product);
@@ -86,7 +87,8 @@ impl Commands {
             }
             Product::Missing | Product::Deleted | Product::Erased => Rewording::Kept,
         };
-        self.execute::<Product>(product, ProductCommand::Change { name, description }, &ask).await
+        let change = ProductCommand::Change { name, description, retention };
+        self.execute::<Product>(product, change, &ask).await
     }
 
     /// Deletes a product: what is inside can no longer be reached. A process manager then ends all of

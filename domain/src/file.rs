@@ -172,6 +172,8 @@ pub enum FileCommand {
     Delete,
     /// Remove it, if that was not done, and its bytes as well.
     RequestErasure,
+    /// Remove its bytes, if it was removed.
+    RequestErasureOfDeleted,
     /// Say that its bytes are removed.
     Erase,
 }
@@ -297,8 +299,10 @@ impl File {
             }
             (File::Erasing { .. }, Do::Upload(_)) => Err(FileError::Erasing),
             (_, Do::Upload(_)) => Err(FileError::Duplicate),
-            (File::Deleted { .. }, Do::RequestErasure) => Ok(vec![Did::ErasureRequested {}]),
-            (File::Erasing { .. }, Do::RequestErasure) => Ok(vec![]),
+            (File::Deleted { .. }, Do::RequestErasure | Do::RequestErasureOfDeleted) => {
+                Ok(vec![Did::ErasureRequested {}])
+            }
+            (File::Erasing { .. }, Do::RequestErasure | Do::RequestErasureOfDeleted) => Ok(vec![]),
             (File::Erasing { .. }, Do::Erase) => Ok(vec![Did::Erased {}]),
             (
                 File::Missing | File::Deleted { .. } | File::Erasing { .. } | File::Erased { .. },
@@ -306,6 +310,7 @@ impl File {
             ) => Err(FileError::NotFound),
             (_, Do::Delete) => Ok(vec![Did::Deleted {}]),
             (_, Do::RequestErasure) => Ok(vec![Did::Deleted {}, Did::ErasureRequested {}]),
+            (_, Do::RequestErasureOfDeleted) => Err(FileError::NotDeleted),
             (_, Do::Erase) => Err(FileError::NotErasing),
 
             (File::Ready { .. }, Do::Embed(index)) => {
@@ -375,6 +380,9 @@ pub enum FileError {
     /// The very same bytes are being removed.
     #[error("these very bytes are being erased: send them again in a moment")]
     Erasing,
+    /// No rule erases what is there.
+    #[error("the file is there: delete it first")]
+    NotDeleted,
     /// Nobody asked for that.
     #[error("the file is there: ask for its erasure first")]
     NotErasing,
@@ -396,6 +404,7 @@ impl Refusal for FileError {
             FileError::Duplicate => (RefusalKind::Conflict, "file_duplicate"),
             FileError::NotProcessing => (RefusalKind::Conflict, "file_not_processing"),
             FileError::Erasing => (RefusalKind::Conflict, "file_erasing"),
+            FileError::NotDeleted => (RefusalKind::Conflict, "file_not_deleted"),
             FileError::NotErasing => (RefusalKind::Conflict, "file_not_erasing"),
             FileError::NotReady => (RefusalKind::Conflict, "file_not_ready"),
             FileError::PercentTooHigh => (RefusalKind::Invalid, "percent_too_high"),

@@ -45,8 +45,8 @@ pub mod values;
 
 pub use refusal::{Fault, InvalidDocument, Refusal, RefusalKind};
 pub use values::{
-    BlobRef, Description, Digest, Email, FileName, Name, Object, Payload, Rewording, Role, Said,
-    Scope, Sealed, Timestamp, TokenPrefix, ValueError, derived_id,
+    BlobRef, Description, Digest, Email, FileName, Name, Object, Payload, Retention, Rewording,
+    Role, Said, Scope, Sealed, Timestamp, TokenPrefix, ValueError, derived_id,
 };
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::event;
 use crate::refusal::{Refusal, RefusalKind};
-use crate::values::{Description, Name, Rewording, Said, Sealed};
+use crate::values::{Description, Name, Retention, Rewording, Said, Sealed};
 
 /// What has happened to a product.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,13 @@ pub enum ProductEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         description: Option<Sealed>,
     },
+    /// Another rule says how long what is deleted in it is kept.
+    #[serde(rename = "product.retention_set.v1")]
+    RetentionSet {
+        /// So many days after it was deleted, a file is erased; only when it is asked for, where there is no number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        deleted_files_days: Option<u32>,
+    },
     /// It is gone.
     #[serde(rename = "product.deleted.v1")]
     Deleted {},
@@ -71,6 +78,8 @@ pub enum ProductCommand {
         name: Option<Name>,
         /// What people say about it from now on.
         description: Rewording,
+        /// Another rule of how long what is deleted is kept.
+        retention: Option<Retention>,
     },
     /// Remove it.
     Delete,
@@ -92,6 +101,8 @@ pub enum Product {
         description: Said,
         /// Its default knowledge base.
         knowledge_base: Uuid,
+        /// How long what is deleted is kept.
+        retention: Retention,
     },
     /// Gone for good.
     Deleted,
@@ -100,6 +111,14 @@ pub enum Product {
 }
 
 impl Product {
+    /// How long what is deleted in it is kept; of one that is gone no rule says anything.
+    pub fn retention(&self) -> Retention {
+        match self {
+            Product::Active { retention, .. } => *retention,
+            Product::Missing | Product::Deleted | Product::Erased => Retention::default(),
+        }
+    }
+
     /// Answers a command with events or a refusal.
     pub fn decide(&self, command: ProductCommand) -> Result<Vec<ProductEvent>, ProductError> {
         use {ProductCommand as Do, ProductEvent as Did};
@@ -122,14 +141,23 @@ impl Product {
             // Whoever finishes it may have been cut off right after this.
             (Product::Erased, Do::Erase) => Ok(vec![]),
             (
-                Product::Active { name: old_name, description: old_description, .. },
-                Do::Change { name, description },
+                Product::Active {
+                    name: old_name,
+                    description: old_description,
+                    retention: old_retention,
+                    ..
+                },
+                Do::Change { name, description, retention },
             ) => {
                 let name = name.filter(|name| name != old_name);
                 let renamed = name.map(|name| Did::Changed { name: Some(name), description: None });
                 let described = description
                     .event(old_description, |description| Did::Described { description });
-                Ok(renamed.into_iter().chain(described).collect())
+                let retention = retention.filter(|retention| retention != old_retention);
+                let kept = retention.map(|Retention { deleted_files_days }| Did::RetentionSet {
+                    deleted_files_days,
+                });
+                Ok(renamed.into_iter().chain(described).chain(kept).collect())
             }
             (Product::Active { .. }, Do::Delete) => Ok(vec![Did::Deleted {}]),
         }
@@ -183,7 +211,8 @@ impl Aggregate for Product {
         match (&mut *self, event) {
             (_, ProductEvent::Created { name, description, knowledge_base }) => {
                 let description = description.unwrap_or_default().into();
-                *self = Product::Active { name, description, knowledge_base };
+                let retention = Retention::default();
+                *self = Product::Active { name, description, knowledge_base, retention };
             }
             (_, ProductEvent::Deleted {}) => *self = Product::Deleted,
             (_, ProductEvent::Erased {}) => *self = Product::Erased,
@@ -198,8 +227,14 @@ impl Aggregate for Product {
                 *description = new.into();
             }
             (
+                Product::Active { retention, .. },
+                ProductEvent::RetentionSet { deleted_files_days },
+            ) => *retention = Retention { deleted_files_days },
+            (
                 Product::Missing | Product::Deleted | Product::Erased,
-                ProductEvent::Changed { .. } | ProductEvent::Described { .. },
+                ProductEvent::Changed { .. }
+                | ProductEvent::Described { .. }
+                | ProductEvent::RetentionSet { .. },
             ) => {}
         }
     }

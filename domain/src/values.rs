@@ -172,6 +172,12 @@ pub enum ValueError {
     /// Not the visible part of an API token.
     #[error("this is not the prefix of an API token: it is `prodgy_` and 8 letters or digits")]
     TokenPrefixInvalid,
+    /// Longer than anything lasts.
+    #[error(
+        "deleted files are kept for at most {} days: send fewer, or null to keep them until somebody erases them",
+        Retention::MOST_DAYS
+    )]
+    RetentionTooLong,
 }
 
 impl Refusal for ValueError {
@@ -188,6 +194,7 @@ impl Refusal for ValueError {
             ValueError::RoleUnknown => "role_unknown",
             ValueError::ScopeUnknown(_) => "scope_unknown",
             ValueError::TokenPrefixInvalid => "token_prefix_invalid",
+            ValueError::RetentionTooLong => "retention_too_long",
         };
         (RefusalKind::Invalid, code)
     }
@@ -307,6 +314,26 @@ impl Rewording {
             (Rewording::Sealed(text), _) => Some(make(Some(text))),
             (Rewording::Removed, Said::Clear(_) | Said::Sealed(_)) => Some(make(None)),
             (Rewording::Removed, Said::Nothing) | (Rewording::Kept, _) => None,
+        }
+    }
+}
+
+/// How long what was deleted in a product is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retention {
+    /// So many days after it was deleted, a file is erased. Without a number that is done only when it is asked for.
+    pub deleted_files_days: Option<u32>,
+}
+
+impl Retention {
+    /// The longest that a rule can keep something.
+    pub const MOST_DAYS: u32 = 36_500;
+
+    /// Checks.
+    pub fn parse(deleted_files_days: Option<u32>) -> Result<Retention, ValueError> {
+        match deleted_files_days {
+            Some(days) if days > Self::MOST_DAYS => Err(ValueError::RetentionTooLong),
+            deleted_files_days => Ok(Retention { deleted_files_days }),
         }
     }
 }

@@ -35,7 +35,9 @@ CREATE TABLE deleted_file (
     id      TEXT PRIMARY KEY,
     product TEXT NOT NULL,
     -- 'deleted', 'erasing' or 'erased'
-    state   TEXT NOT NULL
+    state   TEXT NOT NULL,
+    -- When it was deleted.
+    at      TEXT NOT NULL
 ) WITHOUT ROWID;
 -- What models made of files. Without an artifact: why one could make nothing of it.
 CREATE TABLE embedding (
@@ -78,3 +80,5 @@ CREATE INDEX file_of ON file (knowledge_base, position);
 CREATE INDEX file_by_blob ON file (blob);
 CREATE INDEX file_by_status ON file (knowledge_base, status, position);
 CREATE INDEX embedding_by_model ON embedding (model_revision, position);
+CREATE INDEX deleted_file_of ON deleted_file (product, at) WHERE state = 'deleted';
+CREATE INDEX erasing_file ON deleted_file (id) WHERE state = 'erasing';

@@ -8,10 +8,13 @@ CREATE TABLE product (
     knowledge_base TEXT NOT NULL,
     created_at     TEXT NOT NULL,
     updated_at     TEXT NOT NULL,
-    sequence       INTEGER NOT NULL
+    sequence       INTEGER NOT NULL,
+    -- So many days after it was deleted, a file is erased.
+    deleted_files_days INTEGER
 ) WITHOUT ROWID;
 -- Deleted products of which something is left to be erased.
 CREATE TABLE deleted_product (
     id TEXT PRIMARY KEY
 ) WITHOUT ROWID;
 CREATE INDEX product_of ON product (organization, position);
+CREATE INDEX product_with_rule ON product (position) WHERE deleted_files_days IS NOT NULL;

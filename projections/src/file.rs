@@ -102,7 +102,7 @@ impl ReadModel for Files {
     }
 
     fn version(&self) -> u32 {
-        5
+        6
     }
 
     fn schema(&self) -> &'static str {
@@ -114,7 +114,14 @@ impl ReadModel for Files {
     }
 
     fn reader_indexes(&self) -> &'static [&'static str] {
-        &["file_of", "file_by_blob", "file_by_status", "embedding_by_model"]
+        &[
+            "file_of",
+            "file_by_blob",
+            "file_by_status",
+            "embedding_by_model",
+            "deleted_file_of",
+            "erasing_file",
+        ]
     }
 
     fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
@@ -202,9 +209,9 @@ impl ReadModel for Files {
             }
             FileEvent::Deleted {} => {
                 db.prepare_cached(
-                    "INSERT INTO deleted_file SELECT id, product, ?2 FROM file WHERE id = ?1",
+                    "INSERT INTO deleted_file SELECT id, product, ?2, ?3 FROM file WHERE id = ?1",
                 )?
-                .execute([file, State::Deleted.as_str()])?;
+                .execute([file, State::Deleted.as_str(), &at])?;
                 db.prepare_cached("DELETE FROM file WHERE id = ?1")?.execute([file])?;
                 db.prepare_cached("DELETE FROM embedding WHERE file = ?1")?.execute([file])?;
             }

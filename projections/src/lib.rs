@@ -22,6 +22,7 @@ pub mod knowledge_base;
 mod listing;
 pub mod organization;
 pub mod product;
+pub mod retention;
 mod sealed;
 pub mod search;
 pub mod session;

@@ -22,6 +22,8 @@ pub struct Product {
     pub description: Option<Said>,
     /// The knowledge base that it was born with.
     pub default_knowledge_base_id: Uuid,
+    /// So many days after it was deleted, a file is erased.
+    pub deleted_files_days: Option<u32>,
     /// When it was made.
     pub created_at: String,
     /// When it was last changed.
@@ -41,7 +43,7 @@ impl ReadModel for Products {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn schema(&self) -> &'static str {
@@ -57,7 +59,7 @@ impl ReadModel for Products {
         match decode(event)? {
             ProductEvent::Created { name, description, knowledge_base } => {
                 db.prepare_cached(
-                    "INSERT INTO product VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8)",
+                    "INSERT INTO product VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?8, NULL)",
                 )?
                 .execute(params![
                     product,
@@ -92,6 +94,12 @@ impl ReadModel for Products {
                 )?
                 .execute(params![product, said, at, event.sequence])?;
             }
+            ProductEvent::RetentionSet { deleted_files_days } => {
+                db.prepare_cached(
+                    "UPDATE product SET deleted_files_days = ?2, updated_at = ?3, sequence = ?4 WHERE id = ?1",
+                )?
+                .execute(params![product, deleted_files_days, at, event.sequence])?;
+            }
             ProductEvent::Deleted {} => {
                 db.prepare_cached("DELETE FROM product WHERE id = ?1")?.execute([product])?;
                 db.prepare_cached("INSERT OR IGNORE INTO deleted_product VALUES (?1)")?
@@ -111,8 +119,8 @@ pub(crate) fn in_the_clear(description: Option<&Description>) -> Option<Said> {
     description.filter(|text| !text.as_str().is_empty()).map(Said::clear)
 }
 
-const COLUMNS: &str =
-    "id, organization, name, description, knowledge_base, created_at, updated_at, sequence";
+const COLUMNS: &str = "id, organization, name, description, knowledge_base, created_at, updated_at, sequence, \
+                       deleted_files_days";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Product> {
     Ok(Product {
@@ -124,6 +132,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Product> {
         created_at: row.get(5)?,
         updated_at: row.get(6)?,
         sequence: row.get(7)?,
+        deleted_files_days: row.get(8)?,
     })
 }
 

@@ -52,12 +52,13 @@ async fn new_user(app: &TestApp, email: &str) -> String {
 }
 
 /// The events of a type.
-async fn events(app: &TestApp, event_type: &str) -> Vec<Value> {
+pub async fn events(app: &TestApp, event_type: &str) -> Vec<Value> {
     let reply = app.get(&format!("/api/events?limit=1000&type={event_type}")).await;
     reply.expect_status(200).data().as_array().unwrap().clone()
 }
 
-async fn wait_for_event(app: &TestApp, event_type: &str) {
+/// Waits until there is an event of a type.
+pub async fn wait_for_event(app: &TestApp, event_type: &str) {
     eventually(&format!("there is no {event_type}"), async || {
         (!events(app, event_type).await.is_empty()).then_some(())
     })
@@ -295,7 +296,7 @@ async fn a_knowledge_base_whose_deletion_a_crash_cut_off_is_emptied_at_the_next_
 }
 
 /// What the vault holds of files, and what was made of them.
-fn in_the_vault(app: &TestApp) -> usize {
+pub fn in_the_vault(app: &TestApp) -> usize {
     ["blobs", "artifacts", "garbage"]
         .map(|kind| files_below(&app.data_dir().join("vault").join(kind)).len())
         .iter()

@@ -34,6 +34,7 @@ mod pagination;
 mod parameters;
 mod reaction;
 mod read_your_writes;
+mod retention;
 mod schedule;
 mod schedule_options;
 mod search;

@@ -204,7 +204,7 @@ fn product() -> impl Strategy<Value = ProductCommand> {
         ProductCommand::Create { name: called("Shop"), description: None, knowledge_base: id(9) };
     prop_oneof![
         3 => Just(create),
-        6 => "[ab]".prop_map(|text| ProductCommand::Change { name: Some(called(&text)), description: Rewording::Kept }),
+        6 => "[ab]".prop_map(|text| ProductCommand::Change { name: Some(called(&text)), description: Rewording::Kept, retention: None }),
         1 => Just(ProductCommand::Delete),
         1 => Just(ProductCommand::Erase),
     ]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use domain::execution::{CancelReason, Execution, ExecutionCommand};
 use domain::file::{File, FileCommand, FileEvent};
 use domain::knowledge_base::{KnowledgeBase, KnowledgeBaseCommand};
@@ -20,6 +21,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use uuid::Uuid;
 
 use super::queue::{Outcome, Queue};
+use super::retention::Due;
 use crate::execute::decode_event;
 use crate::file::in_vault;
 use crate::seal::{product_key, user_key};
@@ -66,6 +68,12 @@ pub trait Contents: Send + Sync + 'static {
     /// has none.
     async fn has_file_with(&self, _product: Uuid, _blob: &str) -> Result<bool, NotNow> {
         Ok(false)
+    }
+
+    /// The deleted files that the rules of their products do not keep any longer: as many as may be added to those that
+    /// are being erased, for these to be no more than `most`. A side that knows of no rules has none.
+    async fn due_files(&self, _now: DateTime<Utc>, _most: usize) -> Result<Due, NotNow> {
+        Ok(Due::default())
     }
 
     /// The triggers of an agent that are left, as they were at a position or later. A side that knows

@@ -119,6 +119,26 @@ fn a_file_is_erased_at_any_stage_and_after_it_was_deleted() {
 }
 
 #[test]
+fn a_rule_erases_what_was_deleted_and_never_what_is_there() {
+    let erase = || FileCommand::RequestErasureOfDeleted;
+    let deleted = |past: Vec<FileEvent>| [past, vec![FileEvent::Deleted {}]].concat();
+    for past in [vec![uploaded()], ready(), failed()] {
+        given::<File>(deleted(past.clone()))
+            .when(erase())
+            .then_expect_events(vec![FileEvent::ErasureRequested {}]);
+        let again = [deleted(past.clone()), past.clone()].concat();
+        for there in [past.clone(), again] {
+            given::<File>(there).when(erase()).then_expect_error(FileError::NotDeleted);
+        }
+        let erasing = [deleted(past), vec![FileEvent::ErasureRequested {}]].concat();
+        given::<File>(erasing.clone()).when(erase()).then_expect_events(vec![]);
+        let erased = [erasing, vec![FileEvent::Erased {}]].concat();
+        given::<File>(erased).when(erase()).then_expect_error(FileError::NotFound);
+    }
+    given::<File>(vec![]).when(erase()).then_expect_error(FileError::NotFound);
+}
+
+#[test]
 fn what_was_erased_may_come_again() {
     let past = [ready(), vec![FileEvent::Deleted {}, FileEvent::ErasureRequested {}]].concat();
     let past = [past, vec![FileEvent::Erased {}]].concat();
@@ -178,6 +198,7 @@ fn every_refusal_has_its_code() {
         (FileError::Duplicate, RefusalKind::Conflict, "file_duplicate"),
         (FileError::NotProcessing, RefusalKind::Conflict, "file_not_processing"),
         (FileError::Erasing, RefusalKind::Conflict, "file_erasing"),
+        (FileError::NotDeleted, RefusalKind::Conflict, "file_not_deleted"),
         (FileError::NotErasing, RefusalKind::Conflict, "file_not_erasing"),
         (FileError::NotReady, RefusalKind::Conflict, "file_not_ready"),
         (FileError::PercentTooHigh, RefusalKind::Invalid, "percent_too_high"),
@@ -226,6 +247,7 @@ fn command() -> impl Strategy<Value = FileCommand> {
         1 => Just(fail_embedding()),
         2 => Just(FileCommand::Delete),
         1 => Just(FileCommand::RequestErasure),
+        1 => Just(FileCommand::RequestErasureOfDeleted),
         1 => Just(FileCommand::Erase),
     ]
 }

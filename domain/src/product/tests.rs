@@ -65,6 +65,38 @@ fn what_was_said_in_the_clear_before_is_known_and_taken_away() {
 }
 
 #[test]
+fn a_rule_is_set_changed_and_taken_away_and_each_of_it_once() {
+    let after = |rules: &[Option<u32>]| {
+        given::<Product>([created()].into_iter().chain(rules.iter().copied().map(kept)).collect())
+    };
+    for (rules, rule) in [
+        (&[][..], Some(30)),
+        (&[Some(30)], Some(0)),
+        (&[Some(30)], None),
+        (&[Some(30), None], Some(30)),
+    ] {
+        after(rules).when(keep(rule)).then_expect_events(vec![kept(rule)]);
+    }
+    for (rules, rule) in [(&[][..], None), (&[Some(30)], Some(30)), (&[Some(30), None], None)] {
+        after(rules).when(keep(rule)).then_expect_events(vec![]);
+    }
+    after(&[Some(30)]).when(change(None, Rewording::Kept)).then_expect_events(vec![]);
+}
+
+#[test]
+fn a_product_that_is_gone_has_no_rule() {
+    let past = vec![created(), kept(Some(30)), ProductEvent::Deleted {}];
+    given::<Product>(past.clone()).when(keep(None)).then_expect_error(ProductError::NotFound);
+    let mut product = Product::default();
+    let mut rules = Vec::new();
+    for event in past {
+        product.apply(event);
+        rules.push(product.retention().deleted_files_days);
+    }
+    assert_eq!(rules, [None, Some(30), None]);
+}
+
+#[test]
 fn what_is_deleted_is_not_found() {
     given::<Product>(vec![created()])
         .when(ProductCommand::Delete)
@@ -127,6 +159,7 @@ fn command() -> impl Strategy<Value = ProductCommand> {
     prop_oneof![
         1 => Just(create()),
         4 => (name, text).prop_map(|(name, text)| change(name.as_deref(), text)),
+        2 => prop::option::of(0..3_u32).prop_map(keep),
         1 => Just(ProductCommand::Delete),
         1 => Just(ProductCommand::Erase),
     ]
@@ -153,5 +186,14 @@ fn reworded(text: &str) -> Rewording {
 }
 
 fn change(new_name: Option<&str>, description: Rewording) -> ProductCommand {
-    ProductCommand::Change { name: new_name.map(name), description }
+    ProductCommand::Change { name: new_name.map(name), description, retention: None }
+}
+
+fn keep(deleted_files_days: Option<u32>) -> ProductCommand {
+    let retention = Some(Retention { deleted_files_days });
+    ProductCommand::Change { name: None, description: Rewording::Kept, retention }
+}
+
+fn kept(deleted_files_days: Option<u32>) -> ProductEvent {
+    ProductEvent::RetentionSet { deleted_files_days }
 }

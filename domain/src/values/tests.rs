@@ -21,6 +21,14 @@ fn a_description_may_be_empty_and_have_lines() {
 }
 
 #[test]
+fn no_rule_keeps_anything_for_longer_than_a_hundred_years() {
+    for days in [None, Some(0), Some(36_500)] {
+        assert_eq!(Retention::parse(days), Ok(Retention { deleted_files_days: days }));
+    }
+    assert_eq!(Retention::parse(Some(36_501)), Err(ValueError::RetentionTooLong));
+}
+
+#[test]
 fn a_file_name_leaves_its_folders_behind() {
     for (given, kept) in [
         ("a.txt", "a.txt"),

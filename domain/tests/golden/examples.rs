@@ -675,6 +675,8 @@ fn product() -> Vec<(&'static str, ProductEvent)> {
         ("bare", ProductEvent::Changed { name: None, description: None }),
         ("", ProductEvent::Described { description: Some(sealed("description")) }),
         ("none", ProductEvent::Described { description: None }),
+        ("", ProductEvent::RetentionSet { deleted_files_days: Some(30) }),
+        ("none", ProductEvent::RetentionSet { deleted_files_days: None }),
         ("", ProductEvent::Deleted {}),
         ("", ProductEvent::Erased {}),
     ]
