@@ -269,11 +269,11 @@ fn fill_one(
     let events = &events[..events.partition_point(|event| event.position < end)];
     let Some(last) = events.last() else { return Ok(()) };
     let model = models[standing.model].as_ref();
-    let own = events.iter().enumerate().filter(|(index, event)| {
+    let mut own = events.iter().enumerate().filter(|(index, event)| {
         listeners.listens(standing.model, *index) && event.position > standing.position
     });
-    let taken_in: Result<(), (usize, Error)> =
-        own.map(|(index, event)| model.apply(db, event).map_err(|error| (index, error))).collect();
+    let taken_in =
+        own.try_for_each(|(index, event)| model.apply(db, event).map_err(|error| (index, error)));
     if let Err((index, error)) = taken_in {
         if error.is_passing() {
             return Err(error.into());

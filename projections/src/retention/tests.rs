@@ -130,7 +130,7 @@ async fn without_a_rule_nothing_is_ever_due() {
     world.rule(with, Some(30)).await;
     assert_eq!(world.files(later, 9).await, [file], "what was deleted before the rule was set");
     world.rule(with, Some(36_500)).await;
-    assert_eq!(world.files(at + days(36_499), 9).await, []);
+    assert!(world.files(at + days(36_499), 9).await.is_empty());
     world.rule(with, None).await;
     assert_eq!(world.due(later, 9).await, Due::default());
     world.rule(without, Some(0)).await;
@@ -151,7 +151,7 @@ async fn what_came_again_is_counted_from_its_newest_deletion() {
 
     let second = world.delete(product, file).await;
     assert!(second > first);
-    assert_eq!(world.files(first + days(30), 9).await, []);
+    assert!(world.files(first + days(30), 9).await.is_empty());
     assert_eq!(world.files(second + days(30), 9).await, [file]);
     world.says("file", (product, file), FileEvent::ErasureRequested {}).await;
     assert_eq!(world.due(later, 9).await, Due::default());
@@ -179,7 +179,7 @@ async fn no_more_are_due_than_there_is_room_for() {
     }
     world.says("file", (one, files[0]), FileEvent::ErasureRequested {}).await;
     assert_eq!(world.files(later, 3).await, files[1..3], "one is being erased");
-    assert_eq!(world.files(later, 1).await, []);
+    assert!(world.files(later, 1).await.is_empty());
     world.says("file", (one, files[0]), FileEvent::Erased {}).await;
     assert_eq!(world.files(later, 2).await, files[1..3]);
 }

@@ -1,7 +1,6 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::MasterKey;
 
 const SAID: &str = "Minutes of one team";
 
