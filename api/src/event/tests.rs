@@ -23,8 +23,9 @@ async fn log_of(pieces: usize, piece: usize) -> (TempDir, SqliteStore) {
 
 async fn append(log: &SqliteStore, stream: &str, count: usize) {
     let events = vec![event(&json!({})); count];
-    let append =
+    let mut append =
         Append { stream: StreamId::from(stream), ..command_with(1, Expected::Any, events) };
+    Arc::make_mut(&mut append.metadata).organization = wanted().organization;
     log.append(append).await.unwrap();
 }
 
