@@ -1,11 +1,24 @@
-//! What tests append to a log by hand.
+//! A log that tests write by hand, what they append to it, and its read models.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use domain::event::encode;
-use eventlog::{Append, Expected, Metadata, NewEvent, StreamId};
+use eventlog::{
+    Append, EventStore, Expected, Metadata, NewEvent, SqliteOptions, SqliteStore, StreamId,
+};
 use serde::Serialize;
 use uuid::Uuid;
+
+use crate::Views;
+
+/// A log in a folder, and what the read models make of it.
+pub(crate) fn log_and_views(folder: &Path) -> (Arc<dyn EventStore>, Views) {
+    let log = SqliteStore::open(&folder.join("events.db"), SqliteOptions::default());
+    let log: Arc<dyn EventStore> = Arc::new(log.unwrap());
+    let views = Views::open(&folder.join("views"), log.clone()).unwrap();
+    (log, views)
+}
 
 /// Somebody does something, of themselves.
 pub(crate) fn metadata(organization: Uuid, product: Option<Uuid>, actor: &str) -> Arc<Metadata> {

@@ -159,7 +159,7 @@ pub struct NotNow(pub String);
 
 /// Why a deletion was not followed up, this time.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(super) enum Failure {
     #[error(transparent)]
     NotNow(#[from] NotNow),
     #[error(transparent)]

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::erasure::{Contents, NotNow};
+use super::erasure::{Contents, Failure};
 use super::schedule::Clock;
 use crate::{Ask, Commands, Error};
 
@@ -47,15 +47,6 @@ pub struct Due {
     pub files: Vec<(Uuid, Uuid)>,
     /// When the next of the others is.
     pub next: Option<DateTime<Utc>>,
-}
-
-/// Why a look was not finished.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    NotNow(#[from] NotNow),
-    #[error(transparent)]
-    Command(#[from] Error),
 }
 
 /// The process manager of rules.

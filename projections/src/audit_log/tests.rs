@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use domain::Name;
 use domain::product::ProductEvent;
-use eventlog::{EventStore, Metadata, SqliteOptions, SqliteStore, StreamId};
+use eventlog::{Metadata, StreamId};
 
 use super::*;
-use crate::Views;
-use crate::testing::{append, metadata};
+use crate::testing::{append, log_and_views, metadata};
 
 #[test]
 fn nothing_that_names_one_thing_is_looked_for_row_by_row() {
@@ -31,9 +30,7 @@ fn nothing_that_names_one_thing_is_looked_for_row_by_row() {
 #[tokio::test]
 async fn what_a_request_led_to_is_found_by_its_id_whatever_it_looks_like() {
     let folder = tempfile::tempdir().unwrap();
-    let log = SqliteStore::open(&folder.path().join("events.db"), SqliteOptions::default());
-    let log: Arc<dyn EventStore> = Arc::new(log.unwrap());
-    let views = Views::open(&folder.path().join("views"), log.clone()).unwrap();
+    let (log, views) = log_and_views(folder.path());
     // Of two ids that are nearly one, and of one in two spellings, each is its own.
     let (id, like) = (Uuid::from_u64_pair(7, 1), Uuid::from_u64_pair(7, 2));
     let requests =

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use domain::product::ProductEvent;
 use domain::{Name, Sealed, Timestamp};
-use eventlog::{EventStore, Position, SqliteOptions, SqliteStore, StreamId};
+use eventlog::{EventStore, Position, StreamId};
 use tempfile::TempDir;
 
 use super::*;
 use crate::Views;
-use crate::testing::{append, metadata};
+use crate::testing::{append, log_and_views, metadata};
 
 const ADA: &str = "user:ada";
 const BOT: &str = "token:bot";
@@ -25,9 +25,7 @@ struct World {
 impl World {
     async fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
-        let log = SqliteStore::open(&folder.path().join("events.db"), SqliteOptions::default());
-        let log: Arc<dyn EventStore> = Arc::new(log.unwrap());
-        let views = Views::open(&folder.path().join("views"), log.clone()).unwrap();
+        let (log, views) = log_and_views(folder.path());
         let product = Uuid::now_v7();
         let world = World { log, views, product, _folder: folder };
         let created = ProductEvent::Created {

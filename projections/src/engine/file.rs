@@ -23,6 +23,7 @@ pub(crate) type Models = Arc<[Box<dyn ReadModel>]>;
 pub(crate) struct File {
     pub(crate) connection: Connection,
     models: Models,
+    listeners: Listeners,
     /// Those of `models` that are in this file, and where each stands.
     pub(crate) standings: Vec<Standing>,
     /// There where others read the file.
@@ -106,7 +107,8 @@ impl File {
         transaction
             .execute("UPDATE checkpoint SET stopped = NULL WHERE stopped IS NOT NULL", [])?;
         transaction.commit()?;
-        Ok(File { connection, models: models.clone(), standings, checkpointer: None })
+        let listeners = Listeners::new(models);
+        Ok(File { connection, models: models.clone(), listeners, standings, checkpointer: None })
     }
 
     /// The position that every model which is not stopped has taken in.
@@ -123,9 +125,11 @@ impl File {
         let Some(last) = events.last() else { return Ok(()) };
         // Until the commit nothing is taken in: a full disk may still throw it all away.
         let mut standings = self.standings.clone();
+        let listening = self.listeners.of(events);
         loop {
             let transaction = self.connection.unchecked_transaction()?;
-            let taken_in = match take_in(&transaction, &self.models, &standings, events) {
+            let taken_in = match take_in(&transaction, &self.models, &standings, events, &listening)
+            {
                 Ok(taken_in) => taken_in,
                 // All of it is taken back, and done once more up to what that model cannot take in.
                 Err(Unfilled::Poisoned(poisoned)) => {
@@ -174,9 +178,9 @@ impl File {
             if number % BATCHES == 0 {
                 self.connection.execute_batch("BEGIN")?;
             }
-            let listeners = Listeners::of(&self.models, &batch);
+            let listening = self.listeners.of(&batch);
             for standing in &mut self.standings {
-                fill_one(&self.connection, &self.models, standing, &batch, &listeners)?;
+                fill_one(&self.connection, &self.models, standing, &batch, &listening)?;
             }
             if number % BATCHES == BATCHES - 1 {
                 self.connection.execute_batch("COMMIT")?;
@@ -248,29 +252,30 @@ fn take_in(
     models: &Models,
     standings: &[Standing],
     events: &[Arc<RecordedEvent>],
+    listening: &[u64],
 ) -> Result<Vec<Standing>, Unfilled> {
     let mut standings = standings.to_vec();
-    let listeners = Listeners::of(models, events);
     for standing in &mut standings {
-        fill_one(db, models, standing, events, &listeners)?;
+        fill_one(db, models, standing, events, listening)?;
     }
     Ok(standings)
 }
 
-/// Lets one model take a batch in, up to where it stops, without a way back.
+/// Lets one model take a batch in, up to where it stops, without a way back. `listening` is what
+/// [`Listeners::of`] answers.
 fn fill_one(
     db: &Connection,
     models: &Models,
     standing: &mut Standing,
     events: &[Arc<RecordedEvent>],
-    listeners: &Listeners,
+    listening: &[u64],
 ) -> Result<(), Unfilled> {
     let end = standing.stopped.as_ref().map_or(Position(u64::MAX), |stop| Position(stop.position));
     let events = &events[..events.partition_point(|event| event.position < end)];
     let Some(last) = events.last() else { return Ok(()) };
     let model = models[standing.model].as_ref();
     let mut own = events.iter().enumerate().filter(|(index, event)| {
-        listeners.listens(standing.model, *index) && event.position > standing.position
+        listening[*index] & (1 << standing.model) != 0 && event.position > standing.position
     });
     let taken_in =
         own.try_for_each(|(index, event)| model.apply(db, event).map_err(|error| (index, error)));
@@ -285,28 +290,31 @@ fn fill_one(
     Ok(())
 }
 
-/// Which models listen to each event of a batch: asked once for all models, by a bit for each.
-struct Listeners(Vec<u64>);
+/// Which models listen to the streams of a category: a bit for each.
+struct Listeners {
+    to_all: u64,
+    by_category: HashMap<&'static str, u64>,
+}
 
 impl Listeners {
-    fn of(models: &Models, events: &[Arc<RecordedEvent>]) -> Listeners {
-        let bit = |model: usize| 1_u64 << model;
-        let mut to_all = 0;
-        let mut by_category: HashMap<&str, u64> = HashMap::new();
+    fn new(models: &Models) -> Listeners {
+        let mut listeners = Listeners { to_all: 0, by_category: HashMap::new() };
         for (index, model) in models.iter().enumerate() {
+            let bit = 1 << index;
             match model.categories() {
-                [] => to_all |= bit(index),
-                own => own.iter().for_each(|it| *by_category.entry(it).or_default() |= bit(index)),
+                [] => listeners.to_all |= bit,
+                own => {
+                    own.iter().for_each(|it| *listeners.by_category.entry(it).or_default() |= bit)
+                }
             }
         }
-        let listening = |event: &Arc<RecordedEvent>| {
-            to_all | by_category.get(event.stream.category()).copied().unwrap_or_default()
-        };
-        Listeners(events.iter().map(listening).collect())
+        listeners
     }
 
-    fn listens(&self, model: usize, event: usize) -> bool {
-        self.0[event] & (1 << model) != 0
+    /// Those of each event of a batch, which are looked up once for all models.
+    fn of(&self, events: &[Arc<RecordedEvent>]) -> Vec<u64> {
+        let own = |event: &Arc<RecordedEvent>| self.by_category.get(event.stream.category());
+        events.iter().map(|event| self.to_all | own(event).copied().unwrap_or_default()).collect()
     }
 }
 

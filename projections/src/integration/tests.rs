@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use eventlog::{EventStore, Position, RecordedEvent, SqliteOptions, SqliteStore, StreamId};
+use eventlog::{EventStore, Position, RecordedEvent, StreamId};
 use tempfile::TempDir;
 
 use super::*;
 use crate::Views;
-use crate::testing::{append, metadata};
+use crate::testing::{append, log_and_views, metadata};
 
 /// A log that is written by hand, and what the read models make of it.
 struct World {
@@ -20,9 +20,7 @@ struct World {
 impl World {
     fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
-        let log = SqliteStore::open(&folder.path().join("events.db"), SqliteOptions::default());
-        let log: Arc<dyn EventStore> = Arc::new(log.unwrap());
-        let views = Views::open(&folder.path().join("views"), log.clone()).unwrap();
+        let (log, views) = log_and_views(folder.path());
         World { log, views, organization: Uuid::now_v7(), _folder: folder }
     }
 

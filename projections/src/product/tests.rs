@@ -1,21 +1,16 @@
 //! What is said of a product, as the log has it.
 
-use std::sync::Arc;
-
 use domain::{Name, Sealed};
-use eventlog::{EventStore, SqliteOptions, SqliteStore, StreamId};
+use eventlog::StreamId;
 use vault::{MasterKey, Place, Vault};
 
 use super::*;
-use crate::Views;
-use crate::testing::{append, metadata};
+use crate::testing::{append, log_and_views, metadata};
 
 #[tokio::test]
 async fn what_was_said_in_the_clear_is_read_until_something_else_is_said() {
     let folder = tempfile::tempdir().unwrap();
-    let log = SqliteStore::open(&folder.path().join("events.db"), SqliteOptions::default());
-    let log: Arc<dyn EventStore> = Arc::new(log.unwrap());
-    let views = Views::open(&folder.path().join("views"), log.clone()).unwrap();
+    let (log, views) = log_and_views(folder.path());
     let kept = folder.path().join("vault");
     let vault = Vault::local(&kept, MasterKey::generate().unwrap()).await.unwrap();
     let id = Uuid::now_v7();

@@ -6,13 +6,13 @@ use std::time::Duration;
 use domain::file::FileEvent;
 use domain::product::ProductEvent;
 use domain::{BlobRef, FileName, Name};
-use eventlog::{EventStore, SqliteOptions, SqliteStore, StreamId};
+use eventlog::{EventStore, StreamId};
 use serde::Serialize;
 use tempfile::TempDir;
 
 use super::*;
 use crate::Views;
-use crate::testing::{append, metadata};
+use crate::testing::{append, log_and_views, metadata};
 
 /// A log and its read models.
 struct World {
@@ -24,9 +24,7 @@ struct World {
 impl World {
     fn new() -> World {
         let folder = tempfile::tempdir().unwrap();
-        let log = SqliteStore::open(&folder.path().join("events.db"), SqliteOptions::default());
-        let log: Arc<dyn EventStore> = Arc::new(log.unwrap());
-        let views = Views::open(&folder.path().join("views"), log.clone()).unwrap();
+        let (log, views) = log_and_views(folder.path());
         World { folder, log, views }
     }
 

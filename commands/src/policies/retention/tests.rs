@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::policies::Inside;
+use crate::policies::NotNow;
 use crate::policies::altered::Altered;
 use crate::testing::{open_commands, open_log, upload_of};
 
