@@ -7,13 +7,14 @@ use tokio::net::TcpStream;
 
 use super::support::{Product, TestApp, eventually};
 
-/// How many uploads, and how long each of them is: half a gigabyte, were it kept in memory.
+/// How many uploads, and how long each of them is: three quarters of a gigabyte, were it kept in memory.
 const UPLOADS: usize = 1_000;
-const LENGTH: usize = 512 * 1024;
+const LENGTH: usize = 768 * 1024;
 
-/// What the server may need more of at its peak, with all of them, than before: less than the bytes that are sent.
-/// A third of it is what a thousand connections take, in a build for tests.
-const MORE_KILOBYTES: u64 = 448 * 1024;
+/// What the server may need more of at its peak, with all of them, than before: four fifths of the bytes that are
+/// sent. What it does need is the same for files of any length: half a megabyte for each request, in a build for
+/// tests, if all of them are at work at once.
+const MORE_KILOBYTES: u64 = 600 * 1024;
 
 /// How many of the thousand may be read before the small one: a few are at work when it comes, in turn
 /// with it.
