@@ -49,7 +49,7 @@ impl StreamId {
 
     /// What stands before the first dash: the kind of aggregate.
     pub fn category(&self) -> &str {
-        self.0.split_once('-').map_or(&self.0, |(category, _)| category)
+        self.dash().map_or(&self.0, |dash| &self.0[..dash])
     }
 
     /// Whether it is of that category. Cheaper than to look for the dash first.
@@ -59,7 +59,12 @@ impl StreamId {
 
     /// What stands behind the first dash.
     pub fn id(&self) -> &str {
-        self.0.split_once('-').map_or("", |(_, id)| id)
+        self.dash().map_or("", |dash| &self.0[dash + 1..])
+    }
+
+    /// Where the first dash is. Categories are short: a search made for long texts takes three times as long.
+    fn dash(&self) -> Option<usize> {
+        self.0.bytes().position(|byte| byte == b'-')
     }
 
     /// The id as a UUID, where it is one.

@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::columns::{id, json};
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::listing::Query;
 use crate::{Error, Listing, SealedField, Window, decode};
 
@@ -97,7 +97,7 @@ impl ReadModel for Agents {
         &["agent"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         let (agent, at) = (event.stream.id(), stored_time(event.time));
         match decode(event)? {
             AgentEvent::Installed {
@@ -183,7 +183,7 @@ impl ReadModel for Agents {
 }
 
 fn add_version(
-    db: &Connection,
+    db: &Writer<'_>,
     event: &RecordedEvent,
     id: Uuid,
     version: &str,
@@ -209,7 +209,7 @@ fn add_version(
     Ok(())
 }
 
-fn set_enabled(db: &Connection, agent: &str, enabled: bool) -> Result<(), Error> {
+fn set_enabled(db: &Writer<'_>, agent: &str, enabled: bool) -> Result<(), Error> {
     db.prepare_cached("UPDATE agent SET enabled = ?2 WHERE id = ?1")?
         .execute(params![agent, enabled])?;
     Ok(())

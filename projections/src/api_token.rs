@@ -9,7 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::columns::{id, json};
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::listing::Query;
 use crate::{Error, Listing, Window, decode};
 
@@ -71,7 +71,7 @@ impl ReadModel for ApiTokens {
         &["api_token", "token_usage"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         if event.stream.category() == "token_usage" {
             return used(db, event);
         }
@@ -152,19 +152,19 @@ impl ReadModel for ApiTokens {
     }
 }
 
-fn switch(db: &Connection, token: &str, status: TokenStatus) -> Result<(), Error> {
+fn switch(db: &Writer<'_>, token: &str, status: TokenStatus) -> Result<(), Error> {
     db.prepare_cached("UPDATE api_token SET status = ?2, is_switched_off = ?3 WHERE id = ?1")?
         .execute(params![token, status.as_str(), status == TokenStatus::Inactive])?;
     Ok(())
 }
 
-fn set_status(db: &Connection, token: &str, status: TokenStatus) -> Result<(), Error> {
+fn set_status(db: &Writer<'_>, token: &str, status: TokenStatus) -> Result<(), Error> {
     db.prepare_cached("UPDATE api_token SET status = ?2 WHERE id = ?1")?
         .execute([token, status.as_str()])?;
     Ok(())
 }
 
-fn used(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn used(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     let TokenUsageEvent::Recorded { uses } = decode(event)?;
     let count: u64 = uses.iter().map(|usage| usage.count).sum();
     let last = uses.iter().map(|usage| usage.last_at).max().map(|at| at.to_string());

@@ -5,6 +5,7 @@
 //! assistant, which are none: that it was asked, and what came of it, are.
 
 use std::borrow::Cow;
+use std::hash::Hasher;
 
 use domain::Timestamp;
 use domain::access_log::AccessLogEvent;
@@ -12,16 +13,16 @@ use domain::conversation::ConversationEvent;
 use domain::integration_use::IntegrationUseEvent;
 use domain::token_usage::TokenUsageEvent;
 use eventlog::RecordedEvent;
+use fnv::FnvHasher;
 use rusqlite::{Connection, Row, params};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::columns::{id, json as json_column, optional_id};
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::listing::Query;
 use crate::{Error, Listing, SealedField, Window, decode};
 
@@ -108,7 +109,7 @@ impl ReadModel for AuditLog {
     }
 
     fn version(&self) -> u32 {
-        8
+        9
     }
 
     fn schema(&self) -> &'static str {
@@ -127,7 +128,7 @@ impl ReadModel for AuditLog {
         &["audit_by_resource", "audit_by_actor", "audit_by_product", "audit_by_request"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         match event.stream.category() {
             "token_usage" => uses(db, event),
             "access_log" => rejections(db, event),
@@ -175,7 +176,7 @@ impl<'a> Line<'a> {
     }
 }
 
-fn insert(db: &Connection, event: &RecordedEvent, line: &Line<'_>) -> Result<(), Error> {
+fn insert(db: &Writer<'_>, event: &RecordedEvent, line: &Line<'_>) -> Result<(), Error> {
     let mut statement = db.prepare_cached(
         "INSERT INTO audit VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
     )?;
@@ -212,15 +213,17 @@ fn key_of_place(event: &RecordedEvent, place: u64) -> u64 {
     event.position.0.saturating_mul(PLACES).saturating_add(place.min(PLACES - 1))
 }
 
-/// The number by which rows are found that name this id, or this text. Two may share one: the text itself
+/// The number by which rows are found that name this id, or this text (FNV-1a). Two may share one: the text itself
 /// is compared as well. An actor's is that of its id, so that either finds it.
 fn key_of(text: &str) -> i64 {
-    let id = text.rsplit(':').next().unwrap_or(text);
-    match Uuid::try_parse(id) {
+    let id = Uuid::try_parse(text)
+        .or_else(|error| text.rsplit_once(':').map_or(Err(error), |(_, id)| Uuid::try_parse(id)));
+    match id {
         Ok(id) => key_of_id(id),
         Err(_) => {
-            let digest = Sha256::digest(text);
-            i64::from_be_bytes(digest.first_chunk().copied().unwrap_or_default())
+            let mut hasher = FnvHasher::default();
+            hasher.write(text.as_bytes());
+            hasher.finish().cast_signed()
         }
     }
 }
@@ -232,7 +235,7 @@ fn key_of_id(id: Uuid) -> i64 {
 }
 
 /// An event that is one fact: `agent.installed.v1` is "installed" of an "agent".
-fn change(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn change(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     let category = match event.stream.category() {
         // What becomes of its instants, or of events, is the trigger's, under whose id they stand.
         "schedule" | "reaction" => "trigger",
@@ -348,7 +351,7 @@ struct UsageDetails<'a> {
 }
 
 /// Uses of an API token: each is a row of the token.
-fn uses(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn uses(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     let TokenUsageEvent::Recorded { uses } = decode(event)?;
     let actor = format!("token:{}", event.stream.id());
     for (place, usage) in (0..).zip(&uses) {
@@ -383,7 +386,7 @@ fn uses(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
 }
 
 /// A use of a credential is a row of the integration that it is of.
-fn integration_use(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn integration_use(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     let (integration, succeeded) = match decode(event)? {
         IntegrationUseEvent::Called { integration, .. } => (integration, true),
         IntegrationUseEvent::Tested { integration, succeeded, .. } => (integration, succeeded),
@@ -395,7 +398,7 @@ fn integration_use(db: &Connection, event: &RecordedEvent) -> Result<(), Error> 
 
 /// What happened in a conversation is its own; an attempt to say something uses a credential besides, and is
 /// a row of the integration that it is of.
-fn conversation(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn conversation(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     change(db, event)?;
     let integration = match decode(event)? {
         ConversationEvent::ReplyAttempted { integration, .. }
@@ -408,7 +411,7 @@ fn conversation(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
 }
 
 /// Attempts that were refused: each is a row of what it was aimed at.
-fn rejections(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn rejections(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     let AccessLogEvent::Rejected { attempts } = decode(event)?;
     for (place, attempt) in (0..).zip(&attempts) {
         let (request_id, others) = match attempt.request_ids.split_first() {

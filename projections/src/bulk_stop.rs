@@ -2,9 +2,9 @@
 
 use domain::bulk_stop::BulkStopEvent;
 use eventlog::RecordedEvent;
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
-use crate::engine::ReadModel;
+use crate::engine::{ReadModel, Writer};
 use crate::{Error, decode};
 
 /// The read model of what is being stopped.
@@ -27,7 +27,7 @@ impl ReadModel for BulkStops {
         &["bulk_stop"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         let id = event.stream.id();
         match decode(event)? {
             BulkStopEvent::Requested { .. } => {

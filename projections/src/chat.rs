@@ -1,14 +1,13 @@
 //! The assistant's sessions and runs as they are read. What was said stays sealed until the answer is written.
 
-use domain::Payload;
 use domain::chat::ChatSessionEvent;
 use domain::chat::run::ChatRunEvent;
 use eventlog::RecordedEvent;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use crate::columns::{id, optional_id, optional_json};
-use crate::engine::{ReadModel, stored_time};
+use crate::columns::{id, optional_id};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::execution::SealedPayload;
 use crate::listing::Query;
 use crate::{Error, Listing, SealedField, Window, decode};
@@ -76,7 +75,7 @@ impl ReadModel for Chats {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn schema(&self) -> &'static str {
@@ -91,7 +90,7 @@ impl ReadModel for Chats {
         &["chat_session_of"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         let subject =
             event.stream.uuid().ok_or_else(|| Error::Unfit("the id of a chat is a UUID".into()))?;
         let product =
@@ -141,7 +140,7 @@ fn session(
                 product.to_string(),
                 session,
                 event.actor,
-                sealed(event, message)?,
+                SealedPayload::of(event, message),
                 at,
             ])?;
         }
@@ -164,7 +163,7 @@ fn session(
     Ok(())
 }
 
-fn run(db: &Connection, event: &RecordedEvent, run: Uuid, product: Uuid) -> Result<(), Error> {
+fn run(db: &Writer<'_>, event: &RecordedEvent, run: Uuid, product: Uuid) -> Result<(), Error> {
     let at = stored_time(event.time);
     match decode(event)? {
         // It was there with its message, or is gone with its session.
@@ -192,13 +191,13 @@ fn run(db: &Connection, event: &RecordedEvent, run: Uuid, product: Uuid) -> Resu
             db.prepare_cached(
                 "UPDATE chat_run SET status = 'succeeded', answer = ?2, ended_at = ?3 WHERE id = ?1",
             )?
-            .execute(params![run, sealed(event, answer)?, at])?;
+            .execute(params![run, SealedPayload::of(event, answer), at])?;
         }
         ChatRunEvent::Failed { code, error, .. } => {
             db.prepare_cached(
                 "UPDATE chat_run SET status = 'failed', error_code = ?2, error = ?3, ended_at = ?4 WHERE id = ?1",
             )?
-            .execute(params![run, code, sealed(event, error)?, at])?;
+            .execute(params![run, code, SealedPayload::of(event, error), at])?;
         }
         ChatRunEvent::Cancelled {} => {
             db.prepare_cached(
@@ -208,11 +207,6 @@ fn run(db: &Connection, event: &RecordedEvent, run: Uuid, product: Uuid) -> Resu
         }
     }
     Ok(())
-}
-
-fn sealed(event: &RecordedEvent, payload: Payload) -> Result<String, Error> {
-    let text = SealedPayload { event_type: event.event_type.clone(), payload };
-    Ok(serde_json::to_string(&text)?)
 }
 
 /// What is left of a deleted product is nobody's any more.
@@ -249,10 +243,10 @@ fn read_run(row: &Row<'_>) -> rusqlite::Result<Run> {
         session: optional_id(row, 3)?,
         owner: row.get(4)?,
         status: row.get(5)?,
-        message: optional_json(row, 6)?,
-        answer: optional_json(row, 7)?,
+        message: row.get(6)?,
+        answer: row.get(7)?,
         error_code: row.get(8)?,
-        error: optional_json(row, 9)?,
+        error: row.get(9)?,
         created_at: row.get(10)?,
         ended_at: row.get(11)?,
     })

@@ -6,8 +6,8 @@ use eventlog::RecordedEvent;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use crate::columns::{id, json, optional_id, optional_json};
-use crate::engine::{ReadModel, stored_time};
+use crate::columns::{id, json, optional_id};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::execution::SealedPayload;
 use crate::listing::Query;
 use crate::{Error, Listing, Window, decode};
@@ -120,7 +120,7 @@ impl ReadModel for Conversations {
     }
 
     fn version(&self) -> u32 {
-        3
+        4
     }
 
     fn schema(&self) -> &'static str {
@@ -132,7 +132,7 @@ impl ReadModel for Conversations {
     }
 
     /// Folds the stream with the domain's own code.
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         let stream = event.stream.id();
         let known: Option<State> = db
             .prepare_cached("SELECT state FROM conversation WHERE id = ?1")?
@@ -150,7 +150,7 @@ impl ReadModel for Conversations {
 }
 
 /// The conversation itself.
-fn store(db: &Connection, event: &RecordedEvent, state: &State, talk: &Talk) -> Result<(), Error> {
+fn store(db: &Writer<'_>, event: &RecordedEvent, state: &State, talk: &Talk) -> Result<(), Error> {
     let product =
         event.product.ok_or_else(|| Error::Unfit("a conversation belongs to a product".into()))?;
     let count = |wanted| talk.fates.values().filter(|fate| **fate == wanted).count();
@@ -179,13 +179,10 @@ fn store(db: &Connection, event: &RecordedEvent, state: &State, talk: &Talk) -> 
 }
 
 /// What is said in it, and what becomes of that.
-fn apply(db: &Connection, event: &RecordedEvent, said: ConversationEvent) -> Result<(), Error> {
+fn apply(db: &Writer<'_>, event: &RecordedEvent, said: ConversationEvent) -> Result<(), Error> {
     use ConversationEvent as Did;
     let (conversation, at) = (event.stream.id(), stored_time(event.time));
-    let seal = |payload| {
-        let event_type = event.event_type.clone();
-        serde_json::to_string(&SealedPayload { event_type, payload })
-    };
+    let sealed = |payload| SealedPayload::of(event, payload);
     let settle = |turn: Uuid, status: &str| {
         db.prepare_cached(
             "UPDATE conversation_turn SET status = ?3, retry_at = NULL, settled_at = ?4
@@ -193,19 +190,22 @@ fn apply(db: &Connection, event: &RecordedEvent, said: ConversationEvent) -> Res
         )?
         .execute(params![conversation, turn.to_string(), status, at])
     };
-    let fail = |turn: Uuid, code: &str, error: &str| {
+    let fail = |turn: Uuid, code: &str, error: &SealedPayload| {
         db.prepare_cached(
             "UPDATE conversation_turn SET code = ?3, error = ?4 WHERE conversation = ?1 AND id = ?2",
         )?
         .execute(params![conversation, turn.to_string(), code, error])
     };
-    let note_failure = |code: &str, error: &str| {
+    let note_failure = |code: &str, error: &SealedPayload| {
         db.prepare_cached(
             "UPDATE conversation SET code = ?2, error = ?3, failed_at = ?4 WHERE id = ?1",
         )?
         .execute(params![conversation, code, error, at])
     };
-    let file = |message: Uuid, number: u32, file: Option<Uuid>, why: Option<(String, String)>| {
+    let file = |message: Uuid,
+                number: u32,
+                file: Option<Uuid>,
+                why: Option<(String, SealedPayload)>| {
         let (code, error) = why.unzip();
         db.prepare_cached(
             "INSERT OR REPLACE INTO conversation_file (conversation, message, number, file, code, error)
@@ -230,7 +230,7 @@ fn apply(db: &Connection, event: &RecordedEvent, said: ConversationEvent) -> Res
                 event.position.0,
                 conversation,
                 message.message.to_string(),
-                seal(message.content)?,
+                sealed(message.content),
                 at
             ])?;
             db.prepare_cached("UPDATE conversation SET messages = messages + 1 WHERE id = ?1")?
@@ -244,7 +244,7 @@ fn apply(db: &Connection, event: &RecordedEvent, said: ConversationEvent) -> Res
             .execute(params![
                 conversation,
                 message.to_string(),
-                seal(content)?,
+                sealed(content),
                 at
             ])?;
         }
@@ -264,7 +264,7 @@ fn apply(db: &Connection, event: &RecordedEvent, said: ConversationEvent) -> Res
                 event.position.0,
                 conversation,
                 reply.reply.to_string(),
-                seal(reply.content)?,
+                sealed(reply.content),
                 reply.message.map(|id| id.to_string()),
                 reply.execution.map(|id| id.to_string()),
                 reply.step_id,
@@ -272,14 +272,14 @@ fn apply(db: &Connection, event: &RecordedEvent, said: ConversationEvent) -> Res
             ])?;
         }
         Did::TriggerFailed { message, code, error, .. } => {
-            fail(message, &code, &seal(error)?)?;
+            fail(message, &code, &sealed(error))?;
         }
         Did::FileAttempted { .. } | Did::ExecutionUnanswered { .. } => {}
         Did::FileTaken { message, number, file: taken, .. } => {
             file(message, number, Some(taken), None)?;
         }
         Did::FileRefused { message, number, code, error } => {
-            file(message, number, None, Some((code, seal(error)?)))?;
+            file(message, number, None, Some((code, sealed(error))))?;
         }
         Did::MessageHandled { message, .. } => {
             settle(message, "handled")?;
@@ -295,7 +295,7 @@ fn apply(db: &Connection, event: &RecordedEvent, said: ConversationEvent) -> Res
             settle(reply, "delivered")?;
         }
         Did::ReplyFailed { reply, code, error, retry_at, .. } => {
-            let error = seal(error)?;
+            let error = sealed(error);
             fail(reply, &code, &error)?;
             note_failure(&code, &error)?;
             db.prepare_cached(
@@ -309,7 +309,7 @@ fn apply(db: &Connection, event: &RecordedEvent, said: ConversationEvent) -> Res
             ])?;
         }
         Did::ReplyGivenUp { reply, code, error, .. } => {
-            let error = seal(error)?;
+            let error = sealed(error);
             fail(reply, &code, &error)?;
             note_failure(&code, &error)?;
             settle(reply, "given_up")?;
@@ -322,7 +322,7 @@ const COLUMNS: &str = "id, organization, product, integration, messages, running
                        error, failed_at, started_at, updated_at";
 
 fn read(row: &Row<'_>) -> rusqlite::Result<Conversation> {
-    let (code, error): (Option<String>, _) = (row.get(9)?, optional_json(row, 10)?);
+    let (code, error): (Option<String>, _) = (row.get(9)?, row.get(10)?);
     let failure = match code {
         Some(code) => Some(Failure { code, error, at: row.get(11)? }),
         None => None,
@@ -397,7 +397,7 @@ pub fn turns(db: &Connection, conversation: Uuid, window: Window) -> Result<List
             Ok(Turn {
                 id: id(row, 0)?,
                 kind: row.get(1)?,
-                content: json(row, 2)?,
+                content: row.get(2)?,
                 message: optional_id(row, 3)?,
                 execution: optional_id(row, 4)?,
                 step_id: row.get(5)?,
@@ -405,10 +405,10 @@ pub fn turns(db: &Connection, conversation: Uuid, window: Window) -> Result<List
                 attempts: row.get(7)?,
                 retry_at: row.get(8)?,
                 code: row.get(9)?,
-                error: optional_json(row, 10)?,
+                error: row.get(10)?,
                 at: row.get(11)?,
                 settled_at: row.get(12)?,
-                changed: Option::zip(optional_json(row, 13)?, row.get(14)?),
+                changed: Option::zip(row.get(13)?, row.get(14)?),
                 withdrawn_at: row.get(15)?,
             })
         })
@@ -429,7 +429,7 @@ pub fn files(db: &Connection, conversation: Uuid, message: Uuid) -> Result<Vec<T
             number: row.get(1)?,
             file: optional_id(row, 2)?,
             code: row.get(3)?,
-            error: optional_json(row, 4)?,
+            error: row.get(4)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::columns::{id, optional_id, optional_json};
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::execution::SealedPayload;
 use crate::listing::Query;
 use crate::{Error, Listing, Window, decode};
@@ -62,7 +62,7 @@ impl ReadModel for Deliveries {
         &["delivery"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         let (status, execution, failure) = match decode(event)? {
             DeliveryEvent::Received(receipt) => {
                 let product = event

@@ -9,11 +9,13 @@ mod pool;
 mod runner;
 mod status;
 mod views;
+mod writer;
 
 pub use halt::Halt;
 pub use model::{ReadModel, stored_time};
 pub use status::{State, Status, Stopped};
 pub use views::{Verdict, Views, discard, standings, verify};
+pub use writer::{Kept, Writer};
 
 /// How many events are taken in in one transaction.
 const BATCH: usize = 2_000;

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::columns::{id, json};
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::execution::SealedPayload;
 use crate::listing::Query;
 use crate::{Error, Listing, Window, decode};
@@ -40,7 +40,7 @@ impl ReadModel for Evaluations {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn schema(&self) -> &'static str {
@@ -51,7 +51,7 @@ impl ReadModel for Evaluations {
         &["evaluation", "knowledge_base"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         if event.stream.category() == "knowledge_base" {
             return match decode(event)? {
                 KnowledgeBaseEvent::Deleted {} => {
@@ -68,7 +68,7 @@ impl ReadModel for Evaluations {
         let product = event
             .product
             .ok_or_else(|| Error::Unfit("an evaluation belongs to a product".into()))?;
-        let content = SealedPayload { event_type: event.event_type.clone(), payload: content };
+        let content = SealedPayload::of(event, content);
         db.prepare_cached(
             "INSERT INTO evaluation VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
@@ -80,7 +80,7 @@ impl ReadModel for Evaluations {
             summary.knowledge_base.to_string(),
             summary.mode,
             serde_json::to_string(&summary)?,
-            serde_json::to_string(&content)?,
+            content,
             event.actor,
             stored_time(event.time),
         ])?;
@@ -96,7 +96,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Evaluation> {
         organization: id(row, 1)?,
         product: id(row, 2)?,
         summary: json(row, 3)?,
-        content: json(row, 4)?,
+        content: row.get(4)?,
         requested_by: row.get(5)?,
         created_at: row.get(6)?,
     })

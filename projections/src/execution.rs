@@ -4,22 +4,55 @@
 use domain::Payload;
 use domain::execution::{ExecutionEvent, TimeLimit};
 use eventlog::RecordedEvent;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::columns::{id, json, optional_id, optional_json};
-use crate::engine::{ReadModel, stored_time};
+use crate::columns::{id, optional_id};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::listing::Query;
 use crate::{Error, Listing, Window, decode};
 
-/// A sealed text of any length and the event type that it was sealed for.
+/// A sealed text of any length and the event type that it was sealed for. A column holds it as a [`SealedField`],
+/// or as JSON where it lies in a blob: most are short, and neither written nor read as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedPayload {
     /// The type of the event that carries it.
     pub event_type: String,
     /// Where it is.
     pub payload: Payload,
+}
+
+impl SealedPayload {
+    /// What an event carries.
+    pub(crate) fn of(event: &RecordedEvent, payload: Payload) -> SealedPayload {
+        SealedPayload { event_type: event.event_type.clone(), payload }
+    }
+}
+
+impl ToSql for SealedPayload {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match &self.payload {
+            Payload::Sealed(sealed) => format!("{}|{}", self.event_type, sealed.as_str()),
+            Payload::Blob { .. } => serde_json::to_string(self)
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?,
+        }
+        .into())
+    }
+}
+
+impl FromSql for SealedPayload {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let text = value.as_str()?;
+        if text.starts_with('{') {
+            return serde_json::from_str(text)
+                .map_err(|error| FromSqlError::Other(Box::new(error)));
+        }
+        let (event_type, sealed) = text.split_once('|').ok_or(FromSqlError::InvalidType)?;
+        let payload = Payload::Sealed(sealed.to_owned().into());
+        Ok(SealedPayload { event_type: event_type.to_owned(), payload })
+    }
 }
 
 /// One run of one agent version.
@@ -119,7 +152,7 @@ impl ReadModel for Executions {
     }
 
     fn version(&self) -> u32 {
-        5
+        6
     }
 
     fn schema(&self) -> &'static str {
@@ -134,7 +167,7 @@ impl ReadModel for Executions {
         &["execution_of", "execution_by_status"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         let execution = event
             .stream
             .uuid()
@@ -188,17 +221,17 @@ impl ReadModel for Executions {
             ExecutionEvent::StepSucceeded { step_id, attempt, output, .. } => {
                 db.prepare_cached(
                     "UPDATE execution_attempt SET status = 'succeeded', output_at = ?4, ended_at = ?5
-                     WHERE execution = (SELECT position FROM execution WHERE id = ?1) AND step_id = ?2 AND attempt = ?3",
+                     WHERE execution = ?1 AND step_id = ?2 AND attempt = ?3",
                 )?
-                .execute(params![execution, step_id, attempt, position, at])?;
+                .execute(params![place(db, execution)?, step_id, attempt, position, at])?;
                 keep(db, event, output)?;
             }
             ExecutionEvent::StepFailed { step_id, attempt, code, error, .. } => {
                 db.prepare_cached(
                     "UPDATE execution_attempt SET status = 'failed', error_code = ?4, error_at = ?5, ended_at = ?6
-                     WHERE execution = (SELECT position FROM execution WHERE id = ?1) AND step_id = ?2 AND attempt = ?3",
+                     WHERE execution = ?1 AND step_id = ?2 AND attempt = ?3",
                 )?
-                .execute(params![execution, step_id, attempt, code, position, at])?;
+                .execute(params![place(db, execution)?, step_id, attempt, code, position, at])?;
                 keep(db, event, error)?;
             }
             ExecutionEvent::StepSkipped { step_id, .. } => {
@@ -281,22 +314,27 @@ impl ReadModel for Executions {
 }
 
 /// Keeps the text that an event carries.
-fn keep(db: &Connection, event: &RecordedEvent, payload: Payload) -> Result<(), Error> {
-    let text = SealedPayload { event_type: event.event_type.clone(), payload };
+fn keep(db: &Writer<'_>, event: &RecordedEvent, payload: Payload) -> Result<(), Error> {
     db.prepare_cached("INSERT INTO execution_text VALUES (?1, ?2)")?
-        .execute(params![event.position.0, serde_json::to_string(&text)?])?;
+        .execute(params![event.position.0, SealedPayload::of(event, payload)])?;
     Ok(())
 }
 
 /// An attempt that a crash cut off never reported: what comes after it says that it failed.
-fn cut_off(db: &Connection, execution: Uuid, step: Option<&str>, at: &str) -> Result<(), Error> {
+fn cut_off(db: &Writer<'_>, execution: Uuid, step: Option<&str>, at: &str) -> Result<(), Error> {
     db.prepare_cached(
         "UPDATE execution_attempt SET status = 'failed', error_code = 'interrupted', ended_at = ?3
-         WHERE execution = (SELECT position FROM execution WHERE id = ?1)
-         AND step_id = coalesce(?2, step_id) AND status = 'running'",
+         WHERE execution = ?1 AND step_id = coalesce(?2, step_id) AND status = 'running'",
     )?
-    .execute(params![execution, step, at])?;
+    .execute(params![place(db, execution)?, step, at])?;
     Ok(())
+}
+
+/// The position of an execution's request, by which its attempts are found. It is asked for first: an update that
+/// asks for it itself gathers what it changes in a table of its own.
+fn place(db: &Writer<'_>, execution: Uuid) -> Result<Option<u64>, Error> {
+    let mut statement = db.prepare_cached("SELECT position FROM execution WHERE id = ?1")?;
+    Ok(statement.query_row([execution], |row| row.get(0)).optional()?)
 }
 
 const COLUMNS: &str = "id, organization, product, agent, version_id, digest, trigger_id, requested_by, status,
@@ -308,7 +346,7 @@ const COLUMNS: &str = "id, organization, product, agent, version_id, digest, tri
 fn read(row: &Row<'_>) -> rusqlite::Result<Execution> {
     let code: Option<String> = row.get(11)?;
     let step = row.get(12)?;
-    let message = optional_json(row, 13)?;
+    let message = row.get(13)?;
     Ok(Execution {
         id: id(row, 0)?,
         organization: id(row, 1)?,
@@ -319,8 +357,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Execution> {
         trigger: optional_id(row, 6)?,
         requested_by: row.get(7)?,
         status: row.get(8)?,
-        input: json(row, 9)?,
-        output: optional_json(row, 10)?,
+        input: row.get(9)?,
+        output: row.get(10)?,
         error: code.map(|code| Failure { code, step, message }),
         created_at: row.get(14)?,
         started_at: row.get(15)?,
@@ -383,16 +421,16 @@ pub fn attempts(db: &Connection, execution: Uuid) -> Result<Vec<Attempt>, Error>
     )?;
     let rows = statement.query_map([execution], |row| {
         let code: Option<String> = row.get(4)?;
-        let message = optional_json(row, 5)?;
+        let message = row.get(5)?;
         Ok(Attempt {
             step_id: row.get(0)?,
             attempt: row.get(1)?,
             status: row.get(2)?,
-            output: optional_json(row, 3)?,
+            output: row.get(3)?,
             error: code.map(|code| Failure { code, step: None, message }),
             started_at: row.get(6)?,
             ended_at: row.get(7)?,
-            input: optional_json(row, 8)?,
+            input: row.get(8)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

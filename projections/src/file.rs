@@ -8,7 +8,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::columns::{id, json};
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::generation::{self, Embedding};
 use crate::listing::Query;
 use crate::{Error, Listing, Window, decode};
@@ -124,7 +124,7 @@ impl ReadModel for Files {
         ]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         match event.stream.category() {
             "product" => return product_erased(db, event),
             "generation" => return generation::apply(db, event),
@@ -222,14 +222,14 @@ impl ReadModel for Files {
     }
 }
 
-fn set_state(db: &Connection, deleted_file: &str, state: State) -> Result<(), Error> {
+fn set_state(db: &Writer<'_>, deleted_file: &str, state: State) -> Result<(), Error> {
     db.prepare_cached("UPDATE deleted_file SET state = ?2 WHERE id = ?1")?
         .execute([deleted_file, state.as_str()])?;
     Ok(())
 }
 
 /// Nothing is left of an erased product.
-fn product_erased(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn product_erased(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     if let ProductEvent::Erased {} = decode(event)? {
         db.prepare_cached("DELETE FROM artifact WHERE product = ?1")?
             .execute([event.stream.id()])?;
@@ -445,7 +445,7 @@ pub fn artifacts_by(db: &Connection, model_revision: &str) -> Result<Vec<String>
 }
 
 /// Forgets the names of the artifacts that a model made.
-pub(crate) fn forget_artifacts_by(db: &Connection, model_revision: &str) -> Result<(), Error> {
+pub(crate) fn forget_artifacts_by(db: &Writer<'_>, model_revision: &str) -> Result<(), Error> {
     let sql = "DELETE FROM artifact WHERE substr(name, -length(?1)) = ?1";
     db.prepare_cached(sql)?.execute([made_by(model_revision)])?;
     Ok(())

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::columns::id;
-use crate::engine::stored_time;
+use crate::engine::{Writer, stored_time};
 use crate::{Error, decode, file};
 
 /// From how many files, the last that were embedded, it is told how fast a generation grows.
@@ -69,7 +69,7 @@ pub(crate) struct Embedding<'a> {
     pub(crate) tokens: u64,
 }
 
-pub(crate) fn apply(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+pub(crate) fn apply(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     let at = stored_time(event.time);
     let revision = || {
         let sql = "SELECT model_revision FROM generation WHERE stream = ?1";
@@ -127,11 +127,11 @@ pub(crate) fn apply(db: &Connection, event: &RecordedEvent) -> Result<(), Error>
 
 /// The model of the first file of all is the active generation until another one is activated.
 pub(crate) fn first(
-    db: &Connection,
+    db: &Writer<'_>,
     event: &RecordedEvent,
     model_revision: &str,
 ) -> Result<(), Error> {
-    if active(db)?.is_some() {
+    if active_now(db)?.is_some() {
         return Ok(());
     }
     let at = stored_time(event.time);
@@ -146,7 +146,7 @@ pub(crate) fn first(
 
 /// Takes what a model made of a file, or why it could make nothing of it.
 pub(crate) fn add(
-    db: &Connection,
+    db: &Writer<'_>,
     event: &RecordedEvent,
     model_revision: &str,
     made: Result<Embedding<'_>, (&str, &str)>,
@@ -177,10 +177,9 @@ pub(crate) fn add(
     if let Some(artifact) = artifact {
         keep_name(db, event, artifact)?;
     }
-    if active(db)?.as_deref() == Some(model_revision) {
-        for show in [SHOW, SHOW_STATUS] {
-            let sql = format!("{show} AND file.id = ?2");
-            db.prepare_cached(&sql)?.execute([model_revision, file])?;
+    if active_now(db)?.as_deref() == Some(model_revision) {
+        for sql in SHOW_ONE {
+            db.prepare_cached(sql)?.execute([model_revision, file])?;
         }
     }
     Ok(())
@@ -188,7 +187,7 @@ pub(crate) fn add(
 
 /// Remembers that there is an artifact of this name.
 pub(crate) fn keep_name(
-    db: &Connection,
+    db: &Writer<'_>,
     event: &RecordedEvent,
     artifact: &str,
 ) -> Result<(), Error> {
@@ -198,23 +197,38 @@ pub(crate) fn keep_name(
     Ok(())
 }
 
-/// Shows files as a model has them. Both tables are walked in the order of the files.
-const SHOW: &str = "
-    UPDATE file SET progress = 100,
-        (chunks, characters, tokens, model_revision, artifact, error_code, error_message, ready_position) =
-        (SELECT chunks, characters, tokens, model_revision, artifact, error_code, error_message,
-            CASE WHEN artifact IS NULL THEN NULL ELSE position END
-         FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1)
-    WHERE EXISTS (SELECT 1 FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1)";
+/// The SQL that shows files as a model has them, and then which of them are ready: apart, since most are before and
+/// after, and the column is in an index. Both tables are walked in the order of the files.
+macro_rules! show {
+    ($which:literal) => {
+        [
+            concat!(
+                "UPDATE file SET progress = 100,
+                     (chunks, characters, tokens, model_revision, artifact, error_code, error_message, ready_position) =
+                     (SELECT chunks, characters, tokens, model_revision, artifact, error_code, error_message,
+                         CASE WHEN artifact IS NULL THEN NULL ELSE position END
+                      FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1)
+                 WHERE EXISTS (SELECT 1 FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1)",
+                $which
+            ),
+            concat!(
+                "UPDATE file SET status = CASE WHEN embedding.artifact IS NULL THEN 'failed' ELSE 'ready' END
+                 FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1
+                 AND file.status <> CASE WHEN embedding.artifact IS NULL THEN 'failed' ELSE 'ready' END",
+                $which
+            ),
+        ]
+    };
+}
 
-/// Shows which of them are ready: apart, since most are before and after, and the column is in an index.
-const SHOW_STATUS: &str = "
-    UPDATE file SET status = CASE WHEN embedding.artifact IS NULL THEN 'failed' ELSE 'ready' END
-    FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1
-    AND file.status <> CASE WHEN embedding.artifact IS NULL THEN 'failed' ELSE 'ready' END";
+/// Shows all files.
+const SHOW: [&str; 2] = show!("");
+
+/// Shows one file.
+const SHOW_ONE: [&str; 2] = show!(" AND file.id = ?2");
 
 fn activate(
-    db: &Connection,
+    db: &Writer<'_>,
     model_revision: &str,
     at: &str,
     position: Position,
@@ -223,8 +237,8 @@ fn activate(
         "UPDATE generation SET activated_at = ?2, activated_position = ?3 WHERE model_revision = ?1",
     )?
     .execute(params![model_revision, at, position.0])?;
-    for show in [SHOW, SHOW_STATUS] {
-        db.prepare_cached(show)?.execute([model_revision])?;
+    for sql in SHOW {
+        db.prepare_cached(sql)?.execute([model_revision])?;
     }
     // What other models have and this one does not, it will have soon.
     db.prepare_cached(
@@ -240,11 +254,17 @@ fn activate(
 /// # Errors
 /// The views file cannot be read.
 pub fn active(db: &Connection) -> Result<Option<String>, Error> {
-    let mut statement = db.prepare_cached(
-        "SELECT model_revision FROM generation WHERE activated_position IS NOT NULL ORDER BY activated_position DESC LIMIT 1",
-    )?;
-    Ok(statement.query_row([], |row| row.get(0)).optional()?)
+    Ok(db.prepare_cached(ACTIVE)?.query_row([], |row| row.get(0))?)
 }
+
+/// [`active`], for the writing side.
+fn active_now(db: &Writer<'_>) -> Result<Option<String>, Error> {
+    Ok(db.prepare_cached(ACTIVE)?.query_row([], |row| row.get(0))?)
+}
+
+/// The row of the greatest position, or nulls where there is none: SQLite promises that of `max` (SELECT, 2.5,
+/// "bare columns"), and sorts nothing for it.
+const ACTIVE: &str = "SELECT model_revision, max(activated_position) FROM generation WHERE activated_position IS NOT NULL";
 
 /// Whether there is a generation of this model.
 pub(crate) fn exists(db: &Connection, model_revision: &str) -> Result<bool, Error> {

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::columns::{id, json, optional_id};
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::listing::Query;
 use crate::{Error, Listing, SealedField, Window, decode};
 
@@ -83,7 +83,7 @@ impl ReadModel for Integrations {
         &["integration", "integration_use"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         if event.stream.category() == "integration_use" {
             return used(db, event);
         }
@@ -170,13 +170,13 @@ impl ReadModel for Integrations {
     }
 }
 
-fn set_enabled(db: &Connection, integration: &str, enabled: bool) -> Result<(), Error> {
+fn set_enabled(db: &Writer<'_>, integration: &str, enabled: bool) -> Result<(), Error> {
     db.prepare_cached("UPDATE integration SET enabled = ?2 WHERE id = ?1")?
         .execute(params![integration, enabled])?;
     Ok(())
 }
 
-fn used(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn used(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     let at = stored_time(event.time);
     match decode(event)? {
         IntegrationUseEvent::Called { integration, .. } => {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::columns::id;
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::listing::Query;
 use crate::product::in_the_clear;
 use crate::{Error, Listing, Said, SealedField, Window, decode};
@@ -57,7 +57,7 @@ impl ReadModel for KnowledgeBases {
         &["knowledge_base", "file"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         if event.stream.category() == "file" {
             return count_files(db, event);
         }
@@ -112,7 +112,7 @@ impl ReadModel for KnowledgeBases {
     }
 }
 
-fn count_files(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn count_files(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     match event.event_type.as_str() {
         "file.uploaded.v1" => {
             if let FileEvent::Uploaded { knowledge_base, .. } = decode(event)? {

@@ -33,8 +33,8 @@ mod unfinished;
 pub mod user;
 
 pub use engine::{
-    Halt, ReadModel, State, Status, Stopped, Verdict, Views, discard, standings, stored_time,
-    verify,
+    Halt, Kept, ReadModel, State, Status, Stopped, Verdict, Views, Writer, discard, standings,
+    stored_time, verify,
 };
 pub use error::{Error, chain};
 pub use listing::{Listing, TOTAL_CAP, Window};

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::{Error, decode};
 
 /// A tenant.
@@ -40,7 +40,7 @@ impl ReadModel for Organizations {
         &["organization"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         match decode(event)? {
             OrganizationEvent::Created { name } => {
                 db.prepare_cached("INSERT INTO organization VALUES (?1, ?2, ?3, ?4)")?.execute(

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::columns::id;
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::listing::Query;
 use crate::{Error, Listing, Said, SealedField, Window, decode};
 
@@ -54,7 +54,7 @@ impl ReadModel for Products {
         &["product"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         let (product, at) = (event.stream.id(), stored_time(event.time));
         match decode(event)? {
             ProductEvent::Created { name, description, knowledge_base } => {

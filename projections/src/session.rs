@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use crate::columns::id;
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::user::role;
 use crate::{Error, decode};
 
@@ -48,7 +48,7 @@ impl ReadModel for Sessions {
         &["session_of"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         let session = event.stream.id();
         match decode(event)? {
             SessionEvent::Started { user, expires_at, refresh_hash: _ } => {

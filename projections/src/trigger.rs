@@ -13,7 +13,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::columns::{id, json, optional_json};
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::execution::SealedPayload;
 use crate::listing::Query;
 use crate::{Error, Listing, Window, decode};
@@ -102,7 +102,7 @@ impl ReadModel for Triggers {
         &["trigger", "schedule", "reaction", "execution"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         match event.stream.category() {
             "execution" => return fired(db, event),
             "schedule" => return settled(db, event),
@@ -157,7 +157,7 @@ impl ReadModel for Triggers {
     }
 }
 
-fn set_enabled(db: &Connection, trigger: &str, enabled: bool) -> Result<(), Error> {
+fn set_enabled(db: &Writer<'_>, trigger: &str, enabled: bool) -> Result<(), Error> {
     db.prepare_cached("UPDATE agent_trigger SET enabled = ?2 WHERE id = ?1")?
         .execute(params![trigger, enabled])?;
     Ok(())
@@ -165,7 +165,7 @@ fn set_enabled(db: &Connection, trigger: &str, enabled: bool) -> Result<(), Erro
 
 /// Notes the secret, and the one before as long as it is good.
 fn set_secret(
-    db: &Connection,
+    db: &Writer<'_>,
     trigger: &str,
     current: Sealed,
     previous_until: Option<Timestamp>,
@@ -181,7 +181,7 @@ fn set_secret(
     Ok(())
 }
 
-fn fired(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn fired(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     if event.event_type != "execution.requested.v1" {
         return Ok(());
     }
@@ -215,7 +215,7 @@ fn of_event(status: &str, at: String) -> Outcome {
 }
 
 /// Notes what an event trigger could not do.
-fn reacted(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn reacted(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     let at = stored_time(event.time);
     let outcome = match decode(event)? {
         ReactionEvent::Failed { code, error, .. } => {
@@ -233,7 +233,7 @@ fn reacted(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
 }
 
 /// Notes which instants of a schedule are settled, as the domain itself does.
-fn settled(db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+fn settled(db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
     let trigger = event.stream.id();
     let known: Option<Firings> = db
         .prepare_cached("SELECT firings FROM agent_trigger WHERE id = ?1")?

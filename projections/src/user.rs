@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::columns::id;
-use crate::engine::{ReadModel, stored_time};
+use crate::engine::{ReadModel, Writer, stored_time};
 use crate::listing::Query;
 use crate::{Error, Listing, SealedField, Window, decode};
 
@@ -54,7 +54,7 @@ impl ReadModel for Users {
         &["user"]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         let (user, at) = (event.stream.id(), stored_time(event.time));
         let sealed = |text: &domain::Sealed| SealedField::new(&event.event_type, text);
         match decode(event)? {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use domain::product::ProductEvent;
-use domain::{Name, Sealed, Timestamp};
+use domain::{Name, Payload, Sealed, Timestamp};
 use eventlog::{EventStore, Position, StreamId};
 use tempfile::TempDir;
 

@@ -14,6 +14,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::model::ReadModel;
 use super::status::Stopped;
+use super::writer::Writer;
 use crate::Error;
 
 /// Some read models.
@@ -128,8 +129,9 @@ impl File {
         let listening = self.listeners.of(events);
         loop {
             let transaction = self.connection.unchecked_transaction()?;
-            let taken_in = match take_in(&transaction, &self.models, &standings, events, &listening)
-            {
+            let taken_in =
+                take_in(&Writer::new(&transaction), &self.models, &standings, events, &listening);
+            let taken_in = match taken_in {
                 Ok(taken_in) => taken_in,
                 // All of it is taken back, and done once more up to what that model cannot take in.
                 Err(Unfilled::Poisoned(poisoned)) => {
@@ -174,18 +176,20 @@ impl File {
             standing.stopped = stop.and_then(|stop| stop.stopped.clone());
         }
         let put_off = self.put_off_indexes()?;
+        let writer = Writer::new(&self.connection);
         for (number, batch) in batches.enumerate() {
             if number % BATCHES == 0 {
-                self.connection.execute_batch("BEGIN")?;
+                writer.execute_batch("BEGIN")?;
             }
             let listening = self.listeners.of(&batch);
             for standing in &mut self.standings {
-                fill_one(&self.connection, &self.models, standing, &batch, &listening)?;
+                fill_one(&writer, &self.models, standing, &batch, &listening)?;
             }
             if number % BATCHES == BATCHES - 1 {
-                self.connection.execute_batch("COMMIT")?;
+                writer.execute_batch("COMMIT")?;
             }
         }
+        drop(writer);
         for standing in &self.standings {
             save(&self.connection, self.models[standing.model].as_ref(), standing)?;
         }
@@ -208,11 +212,11 @@ impl File {
         Ok(put_off)
     }
 
-    /// Makes indexes that were put off: sorted in pieces that fit the processor's cache, by a second thread,
-    /// and merged.
+    /// Makes indexes that were put off: the table read where the system has it in memory, and the keys sorted in
+    /// pieces that fit the processor's cache, by a second thread, and merged.
     fn make_indexes(&self, put_off: &[String]) -> Result<(), Error> {
         self.connection.execute_batch(
-            "PRAGMA temp_store = default; PRAGMA threads = 2; PRAGMA cache_size = -4096;",
+            "PRAGMA temp_store = default; PRAGMA threads = 2; PRAGMA cache_size = -4096; PRAGMA mmap_size = 2147418112;",
         )?;
         put_off.iter().try_for_each(|sql| self.connection.execute_batch(sql))?;
         Ok(())
@@ -221,7 +225,7 @@ impl File {
 
 /// How many batches one transaction holds while a file is filled: a page that many of them touch is
 /// written once.
-const BATCHES: usize = 16;
+const BATCHES: usize = 64;
 
 /// Why a file could not be filled.
 pub(crate) enum Unfilled {
@@ -248,7 +252,7 @@ pub(crate) fn reached(standings: &[Standing]) -> Position {
 
 /// Lets models take a batch in, and answers where they stand then.
 fn take_in(
-    db: &Connection,
+    db: &Writer<'_>,
     models: &Models,
     standings: &[Standing],
     events: &[Arc<RecordedEvent>],
@@ -264,7 +268,7 @@ fn take_in(
 /// Lets one model take a batch in, up to where it stops, without a way back. `listening` is what
 /// [`Listeners::of`] answers.
 fn fill_one(
-    db: &Connection,
+    db: &Writer<'_>,
     models: &Models,
     standing: &mut Standing,
     events: &[Arc<RecordedEvent>],

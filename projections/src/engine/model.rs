@@ -5,8 +5,8 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use eventlog::RecordedEvent;
-use rusqlite::Connection;
 
+use super::writer::Writer;
 use crate::Error;
 
 /// The file of most models.
@@ -42,7 +42,7 @@ pub trait ReadModel: Send + Sync {
     ///
     /// # Errors
     /// The event cannot be read or does not fit: the model stops there, visibly.
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error>;
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error>;
 }
 
 /// How times stand in read models, and in answers: RFC 3339 in UTC with microseconds, so that they

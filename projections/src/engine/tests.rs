@@ -8,7 +8,7 @@ use eventlog::{
     Append, EventStore, Expected, NewEvent, Position, RecordedEvent, SqliteOptions, SqliteStore,
     StreamId,
 };
-use rusqlite::{Connection, params};
+use rusqlite::params;
 use serde_json::value::RawValue;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -45,7 +45,7 @@ impl ReadModel for Everything {
     fn reader_indexes(&self) -> &'static [&'static str] {
         &["everything_by_type"]
     }
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         db.execute(
             "INSERT INTO everything VALUES (?1, ?2)",
             params![event.position.0, event.event_type],
@@ -70,7 +70,7 @@ impl ReadModel for Noted {
     fn categories(&self) -> &'static [&'static str] {
         &["note"]
     }
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         db.execute("INSERT INTO noted VALUES (?1, 1)", [event.position.0])?;
         if event.event_type == POISON {
             return Err(Error::Unfit("this note is poison".into()));

@@ -29,7 +29,7 @@ impl ReadModel for Payloads {
         &[]
     }
 
-    fn apply(&self, db: &Connection, event: &RecordedEvent) -> Result<(), Error> {
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
         let times = if self.0 == "large" { 1_000 } else { 1 };
         let sql = format!("INSERT INTO {} VALUES (?1, ?2)", self.0);
         db.execute(&sql, params![event.position.0, event.data.get().repeat(times)])?;
