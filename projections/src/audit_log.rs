@@ -33,6 +33,12 @@ const PLACES: u64 = 4_096;
 /// A piece of an answer: several come in a second.
 const PIECE: &str = "chat_run.progressed.v1";
 
+/// How a sealed text begins in JSON.
+const SEALED_TEXT: &str = "\"s1.";
+
+/// How an object begins that is sealed text, here or in a blob: seen before it is read.
+const SEALED_PAYLOADS: [&str; 2] = ["{\"sealed\":", "{\"blob\":"];
+
 /// How much of a payload is shown with its row, in bytes.
 const DETAILS: usize = 4_096;
 
@@ -297,13 +303,16 @@ fn is_shown(name: &str, value: &str) -> Result<bool, Error> {
         return Ok(false);
     }
     Ok(match value.as_bytes().first() {
+        // What is sealed has no character that JSON writes in another way.
+        Some(b'"') if !value.starts_with(SEALED_TEXT) => true,
         Some(b'"') => {
             let text: Cow<'_, str> = serde_json::from_str(value)?;
             vault::Sealed::parse(text.as_ref()).is_err()
         }
+        Some(b'{') if SEALED_PAYLOADS.iter().any(|start| value.starts_with(start)) => false,
         Some(b'{') => {
             let Members(members) = serde_json::from_str(value)?;
-            let is_sealed = |text: &str| text.starts_with("\"s1.");
+            let is_sealed = |text: &str| text.starts_with(SEALED_TEXT);
             !members
                 .iter()
                 .any(|(name, value)| name == "sealed" || name == "blob" || is_sealed(value.get()))

@@ -178,9 +178,23 @@ pub(crate) fn add(
         keep_name(db, event, artifact)?;
     }
     if active_now(db)?.as_deref() == Some(model_revision) {
-        for sql in SHOW_ONE {
-            db.prepare_cached(sql)?.execute([model_revision, file])?;
-        }
+        // As SHOW and SHOW_STATUS do for all files.
+        db.prepare_cached(
+            "UPDATE file SET progress = 100, model_revision = ?2, artifact = ?3, chunks = ?4, characters = ?5, tokens = ?6,
+             error_code = ?7, error_message = ?8, ready_position = ?9, status = iif(?3 IS NULL, 'failed', 'ready')
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            file,
+            model_revision,
+            artifact,
+            chunks,
+            characters,
+            tokens,
+            code,
+            message,
+            artifact.map(|_| event.position.0),
+        ])?;
     }
     Ok(())
 }
@@ -197,35 +211,20 @@ pub(crate) fn keep_name(
     Ok(())
 }
 
-/// The SQL that shows files as a model has them, and then which of them are ready: apart, since most are before and
-/// after, and the column is in an index. Both tables are walked in the order of the files.
-macro_rules! show {
-    ($which:literal) => {
-        [
-            concat!(
-                "UPDATE file SET progress = 100,
-                     (chunks, characters, tokens, model_revision, artifact, error_code, error_message, ready_position) =
-                     (SELECT chunks, characters, tokens, model_revision, artifact, error_code, error_message,
-                         CASE WHEN artifact IS NULL THEN NULL ELSE position END
-                      FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1)
-                 WHERE EXISTS (SELECT 1 FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1)",
-                $which
-            ),
-            concat!(
-                "UPDATE file SET status = CASE WHEN embedding.artifact IS NULL THEN 'failed' ELSE 'ready' END
-                 FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1
-                 AND file.status <> CASE WHEN embedding.artifact IS NULL THEN 'failed' ELSE 'ready' END",
-                $which
-            ),
-        ]
-    };
-}
+/// Shows files as a model has them. Both tables are walked in the order of the files.
+const SHOW: &str = "
+    UPDATE file SET progress = 100,
+        (chunks, characters, tokens, model_revision, artifact, error_code, error_message, ready_position) =
+        (SELECT chunks, characters, tokens, model_revision, artifact, error_code, error_message,
+            CASE WHEN artifact IS NULL THEN NULL ELSE position END
+         FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1)
+    WHERE EXISTS (SELECT 1 FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1)";
 
-/// Shows all files.
-const SHOW: [&str; 2] = show!("");
-
-/// Shows one file.
-const SHOW_ONE: [&str; 2] = show!(" AND file.id = ?2");
+/// Shows which of them are ready: apart, since most are before and after, and the column is in an index.
+const SHOW_STATUS: &str = "
+    UPDATE file SET status = CASE WHEN embedding.artifact IS NULL THEN 'failed' ELSE 'ready' END
+    FROM embedding WHERE embedding.file = file.id AND embedding.model_revision = ?1
+    AND file.status <> CASE WHEN embedding.artifact IS NULL THEN 'failed' ELSE 'ready' END";
 
 fn activate(
     db: &Writer<'_>,
@@ -237,8 +236,8 @@ fn activate(
         "UPDATE generation SET activated_at = ?2, activated_position = ?3 WHERE model_revision = ?1",
     )?
     .execute(params![model_revision, at, position.0])?;
-    for sql in SHOW {
-        db.prepare_cached(sql)?.execute([model_revision])?;
+    for show in [SHOW, SHOW_STATUS] {
+        db.prepare_cached(show)?.execute([model_revision])?;
     }
     // What other models have and this one does not, it will have soon.
     db.prepare_cached(

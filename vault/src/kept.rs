@@ -25,7 +25,8 @@ pub(crate) struct Kept(RwLock<Texts>);
 
 #[derive(Default)]
 struct Texts {
-    by_sealed: HashMap<Box<str>, Text>,
+    /// The keys are ciphertexts of our own: a fast hash will do, and a list looks fifty of them up.
+    by_sealed: HashMap<Box<str>, Text, foldhash::fast::RandomState>,
     bytes: usize,
 }
 

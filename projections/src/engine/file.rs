@@ -297,12 +297,12 @@ fn fill_one(
 /// Which models listen to the streams of a category: a bit for each.
 struct Listeners {
     to_all: u64,
-    by_category: HashMap<&'static str, u64>,
+    by_category: HashMap<&'static str, u64, foldhash::fast::RandomState>,
 }
 
 impl Listeners {
     fn new(models: &Models) -> Listeners {
-        let mut listeners = Listeners { to_all: 0, by_category: HashMap::new() };
+        let mut listeners = Listeners { to_all: 0, by_category: HashMap::default() };
         for (index, model) in models.iter().enumerate() {
             let bit = 1 << index;
             match model.categories() {
