@@ -176,8 +176,8 @@ fn removed_rows_are_reclaimed() {
     index.remove(id(1));
     index.remove(id(3));
     assert_eq!((index.len(), index.scales.len()), (2000, 2000));
-    let rests: usize = index.rests.pieces().map(<[i8]>::len).sum();
-    let nibbles: usize = index.nibbles.pieces().map(<[u8]>::len).sum();
+    let rests: usize = index.rests.pieces().iter().map(|piece| piece.len()).sum();
+    let nibbles: usize = index.nibbles.pieces().iter().map(|piece| piece.len()).sum();
     assert_eq!((nibbles, rests), (2000 * row_bytes(8), 4000 * row_bytes(8)));
     let bits = index.present.iter().map(|bits| bits.count_ones());
     assert_eq!(bits.sum::<u32>(), 2000);

@@ -1,5 +1,8 @@
 //! Rows of numbers, all of one width, in pieces. The one rule: what is there is not moved when more comes, and no more is taken than
 //! a piece has room for: a vector that grows by doubling would hold twice what it needs, and both while it grows.
+//! Whoever else reads a piece keeps it as it was.
+
+use std::sync::Arc;
 
 /// Of how many parts of a piece there is room at first: many knowledge bases are small.
 const FIRST: usize = 256;
@@ -9,7 +12,7 @@ pub(super) struct Rows<T> {
     width: usize,
     /// How many rows a piece has: two to the power of this.
     power: u32,
-    pieces: Vec<Vec<T>>,
+    pieces: Vec<Arc<Vec<T>>>,
     len: usize,
 }
 
@@ -34,9 +37,9 @@ impl<T: Copy> Rows<T> {
         debug_assert_eq!(row.len(), self.width);
         let whole = self.width << self.power;
         if self.place(self.len).1 == 0 {
-            self.pieces.push(Vec::new());
+            self.pieces.push(Arc::default());
         }
-        if let Some(piece) = self.pieces.last_mut() {
+        if let Some(piece) = self.pieces.last_mut().map(Arc::make_mut) {
             if piece.len() == piece.capacity() {
                 let first = (whole / FIRST).max(self.width);
                 piece.reserve_exact(piece.len().max(first).min(whole - piece.len()));
@@ -54,22 +57,24 @@ impl<T: Copy> Rows<T> {
 
     pub(super) fn row_mut(&mut self, row: usize) -> &mut [T] {
         let (piece, start) = self.place(row);
-        &mut self.pieces[piece][start..][..self.width]
+        &mut Arc::make_mut(&mut self.pieces[piece])[start..][..self.width]
     }
 
     /// All rows, some at a time, in their order.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = &[T]> {
-        self.pieces.iter().map(Vec::as_slice)
+    pub(super) fn pieces(&self) -> &[Arc<Vec<T>>] {
+        &self.pieces
     }
 
     /// Writes a row over one before it.
     pub(super) fn move_back(&mut self, from: usize, to: usize) {
         let (from, to) = (self.place(from), self.place(to));
         if from.0 == to.0 {
-            self.pieces[from.0].copy_within(from.1..from.1 + self.width, to.1);
+            let piece = Arc::make_mut(&mut self.pieces[from.0]);
+            piece.copy_within(from.1..from.1 + self.width, to.1);
         } else {
             let (before, after) = self.pieces.split_at_mut(from.0);
-            before[to.0][to.1..][..self.width].copy_from_slice(&after[0][from.1..][..self.width]);
+            let before = &mut Arc::make_mut(&mut before[to.0])[to.1..][..self.width];
+            before.copy_from_slice(&after[0][from.1..][..self.width]);
         }
     }
 
@@ -77,7 +82,7 @@ impl<T: Copy> Rows<T> {
     pub(super) fn truncate(&mut self, len: usize) {
         let (piece, end) = self.place(len);
         self.pieces.truncate(if end == 0 { piece } else { piece + 1 });
-        if let Some(last) = self.pieces.get_mut(piece) {
+        if let Some(last) = self.pieces.get_mut(piece).map(Arc::make_mut) {
             last.truncate(end);
             last.shrink_to_fit();
         }
@@ -97,7 +102,7 @@ mod tests {
         for number in 0..2 * PIECE + 5 {
             rows.push(&row(number));
         }
-        assert_eq!((rows.len, rows.pieces().count()), (2 * PIECE + 5, 3));
+        assert_eq!((rows.len, rows.pieces().len()), (2 * PIECE + 5, 3));
         assert!((0..rows.len).all(|number| rows.row(number) == row(number)));
         assert!(rows.pieces.iter().all(|piece| piece.capacity() <= PIECE * 3));
         assert!(rows.pieces[2].capacity() < 10 * 3);
@@ -108,7 +113,7 @@ mod tests {
         rows.truncate(PIECE + 2);
         let is = |number: usize| if number < PIECE - 2 { number } else { number + PIECE };
         assert!((0..PIECE + 2).all(|number| rows.row(number) == row(is(number))));
-        assert_eq!((rows.len, rows.pieces().count()), (PIECE + 2, 2));
+        assert_eq!((rows.len, rows.pieces().len()), (PIECE + 2, 2));
 
         rows.push(&row(7));
         rows.row_mut(PIECE + 2)[1] = 9;
@@ -117,6 +122,6 @@ mod tests {
         rows.push(&row(8));
         assert_eq!((rows.row(PIECE), rows.len), (&row(8)[..], PIECE + 1));
         rows.truncate(0);
-        assert_eq!((rows.len, rows.pieces().count()), (0, 0));
+        assert_eq!((rows.len, rows.pieces().len()), (0, 0));
     }
 }

@@ -4,6 +4,10 @@
 //! Thirty-two rows lie in each other, four numbers of a row in a nibble, so that one instruction looks up what four numbers of thirty-two
 //! rows come to (the layout of "Quicker ADC", André, Kermarrec and Le Scouarnec, 2018).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
 use pulp::bytemuck;
 
 use super::rows::Rows;
@@ -75,7 +79,7 @@ impl Signs {
         self.len += 1;
     }
 
-    /// Of the rows that `admitted` has a bit for, the nearest to a query, so many at least.
+    /// Of the rows that `admitted` has a bit for, the nearest to a query, so many at least, in no order.
     pub(super) fn nearest(
         &self,
         query: &[f32],
@@ -83,17 +87,129 @@ impl Signs {
         wanted: usize,
         processor: Processor,
     ) -> Vec<u32> {
-        let tables = &tables(query);
-        let mut nearest = Nearest::new(wanted, tables);
-        let mut admitted = admitted;
-        for blocks in self.blocks.pieces() {
-            let of_piece = (blocks.len() / tables.len().max(1)).min(admitted.len());
-            let (now, later) = admitted.split_at(of_piece);
-            processor.run(Look { tables, blocks, admitted: now, nearest: &mut nearest });
-            nearest.first += (now.len() * BLOCK) as u32;
-            admitted = later;
+        let search = Search::new(tables(query), self.blocks.pieces(), admitted, wanted, processor);
+        let under_way = UnderWay::begin();
+        if under_way.is_alone && search.pieces.len() >= FEWEST_TO_SHARE {
+            (0..helpers()).for_each(|_| search.ask_for_help());
         }
+        search.finish()
+    }
+}
+
+/// How many pieces there are at least where other threads help: with fewer it is over before they are awake.
+const FEWEST_TO_SHARE: usize = 8;
+
+/// How many threads help at most.
+const MOST_HELPERS: usize = 3;
+
+fn helpers() -> usize {
+    rayon::current_num_threads().saturating_sub(1).min(MOST_HELPERS)
+}
+
+/// Notes that a search is under way. Where there are several, each has its own processor, and none needs help.
+struct UnderWay {
+    is_alone: bool,
+}
+
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+
+impl UnderWay {
+    fn begin() -> UnderWay {
+        UnderWay { is_alone: UNDER_WAY.fetch_add(1, Ordering::Relaxed) == 0 }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A look at all pieces, each by whoever comes first. Nobody is waited for: a helper that is not awake yet, or does not
+/// get on, is done without.
+struct Search {
+    tables: Vec<Slice>,
+    pieces: Vec<Arc<Vec<Slice>>>,
+    admitted: Vec<u32>,
+    wanted: usize,
+    processor: Processor,
+    /// The first piece that nobody has begun.
+    next: AtomicUsize,
+    /// What a row must come to, as far as anybody knows.
+    least: AtomicU16,
+    /// The pieces that helpers have done, and what they found there.
+    helped: Mutex<Vec<(usize, Vec<Found>)>>,
+}
+
+/// What a row comes to, and the row.
+type Found = (u16, u32);
+
+impl Search {
+    fn new(
+        tables: Vec<Slice>,
+        pieces: &[Arc<Vec<Slice>>],
+        admitted: &[u32],
+        wanted: usize,
+        processor: Processor,
+    ) -> Arc<Search> {
+        Arc::new(Search {
+            tables,
+            pieces: pieces.to_vec(),
+            admitted: admitted.to_vec(),
+            wanted,
+            processor,
+            next: AtomicUsize::new(0),
+            least: AtomicU16::new(0),
+            helped: Mutex::default(),
+        })
+    }
+
+    fn ask_for_help(self: &Arc<Self>) {
+        let search = self.clone();
+        rayon::spawn(move || search.help());
+    }
+
+    fn help(&self) {
+        let mut nearest = Nearest::new(self.wanted, &self.tables);
+        while let Some(piece) = self.claim() {
+            self.look_at(piece, &mut nearest);
+            let found = std::mem::take(&mut nearest.found);
+            self.helped.lock().push((piece, found));
+        }
+    }
+
+    /// The nearest rows, in no order.
+    fn finish(&self) -> Vec<u32> {
+        let mut nearest = Nearest::new(self.wanted, &self.tables);
+        let mut is_missing = vec![true; self.pieces.len()];
+        while let Some(piece) = self.claim() {
+            self.look_at(piece, &mut nearest);
+            is_missing[piece] = false;
+        }
+        for (piece, found) in std::mem::take(&mut *self.helped.lock()) {
+            is_missing[piece] = false;
+            found.into_iter().for_each(|(sum, row)| nearest.add(row, sum));
+        }
+        // What a helper has begun, and has not done yet.
+        let missing = is_missing.iter().enumerate().filter(|(_, is_missing)| **is_missing);
+        missing.for_each(|(piece, _)| self.look_at(piece, &mut nearest));
         nearest.rows()
+    }
+
+    fn claim(&self) -> Option<usize> {
+        let piece = self.next.fetch_add(1, Ordering::Relaxed);
+        (piece < self.pieces.len()).then_some(piece)
+    }
+
+    fn look_at(&self, piece: usize, nearest: &mut Nearest) {
+        let (blocks, first) = (&self.pieces[piece], piece << PIECE);
+        let count = blocks.len() / self.tables.len().max(1);
+        let admitted = self.admitted.get(first..).unwrap_or_default();
+        let admitted = &admitted[..count.min(admitted.len())];
+        nearest.first = (first * BLOCK) as u32;
+        nearest.raise(self.least.load(Ordering::Relaxed));
+        self.processor.run(Look { tables: &self.tables, blocks, admitted, nearest });
+        self.least.fetch_max(nearest.least, Ordering::Relaxed);
     }
 }
 
@@ -122,7 +238,7 @@ fn tables(query: &[f32]) -> Vec<Slice> {
 /// The nearest rows so far, and as near as what.
 struct Nearest {
     wanted: usize,
-    /// The row that the next piece begins with.
+    /// The row that the piece begins with.
     first: u32,
     /// What a row must come to.
     least: u16,
@@ -131,7 +247,7 @@ struct Nearest {
     /// How many came to what.
     times: Vec<u32>,
     /// Some that were near enough when they were found.
-    found: Vec<(u16, u32)>,
+    found: Vec<Found>,
 }
 
 impl Nearest {
@@ -148,7 +264,19 @@ impl Nearest {
         }
     }
 
+    /// Takes over what others have found out that a row must come to.
+    fn raise(&mut self, least: u16) {
+        while self.least < least {
+            self.count -= self.times[usize::from(self.least)] as usize;
+            self.least += 1;
+        }
+    }
+
+    /// Takes a row in; one that does not come to enough is none.
     fn add(&mut self, row: u32, sum: u16) {
+        if sum < self.least {
+            return;
+        }
         self.found.push((sum, row));
         self.times[usize::from(sum)] += 1;
         self.count += 1;
@@ -193,11 +321,7 @@ impl Kernel for Look<'_> {
             while near != 0 {
                 let row = near.trailing_zeros();
                 near &= near - 1;
-                let sum = sums[row as usize];
-                // It may have grown within the block.
-                if sum >= nearest.least {
-                    nearest.add(nearest.first + place * BLOCK as u32 + row, sum);
-                }
+                nearest.add(nearest.first + place * BLOCK as u32 + row, sums[row as usize]);
             }
         }
     }
@@ -309,6 +433,37 @@ mod tests {
     }
 
     #[test]
+    fn helpers_change_nothing_whether_they_get_on_or_not() {
+        let vectors = unit_vectors(20_000, 24, 4);
+        let mut signs = Signs::new(24);
+        vectors.iter().for_each(|vector| signs.push(vector));
+        let all = vec![u32::MAX; 20_000 / BLOCK];
+        for (wanted, query) in [1, 100, 5_000, 30_000].into_iter().zip(&vectors) {
+            let sums = vectors.iter().map(|vector| plain(&tables(query), vector));
+            let sums: Vec<u16> = sums.collect();
+            let mut ranked = sums.clone();
+            ranked.sort_unstable_by(|one, other| other.cmp(one));
+            let least = ranked.get(wanted - 1).copied().unwrap_or(0);
+            let near = sums.iter().zip(0..).filter(|(sum, _)| **sum >= least);
+            let expected: Vec<u32> = near.map(|(_, row)| row).collect();
+            for stuck in 0..3 {
+                let processor = Processor::detect();
+                let pieces = signs.blocks.pieces();
+                let search = Search::new(tables(query), pieces, &all, wanted, processor);
+                assert_eq!(search.pieces.len(), 5);
+                // They have begun a piece each, and go no further.
+                (0..stuck).for_each(|_| assert!(search.claim().is_some()));
+                let mut found = std::thread::scope(|scope| {
+                    (0..3).for_each(|_| drop(scope.spawn(|| search.help())));
+                    search.finish()
+                });
+                found.sort_unstable();
+                assert_eq!(found, expected, "{wanted} of them, {stuck} stuck");
+            }
+        }
+    }
+
+    #[test]
     fn what_a_row_comes_to_is_the_dot_product_with_its_signs_within_the_grain_of_the_tables() {
         let vectors = unit_vectors(50, 384, 2);
         let tables = tables(&vectors[0]);
@@ -328,9 +483,7 @@ mod tests {
         let near = |sums: &[u16], wanted| {
             let mut nearest = Nearest::new(wanted, &[[9; BLOCK]]);
             for (row, sum) in (0..).zip(sums) {
-                if *sum >= nearest.least {
-                    nearest.add(row, *sum);
-                }
+                nearest.add(row, *sum);
             }
             nearest.rows()
         };
