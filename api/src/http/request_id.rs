@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -113,6 +113,9 @@ pub async fn establish(
         let (code, latency_us) = (status.as_u16(), started.elapsed().as_micros() as u64);
         if status.is_server_error() {
             tracing::warn!(status = code, latency_us, "request answered");
+        } else if status == StatusCode::TOO_MANY_REQUESTS {
+            // A flood is counted by the metrics; a line for each would fill the disk.
+            tracing::debug!(status = code, latency_us, "request answered");
         } else if status.is_client_error() {
             tracing::info!(status = code, latency_us, "request answered");
         } else {
