@@ -278,7 +278,7 @@ pub(super) fn fault(path: &serde_path_to_error::Path, error: &dyn fmt::Display) 
             Segment::Unknown => {}
         }
     }
-    let message = without_line_and_column(error.to_string());
+    let message = without_types(without_line_and_column(error.to_string()));
     let named = |words: &str| {
         message.strip_prefix(words).and_then(|rest| rest.split('`').next()).map(str::to_owned)
     };
@@ -302,6 +302,23 @@ pub(super) fn fault(path: &serde_path_to_error::Path, error: &dyn fmt::Display) 
 fn without_line_and_column(mut message: String) -> String {
     if let Some(at) = message.rfind(" at line ") {
         message.truncate(at);
+    }
+    message
+}
+
+/// What was expected is said as JSON calls it, and not by the name of a type of this program.
+fn without_types(mut message: String) -> String {
+    if message.starts_with("data did not match any variant of untagged enum ") {
+        return "it has none of the forms that are taken here: see the API's document".to_owned();
+    }
+    let types = ["struct ", "internally tagged enum ", "adjacently tagged enum "];
+    let is_type = |at: usize| types.iter().any(|name| message[at..].starts_with(name));
+    const EXPECTED: &str = ", expected ";
+    if let Some(at) = message.rfind(EXPECTED).map(|at| at + EXPECTED.len())
+        && is_type(at)
+    {
+        message.truncate(at);
+        message.push_str("an object");
     }
     message
 }

@@ -161,6 +161,15 @@ async fn messages_have_no_line_and_column() {
 }
 
 #[tokio::test]
+async fn messages_name_no_types_of_the_program() {
+    for wrong in ["7", "[]", r#""x""#] {
+        let body = send_json(format!(r#"{{"name":"x","nested":{wrong}}}"#)).await.json();
+        let message = body["errors"][0]["message"].as_str().unwrap();
+        assert!(message.ends_with("expected an object"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_over_the_limit_is_refused_announced_or_not() {
     let long = format!(r#"{{"name":"{}"}}"#, "x".repeat(2000));
     let announced = with(post_json("/", long.clone()), "content-length", &long.len().to_string());
