@@ -4,11 +4,13 @@
 //! Thirty-two rows lie in each other, four numbers of a row in a nibble, so that one instruction looks up what four numbers of thirty-two
 //! rows come to (the layout of "Quicker ADC", André, Kermarrec and Le Scouarnec, 2018).
 
-use std::sync::Arc;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 use pulp::bytemuck;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::rows::Rows;
 use crate::processor::{Kernel, Pairs, Processor};
@@ -89,8 +91,11 @@ impl Signs {
     ) -> Vec<u32> {
         let search = Search::new(tables(query), self.blocks.pieces(), admitted, wanted, processor);
         let under_way = UnderWay::begin();
-        if under_way.is_alone && search.pieces.len() >= FEWEST_TO_SHARE {
-            (0..helpers()).for_each(|_| search.ask_for_help());
+        if under_way.is_alone
+            && search.pieces.len() >= FEWEST_TO_SHARE
+            && let Some(helpers) = &*HELPERS
+        {
+            (0..helpers.current_num_threads()).for_each(|_| search.ask_for_help(helpers));
         }
         search.finish()
     }
@@ -102,9 +107,15 @@ const FEWEST_TO_SHARE: usize = 8;
 /// How many threads help at most.
 const MOST_HELPERS: usize = 3;
 
-fn helpers() -> usize {
-    rayon::current_num_threads().saturating_sub(1).min(MOST_HELPERS)
-}
+/// The threads that help: one for each processor but that of the one who asks. None where there is one processor, or
+/// the system has no threads left.
+static HELPERS: LazyLock<Option<ThreadPool>> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let count = (processors - 1).min(MOST_HELPERS);
+    let named = |number| format!("search-helper-{number}");
+    let build = || ThreadPoolBuilder::new().num_threads(count).thread_name(named).build().ok();
+    (count > 0).then(build).flatten()
+});
 
 /// Notes that a search is under way. Where there are several, each has its own processor, and none needs help.
 struct UnderWay {
@@ -164,9 +175,9 @@ impl Search {
         })
     }
 
-    fn ask_for_help(self: &Arc<Self>) {
+    fn ask_for_help(self: &Arc<Self>, helpers: &ThreadPool) {
         let search = self.clone();
-        rayon::spawn(move || search.help());
+        helpers.spawn(move || search.help());
     }
 
     fn help(&self) {
