@@ -14,7 +14,7 @@ use crate::engine::{ReadModel, Writer, stored_time};
 use crate::listing::Query;
 use crate::{Error, Listing, Window, decode};
 
-/// A sealed text of any length and the event type that it was sealed for. A column holds it as a [`SealedField`],
+/// A sealed text of any length and the event type that it was sealed for. A column holds it as a [`SealedField`](crate::SealedField),
 /// or as JSON where it lies in a blob: most are short, and neither written nor read as JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealedPayload {
