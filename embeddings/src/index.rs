@@ -270,9 +270,9 @@ impl VectorIndex {
             Some(runs) => {
                 let mut admitted = vec![0; self.present.len()];
                 runs.into_iter().for_each(|run| mark(&mut admitted, run.range()));
-                self.signs.nearest(query, &admitted, wanted, self.processor)
+                self.signs.nearest(query, admitted, wanted, self.processor)
             }
-            None => self.signs.nearest(query, &self.present, wanted, self.processor),
+            None => self.signs.nearest(query, self.present.clone(), wanted, self.processor),
         }
     }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::columns::{id, optional_id};
 use crate::engine::{ReadModel, Writer, stored_time};
 use crate::listing::Query;
+use crate::sealed::{bar_of, column_of};
 use crate::{Error, Listing, Window, decode};
 
 /// A sealed text of any length and the event type that it was sealed for. A column holds it as a [`SealedField`](crate::SealedField),
@@ -34,7 +35,7 @@ impl SealedPayload {
 impl ToSql for SealedPayload {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(match &self.payload {
-            Payload::Sealed(sealed) => format!("{}|{}", self.event_type, sealed.as_str()),
+            Payload::Sealed(sealed) => column_of(&self.event_type, sealed.as_str()),
             Payload::Blob { .. } => serde_json::to_string(self)
                 .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?,
         }
@@ -49,9 +50,9 @@ impl FromSql for SealedPayload {
             return serde_json::from_str(text)
                 .map_err(|error| FromSqlError::Other(Box::new(error)));
         }
-        let (event_type, sealed) = text.split_once('|').ok_or(FromSqlError::InvalidType)?;
-        let payload = Payload::Sealed(sealed.to_owned().into());
-        Ok(SealedPayload { event_type: event_type.to_owned(), payload })
+        let bar = bar_of(text)?;
+        let payload = Payload::Sealed(text[bar + 1..].to_owned().into());
+        Ok(SealedPayload { event_type: text[..bar].to_owned(), payload })
     }
 }
 

@@ -131,7 +131,7 @@ pub(crate) fn first(
     event: &RecordedEvent,
     model_revision: &str,
 ) -> Result<(), Error> {
-    if active_now(db)?.is_some() {
+    if active(db)?.is_some() {
         return Ok(());
     }
     let at = stored_time(event.time);
@@ -177,7 +177,7 @@ pub(crate) fn add(
     if let Some(artifact) = artifact {
         keep_name(db, event, artifact)?;
     }
-    if active_now(db)?.as_deref() == Some(model_revision) {
+    if active(db)?.as_deref() == Some(model_revision) {
         // As SHOW and SHOW_STATUS do for all files.
         db.prepare_cached(
             "UPDATE file SET progress = 100, model_revision = ?2, artifact = ?3, chunks = ?4, characters = ?5, tokens = ?6,
@@ -253,17 +253,13 @@ fn activate(
 /// # Errors
 /// The views file cannot be read.
 pub fn active(db: &Connection) -> Result<Option<String>, Error> {
-    Ok(db.prepare_cached(ACTIVE)?.query_row([], |row| row.get(0))?)
+    // The row of the greatest position, or nulls where there is none: SQLite promises that of `max` (SELECT, 2.5, "bare
+    // columns"), and sorts nothing for it.
+    let mut statement = db.prepare_cached(
+        "SELECT model_revision, max(activated_position) FROM generation WHERE activated_position IS NOT NULL",
+    )?;
+    Ok(statement.query_row([], |row| row.get(0))?)
 }
-
-/// [`active`], for the writing side.
-fn active_now(db: &Writer<'_>) -> Result<Option<String>, Error> {
-    Ok(db.prepare_cached(ACTIVE)?.query_row([], |row| row.get(0))?)
-}
-
-/// The row of the greatest position, or nulls where there is none: SQLite promises that of `max` (SELECT, 2.5,
-/// "bare columns"), and sorts nothing for it.
-const ACTIVE: &str = "SELECT model_revision, max(activated_position) FROM generation WHERE activated_position IS NOT NULL";
 
 /// Whether there is a generation of this model.
 pub(crate) fn exists(db: &Connection, model_revision: &str) -> Result<bool, Error> {

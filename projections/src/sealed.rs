@@ -23,14 +23,14 @@ pub struct SealedField {
 impl SealedField {
     /// What `event_type` carried.
     pub fn new(event_type: &str, sealed: &Sealed) -> SealedField {
-        SealedField { text: format!("{event_type}|{}", sealed.as_str()), bar: event_type.len() }
+        SealedField { text: column_of(event_type, sealed.as_str()), bar: event_type.len() }
     }
 
     /// An address or a user agent of a request. Those are bound to no stream: one request can change
     /// several.
     pub fn of_client(sealed: String) -> SealedField {
         let event_type = domain::values::CLIENT;
-        SealedField { text: format!("{event_type}|{sealed}"), bar: event_type.len() }
+        SealedField { text: column_of(event_type, &sealed), bar: event_type.len() }
     }
 
     /// The address or user agent of a request, sealed as [`domain::values::CLIENT`] says.
@@ -64,7 +64,7 @@ impl SealedField {
         }
     }
 
-    /// As a column holds it: `<event type>|<sealed text>`.
+    /// See [`column_of`].
     pub(crate) fn as_column(&self) -> &str {
         &self.text
     }
@@ -76,6 +76,16 @@ impl SealedField {
     fn sealed(&self) -> &str {
         &self.text[self.bar + 1..]
     }
+}
+
+/// As a column holds a sealed text: `<event type>|<sealed text>`.
+pub(crate) fn column_of(event_type: &str, sealed: &str) -> String {
+    format!("{event_type}|{sealed}")
+}
+
+/// Where the bar is in what [`column_of`] answered.
+pub(crate) fn bar_of(text: &str) -> FromSqlResult<usize> {
+    text.find('|').ok_or(FromSqlError::InvalidType)
 }
 
 /// What people say about a thing: sealed, or in the clear where the log has it so for ever.
@@ -145,7 +155,7 @@ impl ToSql for SealedField {
 impl FromSql for SealedField {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         let text = value.as_str()?;
-        let bar = text.find('|').ok_or(FromSqlError::InvalidType)?;
+        let bar = bar_of(text)?;
         Ok(SealedField { text: text.to_owned(), bar })
     }
 }

@@ -113,10 +113,8 @@ pub async fn establish(
         let (code, latency_us) = (status.as_u16(), started.elapsed().as_micros() as u64);
         if status.is_server_error() {
             tracing::warn!(status = code, latency_us, "request answered");
-        } else if status == StatusCode::TOO_MANY_REQUESTS {
-            // A flood is counted by the metrics; a line for each would fill the disk.
-            tracing::debug!(status = code, latency_us, "request answered");
-        } else if status.is_client_error() {
+        } else if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
+            // A flood is counted by the metrics: a line for each would fill the disk.
             tracing::info!(status = code, latency_us, "request answered");
         } else {
             tracing::debug!(status = code, latency_us, "request answered");

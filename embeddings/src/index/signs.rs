@@ -85,7 +85,7 @@ impl Signs {
     pub(super) fn nearest(
         &self,
         query: &[f32],
-        admitted: &[u32],
+        admitted: Vec<u32>,
         wanted: usize,
         processor: Processor,
     ) -> Vec<u32> {
@@ -159,14 +159,14 @@ impl Search {
     fn new(
         tables: Vec<Slice>,
         pieces: &[Arc<Vec<Slice>>],
-        admitted: &[u32],
+        admitted: Vec<u32>,
         wanted: usize,
         processor: Processor,
     ) -> Arc<Search> {
         Arc::new(Search {
             tables,
             pieces: pieces.to_vec(),
-            admitted: admitted.to_vec(),
+            admitted,
             wanted,
             processor,
             next: AtomicUsize::new(0),
@@ -436,8 +436,8 @@ mod tests {
                     expected.iter().filter(|(sum, _)| *sum >= least).map(|(_, row)| *row).collect();
                 expected.sort_unstable();
                 for processor in processor::all() {
-                    let all = [u32::MAX, u32::MAX, (1 << 6) - 1];
-                    assert_eq!(signs.nearest(query, &all, 5, processor), expected, "{dimensions}");
+                    let all = vec![u32::MAX, u32::MAX, (1 << 6) - 1];
+                    assert_eq!(signs.nearest(query, all, 5, processor), expected, "{dimensions}");
                 }
             }
         }
@@ -460,7 +460,7 @@ mod tests {
             for stuck in 0..3 {
                 let processor = Processor::detect();
                 let pieces = signs.blocks.pieces();
-                let search = Search::new(tables(query), pieces, &all, wanted, processor);
+                let search = Search::new(tables(query), pieces, all.clone(), wanted, processor);
                 assert_eq!(search.pieces.len(), 5);
                 // They have begun a piece each, and go no further.
                 (0..stuck).for_each(|_| assert!(search.claim().is_some()));
@@ -512,8 +512,8 @@ mod tests {
         let vectors = unit_vectors(200, 40, 3);
         let mut signs = Signs::new(40);
         vectors.iter().for_each(|vector| signs.push(vector));
-        let admitted = [0, 1 << 3 | 1 << 31, 0, 1];
-        let found = signs.nearest(&vectors[0], &admitted, 10, Processor::detect());
+        let admitted = vec![0, 1 << 3 | 1 << 31, 0, 1];
+        let found = signs.nearest(&vectors[0], admitted, 10, Processor::detect());
         assert_eq!(found, [35, 63, 96]);
 
         let some = signs.only([199, 35, 0].into_iter(), 40);
