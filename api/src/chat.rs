@@ -457,7 +457,7 @@ fn without_erased(app: &App, sources: &mut [Value]) -> Result<(), Problem> {
 }
 
 /// The whole of an answer, as its event holds it.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WholeAnswer {
     /// What it says.
     pub content: String,

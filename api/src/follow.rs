@@ -11,8 +11,11 @@ use eventlog::{Position, RecordedEvent, StreamId};
 use crate::app::App;
 use crate::http::Problem;
 
-/// How many events one read of the log brings.
+/// How many events one read of what is new brings: they are shared by all who follow.
 const BATCH: usize = 500;
+
+/// How many one read of a stream's past brings: who listens slowly holds these alone.
+const PAST: usize = 16;
 
 /// Reads a stream's events, one after the other.
 pub struct Follow {
@@ -43,7 +46,7 @@ impl Follow {
             Some(position) if position >= goal => return Ok(None),
             // What comes is found among all that comes: the log has its newest events in memory.
             Some(position) => app.log.read_after(position, BATCH).await,
-            None => app.log.read_stream(&self.stream, self.number, BATCH).await,
+            None => app.log.read_stream(&self.stream, self.number, PAST).await,
         };
         let mut events = events.map_err(Error::from)?;
         events.retain(|event| event.position <= goal);

@@ -102,6 +102,14 @@ pub enum Told {
     Done,
 }
 
+/// The whole of an answer, as it is told.
+#[derive(Serialize)]
+struct ToldAnswer<'a> {
+    #[serde(flatten)]
+    answer: &'a WholeAnswer,
+    r#final: bool,
+}
+
 impl Told {
     fn event(&self, id: u64) -> Result<sse::Event, Problem> {
         let (name, data) = match self {
@@ -111,9 +119,10 @@ impl Told {
                 ("thinking", json!({ "stage": "answering", "retrieved": retrieved }))
             }
             Told::Delta(delta) => ("ai_response", json!({ "delta": delta })),
-            Told::Answer(WholeAnswer { content, sources, metadata }) => {
-                let whole = json!({ "content": content, "sources": sources, "metadata": metadata, "final": true });
-                ("ai_response", whole)
+            Told::Answer(answer) => {
+                // It may be long: it is written as it stands, not copied first.
+                let whole = ToldAnswer { answer, r#final: true };
+                return sse::Event::new(id, "ai_response", &whole);
             }
             Told::Failed { code, message, .. } => {
                 ("error", json!({ "success": false, "error": code, "message": message }))
