@@ -573,8 +573,8 @@ async fn a_reader_of_one_byte_a_second_holds_nobody_up() {
     }
     let each = memory(&app).saturating_sub(before) / READERS;
     let whole = content.len() as u64 / 1024;
-    // The whole answer is the last event. Where the kernel gives memory in huge pages (it does on most
-    // machines), what is empty of them counts, too: 2.0 to 2.5 times the answer were seen, and once 3.1.
+    // The whole answer is the last event. The allocator asks for huge pages, and what is empty of
+    // them counts, too: 2.0 to 2.5 times the answer were seen, and 3.1 on another machine.
     assert!(each < 4 * whole, "{each} kB are held for each reader of {whole} kB");
     answer(&ask(&program, "quick", QUESTION).await);
 }
