@@ -106,6 +106,9 @@ async fn hear_at(
     headers: &HeaderMap,
     request: Request,
 ) -> Response {
+    if let Some(too_often) = app.doors.shut(id, address) {
+        return too_often.into_response();
+    }
     let integration = match app.commands.communicator(id).await {
         Ok(Some(integration)) if is_here(integration.kind) => integration,
         Ok(_) => return app.doors.turn_away(address, no_such_communicator()),

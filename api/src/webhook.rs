@@ -6,7 +6,7 @@
 mod door;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use commands::{Actor, BadDelivery, Hook};
 use serde::Serialize;
@@ -65,6 +65,9 @@ async fn deliver(
     headers: HeaderMap,
     request: Request,
 ) -> Response {
+    if let Some(too_often) = app.doors.shut_at(&path, address) {
+        return too_often.into_response();
+    }
     let hook = match app.commands.webhook_at(&path).await {
         Ok(Some(hook)) => hook,
         Ok(None) => return app.doors.turn_away(address, no_such_path()),
@@ -72,7 +75,11 @@ async fn deliver(
     };
     let aim = Aim { product: Some(hook.product), resource: ("trigger", hook.trigger) };
     let answer = |body| deliver_to(&app, &hook, &circumstances, &headers, body);
-    app.doors.let_in(aim, address, request, hook.max_bytes(), answer).await
+    let response = app.doors.let_in(aim, address, request, hook.max_bytes(), answer).await;
+    if response.status() == StatusCode::TOO_MANY_REQUESTS {
+        app.doors.flooded(path, hook.trigger);
+    }
+    response
 }
 
 async fn deliver_to(

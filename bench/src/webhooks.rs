@@ -158,7 +158,7 @@ async fn flood(scale: Scale) -> anyhow::Result<Row> {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU64::new(0));
         let forgers: Vec<_> = (0..FORGERS)
-            .map(|_| tokio::spawn(forge(server.address, sent.clone(), stop.clone())))
+            .map(|number| tokio::spawn(forge(server.address, number, sent.clone(), stop.clone())))
             .collect();
         let begun = Instant::now();
         flooded.extend(good(server.address, &format!("{round}-flood"), seconds).await?);
@@ -201,16 +201,20 @@ async fn good(address: SocketAddr, name: &str, seconds: u32) -> anyhow::Result<V
     Ok(times)
 }
 
-/// Forged deliveries from another address, a share of [`FORGED`].
+/// Forged deliveries from another address, a share of [`FORGED`]: each forger has the stroke of its own clock, so that
+/// they come one after the other and not forty at a time.
 async fn forge(
     address: SocketAddr,
+    number: u32,
     sent: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 ) -> anyhow::Result<()> {
     let body = push();
     let signature = "0".repeat(64);
     let mut connection = connect(address, Ipv4Addr::new(127, 0, 0, 2)).await?;
-    let mut clock = tokio::time::interval(Duration::from_secs(1) * FORGERS / FORGED);
+    let between = Duration::from_secs(1) / FORGED;
+    let mut clock =
+        tokio::time::interval_at((Instant::now() + between * number).into(), between * FORGERS);
     while !stop.load(Ordering::Relaxed) {
         clock.tick().await;
         let status = deliver(&mut connection, &body, "forged", &signature).await?;

@@ -129,6 +129,12 @@ impl RateLimit {
         }
     }
 
+    /// The refusal that [`admit`](Self::admit) would answer with now, without counting.
+    pub fn refused(&self, door: Uuid, address: IpAddr) -> Option<Problem> {
+        let decision = self.look(Key::Door(door, network_of(address)), self.now());
+        decision.wait.map(|wait| self.refusal(decision, wait))
+    }
+
     fn new(by: By, limit: u32, period: Duration) -> Option<Self> {
         let period: u64 = period.as_nanos().try_into().unwrap_or(u64::MAX);
         let interval = period.checked_div(limit.into())?.max(1);

@@ -43,17 +43,21 @@ const MIB: usize = 1024 * 1024;
 /// How long a body may take to arrive. Who delivers waits for the answer no longer than that, as GitHub.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How many paths are remembered at which somebody came too often: a flood has few.
+const FLOODED: u64 = 1024;
+
 /// When to come again to a door that is full.
 const SOON: Duration = Duration::from_secs(1);
 
 /// The doors through which deliveries come in. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Doors(Arc<Inner>);
 
-#[derive(Default)]
 struct Inner {
     limit: Option<RateLimit>,
     crowd: Mutex<Crowd>,
+    /// The doors that were flooded lately, by their paths.
+    by_path: moka::sync::Cache<String, Uuid>,
 }
 
 /// What is read, held and at work.
@@ -92,7 +96,24 @@ struct Inside {
 impl Doors {
     /// Doors with a limit for each address at each of them.
     pub fn new(limit: Option<RateLimit>) -> Doors {
-        Doors(Arc::new(Inner { limit, ..Inner::default() }))
+        let by_path = moka::sync::Cache::new(FLOODED);
+        Doors(Arc::new(Inner { limit, crowd: Mutex::default(), by_path }))
+    }
+
+    /// The refusal of an address that came too often to this door; nothing is counted.
+    pub fn shut(&self, door: Uuid, address: IpAddr) -> Option<Problem> {
+        self.0.limit.as_ref()?.refused(door, address)
+    }
+
+    /// As [`shut`](Self::shut), at a door that is known by its path, and was [flooded](Self::flooded) lately.
+    pub fn shut_at(&self, path: &str, address: IpAddr) -> Option<Problem> {
+        self.shut(self.0.by_path.get(path)?, address)
+    }
+
+    /// Remembers the door of a path to which somebody came too often: turning the next ones away needs no look into the
+    /// log's streams.
+    pub fn flooded(&self, path: String, door: Uuid) {
+        self.0.by_path.insert(path, door);
     }
 
     /// Takes a delivery in at the door of what it is for, and answers it; a refusal says for whom it was, save of one that

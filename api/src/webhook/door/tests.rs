@@ -37,6 +37,26 @@ fn a_flood_at_one_door_takes_nothing_from_another_or_from_another_address() {
 }
 
 #[test]
+fn who_came_too_often_is_turned_away_unseen_and_nobody_else() {
+    let doors = doors(1);
+    let is_shut = |path, address| doors.shut_at(path, address).map(|problem| problem.status());
+    assert!(doors.admit(door(1), HERE).is_ok());
+    assert_eq!(doors.shut(door(1), HERE).unwrap().status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(is_shut("one", HERE), None, "nobody was turned away there yet");
+
+    doors.flooded("one".to_owned(), door(1));
+
+    assert_eq!(is_shut("one", HERE), Some(StatusCode::TOO_MANY_REQUESTS));
+    assert_eq!(is_shut("one", THERE), None);
+    assert_eq!(is_shut("two", HERE), None);
+    // The path may have got another trigger since.
+    doors.flooded("one".to_owned(), door(2));
+    assert_eq!(is_shut("one", HERE), None);
+    assert!(doors.admit(door(2), HERE).is_ok(), "looking counted nothing");
+    assert!(Doors::new(None).shut(door(1), HERE).is_none());
+}
+
+#[test]
 fn so_many_are_at_work_at_once_and_who_leaves_makes_room() {
     let doors = Doors::new(None);
     let mut inside = Vec::new();
