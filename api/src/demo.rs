@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use bytes::Bytes;
 use commands::{Ask, FileFacts, NewAgent, NewApiToken, NewFile};
-use domain::api_token::ApiToken;
+use domain::api_token::{ApiToken, TokenStatus};
 use domain::{BlobRef, FileName, Name, Scope};
 use eventlog::{Position, StreamId};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -76,7 +76,7 @@ pub async fn prepare(app: App, address: SocketAddr) -> anyhow::Result<()> {
     };
     let installed = app.commands.install_agent(agent, &ask("agent", Some(product_id))).await?;
     shown(&app, &installed).await?;
-    let token = new_token(&app, product_id, &ask("token", Some(product_id))).await?;
+    let token = new_token(&app, product_id, ask).await?;
     let is_indexed = wait_for_documents(&app, product.default_knowledge_base_id).await?;
 
     let agent_id = installed.stream_id().context("an agent has an id")?;
@@ -90,32 +90,45 @@ async fn shown(app: &App, done: &commands::Done) -> anyhow::Result<()> {
     app.caught_up(done.position()).await.map_err(|problem| anyhow!("{problem}"))
 }
 
-/// The demo's token: new at the first start, with a new secret at every other.
-async fn new_token(app: &App, product: Uuid, ask: &Ask) -> anyhow::Result<String> {
-    let token = ask.new_id("api token");
-    let (state, _) = app.commands.load::<ApiToken>(&StreamId::new("api_token", token)).await?;
-    let with_secret = match state {
-        ApiToken::Missing => {
-            let new = NewApiToken {
-                name: Name::parse("Demo").map_err(|error| anyhow!(error))?,
-                scopes: Scope::ALL.into_iter().collect(),
-                allowed_ips: BTreeSet::new(),
-                expires_at: None,
-            };
-            app.commands.create_api_token(new, ask).await?
-        }
-        _ => {
-            let ask = Ask::once("demo", app.organization, Some(product));
-            app.commands.regenerate_api_token(token, None, &ask).await?
+/// The demo's token: new at the first start, with a new secret at every other, and another one where somebody has
+/// revoked or deleted it.
+async fn new_token(
+    app: &App,
+    product: Uuid,
+    ask: impl Fn(&str, Option<Uuid>) -> Ask,
+) -> anyhow::Result<String> {
+    let mut asks = (1_u64..).map(|number| match number {
+        1 => ask("token", Some(product)),
+        _ => ask(&format!("token {number}"), Some(product)),
+    });
+    let with_secret = loop {
+        let ask = asks.next().context("numbers do not end")?;
+        let token = ask.new_id("api token");
+        let (state, _) = app.commands.load::<ApiToken>(&StreamId::new("api_token", token)).await?;
+        match state {
+            ApiToken::Missing => {
+                let new = NewApiToken {
+                    name: Name::parse("Demo").map_err(|error| anyhow!(error))?,
+                    scopes: Scope::ALL.into_iter().collect(),
+                    allowed_ips: BTreeSet::new(),
+                    expires_at: None,
+                };
+                break app.commands.create_api_token(new, &ask).await?;
+            }
+            ApiToken::Present(details) if details.status == TokenStatus::Active => {
+                let ask = Ask::once("demo", app.organization, Some(product));
+                break app.commands.regenerate_api_token(token, None, &ask).await?;
+            }
+            ApiToken::Present(_) | ApiToken::Deleted => {}
         }
     };
     shown(app, &with_secret.done).await?;
-    let secret =
-        with_secret.secret.context("the demo's token was revoked: choose another --data-dir")?;
+    let secret = with_secret.secret.context("a new token comes with its secret")?;
     Ok(secret.expose_secret().to_owned())
 }
 
-/// Waits until every document can be found. Answers whether that came to be.
+/// Waits until every document can be found: it is indexed, and the model is there that finds it. Answers whether that
+/// came to be.
 async fn wait_for_documents(app: &App, base: Uuid) -> anyhow::Result<bool> {
     let progress = ProgressBar::new(DOCUMENTS.len() as u64);
     progress
@@ -128,10 +141,12 @@ async fn wait_for_documents(app: &App, base: Uuid) -> anyhow::Result<bool> {
             })?;
             progress.set_position(files.items.len() as u64);
             if files.items.len() >= DOCUMENTS.len() {
-                return Ok::<(), anyhow::Error>(());
+                break;
             }
             app.search.reached(Position(position.0 + 1)).await;
         }
+        app.embedder.clone().wait_for(Option::is_some).await?;
+        Ok::<(), anyhow::Error>(())
     };
     let waited = tokio::time::timeout(PATIENCE, ready).await;
     progress.finish_and_clear();

@@ -129,17 +129,22 @@ impl App {
     /// # Errors
     /// 503 while it is missing, or is not the one that the files were embedded by.
     pub fn embedder(&self) -> Result<Embedder, Problem> {
-        self.embedder.borrow().clone().ok_or_else(|| {
-            if let Some(Trouble::Unusable(why)) = &*self.model_trouble.borrow() {
+        self.embedder.borrow().clone().ok_or_else(|| match &*self.model_trouble.borrow() {
+            Some(Trouble::Unusable(why)) => {
                 let why = format!("the embedding model cannot be used: {why}");
-                return Problem::unavailable("model_unusable", why, Duration::from_secs(30));
+                Problem::unavailable("model_unusable", why, Duration::from_secs(30))
             }
-            Problem::unavailable(
+            Some(Trouble::Missing) => Problem::unavailable(
                 "model_missing",
                 "the embedding model is missing: run `prodgy model fetch` or scripts/fetch-model, it is picked up \
                  as soon as it is there",
                 Duration::from_secs(30),
-            )
+            ),
+            None => Problem::unavailable(
+                "model_missing",
+                "the embedding model is not loaded yet: the server has only just started",
+                Duration::from_secs(1),
+            ),
         })
     }
 }

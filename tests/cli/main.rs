@@ -1,6 +1,8 @@
 //! The command line from outside: exit codes, what goes to stdout, what to stderr.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod demo;
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
