@@ -29,6 +29,10 @@ const BATCH: usize = 1_000;
 /// How often a line says how far long work is.
 const LINE: Duration = Duration::from_secs(1);
 
+/// What helps a read model that stopped.
+const STOPPED: &str = "the others are what the log makes of them; this one goes on once a version of prodgy that \
+                       understands the event is started";
+
 /// How often a spinner turns.
 const TURN: Duration = Duration::from_millis(100);
 
@@ -367,17 +371,19 @@ async fn rebuild(config: &Config, name: &str) -> anyhow::Result<()> {
         if let Some(bar) = &bar {
             bar.set_position(views.position().0);
         }
-        if views.statuses().iter().any(|status| status.stopped.is_some()) {
-            bail!("{}", views.trouble().unwrap_or_default());
-        }
     }
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     report(&views.statuses(), head)?;
+    // One that stopped does not keep the others from the head.
+    let trouble = views.trouble();
     views.close().await;
     log.close().await;
-    Ok(())
+    match trouble {
+        None => Ok(()),
+        Some(trouble) => bail!("{trouble}: {STOPPED}"),
+    }
 }
 
 /// Shows long work to a person; elsewhere plain lines do.
@@ -406,7 +412,23 @@ async fn verify(config: &Config) -> anyhow::Result<ExitCode> {
     let verdict = projections::verify(&folder, log.as_ref()).await;
     turning.finish_and_clear();
     let verdict = verdict.map_err(no_views)?;
+    let standings = projections::standings(&folder, verdict.position).map_err(no_views)?;
+    let stopped = standings
+        .into_iter()
+        .filter_map(|status| status.stopped.map(|stopped| (status.name, stopped)));
+    let mut is_whole = true;
+    for (name, stopped) in stopped {
+        is_whole = false;
+        print_line(&format!(
+            "read model {name} stopped after position {}: {}",
+            stopped.position, stopped.error
+        ))?;
+    }
     match verdict.difference {
+        None if !is_whole => {
+            print_line(STOPPED)?;
+            Ok(ExitCode::FAILURE)
+        }
         None => {
             print_line(&format!(
                 "the read models are what the log makes of them, up to position {}",

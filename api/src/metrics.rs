@@ -22,6 +22,7 @@ const REQUESTS: &str = "prodgy_http_requests_total";
 const DURATION: &str = "prodgy_http_request_duration_seconds";
 const IN_FLIGHT: &str = "prodgy_http_requests_in_flight";
 const LAG: &str = "prodgy_projection_lag";
+const STOPPED: &str = "prodgy_projection_stopped";
 
 /// Upper bounds of every histogram of durations, in seconds: from a cached read to a long upload.
 const DURATION_BUCKETS: [f64; 14] =
@@ -52,6 +53,7 @@ impl Metrics {
         describe_histogram!(DURATION, "Time from a request to the head of its answer");
         describe_gauge!(IN_FLIGHT, "Requests that are being answered");
         describe_gauge!(LAG, "How far a read model is behind the log, in positions");
+        describe_gauge!(STOPPED, "1 where a read model stopped at an event that it cannot take in");
         Ok(Metrics(handle))
     }
 
@@ -72,13 +74,13 @@ impl Metrics {
     }
 }
 
-/// How far the read models are behind the log, when somebody asks: they themselves know where they stand, and not
+/// Where the read models stand, when somebody asks: they themselves know where they stand, and not
 /// how far the log has gone on since. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Lags(Arc<Mutex<BTreeSet<String>>>);
+pub struct Standings(Arc<Mutex<BTreeSet<String>>>);
 
-impl Lags {
-    /// Says how far each is behind; what was told of once and is gone is not behind any more.
+impl Standings {
+    /// Says how far each is behind and whether it stopped; what was told of once and is gone does neither any more.
     pub fn tell(&self, statuses: &[Status]) {
         let mut told = self.0.lock();
         told.extend(statuses.iter().map(|status| status.name.clone()));
@@ -86,6 +88,8 @@ impl Lags {
             let status = statuses.iter().find(|status| status.name == *name);
             let lag = status.map_or(0, |status| status.lag);
             gauge!(LAG, "projection" => name.clone()).set(lag as f64);
+            let is_stopped = status.is_some_and(|status| status.stopped.is_some());
+            gauge!(STOPPED, "projection" => name.clone()).set(f64::from(u8::from(is_stopped)));
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::http::layers::{self, BodyLimit, Settings};
 use crate::http::openapi::{self, Document};
 use crate::http::problem::catch_panics;
 use crate::http::rate_limit::{self, RateLimit};
-use crate::metrics::{Lags, Metrics};
+use crate::metrics::{Metrics, Standings};
 use crate::record::remember;
 use crate::{
     admin, agent, api_token, audit_log, chat, communicator, conversation, evaluation, event,
@@ -147,9 +147,9 @@ pub fn build(app: App, dress: Dress) -> Result<Router, Unbuildable> {
         .merge(behind(communicator::router(), door))
         .merge(behind(session::sign_in_router(), Way { limit: dress.sign_in_limit, ..way }));
     let (service, _) = service::router().split_for_parts();
-    let (metrics, lags, shown) = (dress.metrics.clone(), Lags::default(), app.clone());
+    let (metrics, standings, shown) = (dress.metrics.clone(), Standings::default(), app.clone());
     let render = get(move || async move {
-        lags.tell(&admin::statuses(&shown));
+        standings.tell(&admin::statuses(&shown));
         metrics.render()
     });
     let whole = api

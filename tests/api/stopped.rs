@@ -104,6 +104,50 @@ async fn the_audit_log_says_that_it_stopped() {
     app.with_token(&secret).get(&path).await.expect_status(200);
 }
 
+/// All that a command said.
+fn said(output: &std::process::Output) -> String {
+    [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text)).concat()
+}
+
+#[tokio::test]
+async fn on_the_command_line_a_read_model_that_stopped_is_no_success() {
+    let (mut app, product, _) = stopped_at("product", "product").await;
+    let projections = app.get("/api/projections").await.expect_status(200);
+    let rows = projections.data().as_array().unwrap().clone();
+    let stopped: Vec<_> = rows.iter().filter(|row| row["state"] == "stopped").collect();
+    assert!(stopped.iter().any(|row| row["name"] == "product"), "{rows:?}");
+    let metrics = app.get("/metrics").await;
+    let metrics = metrics.text();
+    let gauge = |name: &str| format!("prodgy_projection_stopped{{projection=\"{name}\"}}");
+    assert!(metrics.contains(&format!("{} 1", gauge("product"))), "{metrics}");
+    assert!(metrics.contains(&format!("{} 0", gauge("session"))), "{metrics}");
+
+    let beside = app.run(&["projections", "verify"]);
+    app.stop();
+    let rebuilt = app.run(&["projections", "rebuild", "product"]);
+    let after = app.run(&["projections", "verify"]);
+    for (output, why) in [
+        (&beside, "read model product stopped after position"),
+        (&rebuilt, "read model product stopped at position"),
+        (&after, "read model product stopped after position"),
+    ] {
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let told = said(output);
+        assert!(told.contains(why) && told.contains("product.poisoned.v1"), "{told}");
+        assert!(!told.contains("differ"), "{told}");
+    }
+
+    // What stopped is not what was forged.
+    let mut generations = std::fs::read_dir(app.data_dir().join("views")).unwrap();
+    let views = generations.next().unwrap().unwrap().path().join("views.db");
+    let views = rusqlite::Connection::open(views).unwrap();
+    let change = "update knowledge_base set name = 'Forged' where product = ?1";
+    assert_eq!(views.execute(change, [&product.id]).unwrap(), 1);
+    let forged = app.run(&["projections", "verify"]);
+    assert_eq!(forged.status.code(), Some(1));
+    assert!(said(&forged).contains("Forged"), "{forged:?}");
+}
+
 /// How many events the read models are behind at a start, in commands of [`PIECE`].
 const BEHIND: usize = 30_000;
 const PIECE: usize = 1_000;

@@ -81,7 +81,7 @@ fn a_read_model_is_as_far_behind_as_it_is_now() {
     let recorder = recorder().unwrap();
     let metrics = Metrics(recorder.handle());
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let lags = Lags::default();
+    let standings = Standings::default();
     let status = |name: &str, head: u64| {
         let mut status = Status {
             name: name.to_owned(),
@@ -96,9 +96,9 @@ fn a_read_model_is_as_far_behind_as_it_is_now() {
         status.measure(eventlog::Position(head));
         status
     };
-    lags.tell(&[status("agent", 5), status("search-12", 9)]);
+    standings.tell(&[status("agent", 5), status("search-12", 9)]);
     // Neither has taken anything in since.
-    lags.tell(&[status("agent", 12)]);
+    standings.tell(&[status("agent", 12)]);
     let text = metrics.0.render();
     for line in ["{projection=\"agent\"} 7", "{projection=\"search-12\"} 0"] {
         assert!(text.contains(&format!("{LAG}{line}")), "{line} is missing in\n{text}");

@@ -248,7 +248,8 @@ pub async fn verify(folder: &Path, log: &dyn EventStore) -> Result<Verdict, Erro
     for (name, own) in generation::files(&models) {
         let stored = open_file(&newest, name)?;
         let snapshot = stored.unchecked_transaction()?;
-        let position = snapshot.query_row("SELECT min(position) FROM checkpoint", [], |row| {
+        // All but those that stopped, which will again.
+        let position = snapshot.query_row("SELECT max(position) FROM checkpoint", [], |row| {
             row.get(0).map(Position)
         })?;
         let mut rebuilt = File::in_memory(&models, own)?;
