@@ -1,5 +1,6 @@
 //! The threads that embed. The one rule: a question never waits for a file. Questions are taken first, and a worker in the middle
-//! of passages looks for questions after every layer, so the longest wait is one layer of one batch (a few milliseconds).
+//! of passages looks for questions after every layer, so the longest wait is one layer of one batch (a few milliseconds). Nor do
+//! files wait for ever: where questions never end, a layer of passages is done after every few of them.
 
 use std::collections::VecDeque;
 use std::num::NonZero;
@@ -17,6 +18,9 @@ use crate::model::{Model, Scratch};
 /// while (twice as many gain nothing), few enough that a layer of them, which a question waits for, takes a few milliseconds.
 const BATCH_BYTES: usize = 600;
 
+/// How many questions a worker answers one after the other while passages wait.
+const IN_A_ROW: usize = 4;
+
 type Vectors = Result<Vec<Vec<f32>>, ModelError>;
 
 /// Texts to embed together, and where the vectors go.
@@ -30,6 +34,18 @@ struct Waiting {
     questions: VecDeque<Job>,
     passages: VecDeque<Job>,
     closed: bool,
+}
+
+impl Waiting {
+    /// The next job, and whether it is a question.
+    fn next(&mut self, passages_first: bool) -> Option<(Job, bool)> {
+        let question = |waiting: &mut Waiting| Some((waiting.questions.pop_front()?, true));
+        let passages = |waiting: &mut Waiting| Some((waiting.passages.pop_front()?, false));
+        match passages_first {
+            true => passages(self).or_else(|| question(self)),
+            false => question(self).or_else(|| passages(self)),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -154,13 +170,12 @@ fn batches(texts: Vec<String>) -> Vec<Vec<String>> {
 fn work(model: &Model, queue: &Queue) {
     let mut scratch = Scratch::default();
     let mut scratch_for_questions = Scratch::default();
+    let mut in_a_row = 0;
     loop {
         let mut waiting = queue.waiting.lock();
-        let job = loop {
-            if let Some(job) =
-                waiting.questions.pop_front().or_else(|| waiting.passages.pop_front())
-            {
-                break job;
+        let (job, is_question) = loop {
+            if let Some(next) = waiting.next(in_a_row >= IN_A_ROW) {
+                break next;
             }
             if waiting.closed {
                 return;
@@ -168,8 +183,9 @@ fn work(model: &Model, queue: &Queue) {
             queue.filled.wait(&mut waiting);
         };
         drop(waiting);
+        in_a_row = if is_question { in_a_row + 1 } else { 0 };
         embed(model, job, &mut scratch, &mut || {
-            while let Some(question) = next_question(queue) {
+            for question in std::iter::from_fn(|| next_question(queue)).take(IN_A_ROW) {
                 embed(model, question, &mut scratch_for_questions, &mut || {});
             }
         });

@@ -41,6 +41,24 @@ async fn questions_overtake_a_long_ingestion() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ingestion_gets_on_though_the_questions_never_end() {
+    let embedder = Embedder::new(model(), 1);
+    let mut askers = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let embedder = embedder.clone();
+        askers.spawn(async move {
+            while embedder.embed_query("Is there more to ask?").await.is_ok() {}
+        });
+    }
+    // They have begun, and there are always some in line.
+    embedder.embed_query("Has it begun?").await.unwrap();
+    let ingestion = embedder.embed_passages(passages(3));
+    let vectors = tokio::time::timeout(Duration::from_secs(60), ingestion).await;
+    assert_eq!(vectors.expect("the questions starve the passages").unwrap().len(), 3);
+    askers.abort_all();
+}
+
 #[tokio::test]
 async fn passages_come_back_in_their_order() {
     let embedder = Embedder::new(model(), 3);
