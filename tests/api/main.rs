@@ -13,6 +13,7 @@ mod bulk_stop;
 mod catalogue;
 mod chat;
 mod communicator;
+mod completion;
 mod concurrency;
 mod control;
 mod erasure;
