@@ -80,6 +80,28 @@ impl ReadModel for Noted {
     }
 }
 
+/// Writes down which version of it took an event in.
+struct Aged(u32);
+
+impl ReadModel for Aged {
+    fn name(&self) -> &'static str {
+        "aged"
+    }
+    fn version(&self) -> u32 {
+        self.0
+    }
+    fn schema(&self) -> &'static str {
+        "CREATE TABLE aged (position INTEGER PRIMARY KEY, version INTEGER NOT NULL);"
+    }
+    fn categories(&self) -> &'static [&'static str] {
+        &["note"]
+    }
+    fn apply(&self, db: &Writer<'_>, event: &RecordedEvent) -> Result<(), Error> {
+        db.execute("INSERT INTO aged VALUES (?1, ?2)", params![event.position.0, self.0])?;
+        Ok(())
+    }
+}
+
 fn models() -> Vec<Box<dyn ReadModel>> {
     vec![Box::new(Noted), Box::new(Everything)]
 }
@@ -269,6 +291,25 @@ async fn read_models_that_are_ahead_of_a_log_put_back_from_a_backup_are_made_ane
 
     assert_eq!((count(&views, "noted"), count(&views, "everything")), (4, 3));
     views.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_of_a_model_is_filled_anew_though_its_schema_is_the_same() {
+    let node = Node::new();
+    let last = node.append_many(3).await;
+    let folder = node.views_folder();
+    for version in [1, 2] {
+        let models: Vec<Box<dyn ReadModel>> = vec![Box::new(Aged(version)), Box::new(Everything)];
+        let views = Views::open_with(&folder, node.log.clone(), models).unwrap();
+        assert!(views.all_caught_up(last, PATIENCE).await);
+        let taken_in_by = views.read(|db| {
+            let sql = "SELECT min(version), max(version), count(*) FROM aged";
+            Ok(db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?)
+        });
+        assert_eq!(taken_in_by.unwrap(), (version, version, 3_u32));
+        views.close().await;
+    }
+    assert_eq!(generations(&folder), 1, "the old generation is not left");
 }
 
 #[tokio::test(flavor = "multi_thread")]
