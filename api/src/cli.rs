@@ -138,14 +138,14 @@ enum ProjectionsCommand {
     /// Say where each read model stands.
     List(CommonArguments),
     /// Throw the read models away and fill them anew. Not while a server runs on the same data
-    /// directory: use POST /api/projections/NAME/rebuild there.
+    /// directory: use POST /api/projections/NAME/rebuild there, as for `search`, which is in files of its own.
     Rebuild {
         /// The read model; they share one file, so all are refilled.
         name: String,
         #[command(flatten)]
         common: CommonArguments,
     },
-    /// Rebuild the read models in memory and compare. Runs beside a server.
+    /// Rebuild the read models in memory and compare, all but `search`. Runs beside a server.
     Verify(CommonArguments),
 }
 
@@ -348,6 +348,13 @@ fn no_views(error: projections::Error) -> anyhow::Error {
 }
 
 async fn rebuild(config: &Config, name: &str) -> anyhow::Result<()> {
+    if name == "search" {
+        bail!(
+            "search has files of its own and is filled by a server: start one, then POST /api/projections/search/rebuild; or \
+             remove {} before it starts",
+            DataDir::new(&config.data_dir).search().display()
+        );
+    }
     if !projections::read_models().iter().any(|model| model.name() == name) {
         bail!("there is no read model {name}: `prodgy projections list` names them");
     }

@@ -168,6 +168,9 @@ async fn read_models_are_listed_verified_and_rebuilt() {
     let unknown = run(&folder, &["projections", "rebuild", "nonsense"]);
     assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
     assert!(stderr(&unknown).contains("projections list"), "{}", stderr(&unknown));
+    let search = run(&folder, &["projections", "rebuild", "search"]);
+    assert_eq!(search.status.code(), Some(1), "{search:?}");
+    assert!(stderr(&search).contains("/api/projections/search/rebuild"), "{}", stderr(&search));
     let rebuilt = run(&folder, &["projections", "rebuild", "product"]);
     assert_eq!(rebuilt.status.code(), Some(0), "{rebuilt:?}");
     let verified = run(&folder, &["projections", "verify"]);

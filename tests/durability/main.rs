@@ -2,7 +2,7 @@
 //! else holds.
 //!
 //! The rule of these tests: the real binary, under the preloaded shim of `tests/power_cut`; one check
-//! of everything that it had acknowledged; and for each promise a negative control, a disk that only
+//! of everything that it had acknowledged; and for what a power cut must not take a negative control, a disk that only
 //! says that it syncs, which the very same check catches.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "tests")]
