@@ -19,6 +19,9 @@ const FILE_TEXT: &str = "canaryfiletext5Rw1";
 const INPUT: &str = "canaryinput8Lp3";
 const DESCRIPTION: &str = "canarydescription2Fy7";
 const USER_AGENT: &str = "canary-agent/6Vb9";
+const ADDRESS: &str = "203.0.113.77";
+/// At the end of a text that is too long to stand in an event.
+const LONG_INPUT: &str = "canarylonginput7Hs2";
 
 /// The files under a folder that hold this text, with it in the clear.
 fn files_with(folder: &Path, text: &str) -> Vec<String> {
@@ -74,8 +77,12 @@ async fn all_answers(
 
 #[tokio::test]
 async fn no_secret_is_in_a_file_a_log_line_or_an_answer() {
-    let mut app =
-        TestApp::spawn_with(&[("PRODGY_LOG", "trace"), ("PRODGY_HTTP_ALLOW", "127.0.0.0/8")]).await;
+    let mut app = TestApp::spawn_with(&[
+        ("PRODGY_LOG", "trace"),
+        ("PRODGY_HTTP_ALLOW", "127.0.0.0/8"),
+        ("PRODGY_TRUSTED_PROXIES", "127.0.0.0/8"),
+    ])
+    .await;
     let secrets_and_facts = live_a_little(&app).await;
     let Lived { secrets, product, agent, token, file } = &secrets_and_facts;
     let mut answers = all_answers(&app, product, agent, token, file).await;
@@ -108,8 +115,13 @@ async fn no_secret_is_in_a_file_a_log_line_or_an_answer() {
 
     // What is said of things is sealed in the read models too.
     assert_eq!(files_with(&folder, DESCRIPTION), [""; 0]);
-    assert!(answers.contains(DESCRIPTION), "nobody can read it");
-    for personal in [EMAIL, NAME, DESCRIPTION, FILE_TEXT, INPUT, USER_AGENT, TOOL_CONFIG] {
+    for personal in [DESCRIPTION, ADDRESS] {
+        assert!(answers.contains(personal), "nobody can read {personal}");
+    }
+    assert_eq!(files_with(&folder, LONG_INPUT), [""; 0], "a long text lies in the clear");
+    for personal in
+        [EMAIL, NAME, DESCRIPTION, FILE_TEXT, INPUT, LONG_INPUT, USER_AGENT, ADDRESS, TOOL_CONFIG]
+    {
         assert!(!stderr.contains(personal), "{personal} is in the log output");
         let in_log: Vec<String> = files_with(&folder, personal)
             .into_iter()
@@ -175,7 +187,7 @@ async fn live_a_little(app: &TestApp) -> Lived {
     let program = app.with_token(&token.secret);
     let request =
         program.request(reqwest::Method::GET, "/api/products").header("user-agent", USER_AGENT);
-    program.send(request).await.expect_status(200);
+    program.send(request.header("x-forwarded-for", ADDRESS)).await.expect_status(200);
     let regenerated = app
         .post_empty(&format!("/api/api-tokens/{}/regenerate", token.id))
         .await
@@ -197,6 +209,9 @@ async fn live_a_little(app: &TestApp) -> Lived {
     assert_eq!(run.data()["output"], format!("{INPUT}••••"), "{run:?}");
     let told = &run.data()["steps"][0]["output"]["told"];
     assert_eq!(told, "the password is ••••", "{run:?}");
+    let long = format!("{}{LONG_INPUT}", "at length ".repeat(2_000));
+    let run = app.post(&execute, json!({ "input": { "text": long } })).await.expect_status(200);
+    assert_eq!(run.data()["output"], format!("{long}••••"), "{run:?}");
     let search = json!({ "query": FILE_TEXT, "product_id": product.id });
     eventually("the note is not found", async || {
         let reply = app.post("/api/knowledge-base/embeddings", search.clone()).await;

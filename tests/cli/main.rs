@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod demo;
+mod model;
 
 use std::fs;
 use std::io::Write;

@@ -9,6 +9,7 @@ mod walk;
 use std::collections::BTreeMap;
 use std::fs;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use tests::chance::seed;
 use tests::support::{TestApp, eventually};
@@ -16,6 +17,8 @@ use walk::Walk;
 
 /// How many commands a walk has.
 const STEPS: usize = 120;
+
+const SEARCH: &str = "/api/knowledge-base/embeddings";
 
 /// Every answer to every read there is, by path, and how long the log was when it was asked for.
 struct Answers {
@@ -116,6 +119,16 @@ async fn answers(app: &TestApp, walk: &Walk, head: Option<u64>) -> Answers {
             _ => reply.error().to_owned(),
         };
         by_path.insert(path, format!("{} {} {text}", reply.status, reply.header("etag")));
+    }
+    for question in walk.questions() {
+        let reply = eventually("the search has not taken everything in", async || {
+            let request = app.request(Method::POST, SEARCH).header("x-min-position", head);
+            let reply = app.send(request.json(&question)).await;
+            (reply.status != 503).then_some(reply)
+        })
+        .await;
+        let found = reply.data().to_string();
+        by_path.insert(format!("{SEARCH} {question}"), format!("{} {found}", reply.status));
     }
     Answers { head, by_path }
 }

@@ -320,9 +320,20 @@ impl Walk {
         for file in &self.files {
             paths.push(format!("/api/knowledge-base/storage/file/{file}"));
             paths.push(format!("/api/knowledge-base/storage/file/{file}/download"));
+            paths.push(format!("/api/knowledge-base/storage/file/{file}/chunks?limit=1000"));
         }
         paths.extend(self.users.iter().map(|user| format!("/api/users/{user}")));
         paths
+    }
+
+    /// Searches in every product, in every way.
+    pub fn questions(&self) -> Vec<Value> {
+        let ask = |product: &Product, mode: &str| {
+            json!({ "query": "A text about the same bytes", "product_id": product.id, "mode": mode,
+                    "limit": 50 })
+        };
+        let modes = ["vector", "full_text", "hybrid"];
+        self.products.iter().flat_map(|product| modes.map(|mode| ask(product, mode))).collect()
     }
 }
 

@@ -230,6 +230,8 @@ impl FullText {
                 hits.push(Hit { document, chunk: chunk as u32, score });
             }
         }
+        // The index has equal ones in the order in which it happened to be written.
+        hits.sort_by(Hit::order);
         Ok(hits)
     }
 }
