@@ -44,6 +44,7 @@ mod session;
 mod shutdown;
 mod stopped;
 mod stream;
+mod tenants;
 mod trigger;
 mod user;
 mod versions;
