@@ -4,7 +4,7 @@
 //! stderr, answers to stdout.
 
 use std::io::{IsTerminal, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -383,14 +383,23 @@ async fn rebuild(config: &Config, name: &str) -> anyhow::Result<()> {
         bar.finish_and_clear();
     }
     report(&views.statuses(), head)?;
-    // One that stopped does not keep the others from the head.
-    let trouble = views.trouble();
     views.close().await;
     log.close().await;
-    match trouble {
-        None => Ok(()),
-        Some(trouble) => bail!("{trouble}: {STOPPED}"),
+    // One that stopped does not keep the others from the head.
+    match stopped(&folder, head)?.as_slice() {
+        [] => Ok(()),
+        stopped => bail!("{}\n{STOPPED}", stopped.join("\n")),
     }
+}
+
+/// The read models that stopped, as is stored with them.
+fn stopped(folder: &Path, head: Position) -> anyhow::Result<Vec<String>> {
+    let standings = projections::standings(folder, head).map_err(no_views)?;
+    let told = standings.into_iter().filter_map(|Status { name, stopped, .. }| {
+        let projections::Stopped { position, error, .. } = stopped?;
+        Some(format!("read model {name} stopped after position {position}: {error}"))
+    });
+    Ok(told.collect())
 }
 
 /// Shows long work to a person; elsewhere plain lines do.
@@ -419,20 +428,12 @@ async fn verify(config: &Config) -> anyhow::Result<ExitCode> {
     let verdict = projections::verify(&folder, log.as_ref()).await;
     turning.finish_and_clear();
     let verdict = verdict.map_err(no_views)?;
-    let standings = projections::standings(&folder, verdict.position).map_err(no_views)?;
-    let stopped = standings
-        .into_iter()
-        .filter_map(|status| status.stopped.map(|stopped| (status.name, stopped)));
-    let mut is_whole = true;
-    for (name, stopped) in stopped {
-        is_whole = false;
-        print_line(&format!(
-            "read model {name} stopped after position {}: {}",
-            stopped.position, stopped.error
-        ))?;
+    let stopped = stopped(&folder, verdict.position)?;
+    for told in &stopped {
+        print_line(told)?;
     }
     match verdict.difference {
-        None if !is_whole => {
+        None if !stopped.is_empty() => {
             print_line(STOPPED)?;
             Ok(ExitCode::FAILURE)
         }

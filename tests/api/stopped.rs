@@ -128,7 +128,7 @@ async fn on_the_command_line_a_read_model_that_stopped_is_no_success() {
     let after = app.run(&["projections", "verify"]);
     for (output, why) in [
         (&beside, "read model product stopped after position"),
-        (&rebuilt, "read model product stopped at position"),
+        (&rebuilt, "read model product stopped after position"),
         (&after, "read model product stopped after position"),
     ] {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
