@@ -97,12 +97,9 @@ async fn new_token(
     product: Uuid,
     ask: impl Fn(&str, Option<Uuid>) -> Ask,
 ) -> anyhow::Result<String> {
-    let mut asks = (1_u64..).map(|number| match number {
-        1 => ask("token", Some(product)),
-        _ => ask(&format!("token {number}"), Some(product)),
-    });
+    let mut what = "token".to_owned();
     let with_secret = loop {
-        let ask = asks.next().context("numbers do not end")?;
+        let ask = ask(&what, Some(product));
         let token = ask.new_id("api token");
         let (state, _) = app.commands.load::<ApiToken>(&StreamId::new("api_token", token)).await?;
         match state {
@@ -119,7 +116,7 @@ async fn new_token(
                 let ask = Ask::once("demo", app.organization, Some(product));
                 break app.commands.regenerate_api_token(token, None, &ask).await?;
             }
-            ApiToken::Present(_) | ApiToken::Deleted => {}
+            ApiToken::Present(_) | ApiToken::Deleted => what.push_str(" again"),
         }
     };
     shown(app, &with_secret.done).await?;

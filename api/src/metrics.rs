@@ -74,7 +74,7 @@ impl Metrics {
     }
 }
 
-/// Where the read models stand, when somebody asks: they themselves know where they stand, and not
+/// Where the read models stand, when somebody asks: they themselves know how far they are, and not
 /// how far the log has gone on since. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Standings(Arc<Mutex<BTreeSet<String>>>);

@@ -138,9 +138,7 @@ async fn on_the_command_line_a_read_model_that_stopped_is_no_success() {
     }
 
     // What stopped is not what was forged.
-    let mut generations = std::fs::read_dir(app.data_dir().join("views")).unwrap();
-    let views = generations.next().unwrap().unwrap().path().join("views.db");
-    let views = rusqlite::Connection::open(views).unwrap();
+    let views = rusqlite::Connection::open(app.views_file()).unwrap();
     let change = "update knowledge_base set name = 'Forged' where product = ?1";
     assert_eq!(views.execute(change, [&product.id]).unwrap(), 1);
     let forged = app.run(&["projections", "verify"]);

@@ -95,6 +95,12 @@ impl TestApp {
         data_dir(self.folder.path())
     }
 
+    /// The file of the read models.
+    pub fn views_file(&self) -> PathBuf {
+        let mut generations = fs::read_dir(self.data_dir().join("views")).unwrap();
+        generations.next().unwrap().unwrap().path().join("views.db")
+    }
+
     /// Runs another command on the same data, with the same settings.
     pub fn run(&self, arguments: &[&str]) -> Output {
         let mut command = prodgy(self.folder.path(), arguments);

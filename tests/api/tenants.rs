@@ -104,8 +104,7 @@ async fn nothing_of_another_organization_is_seen_reached_or_changed() {
     app.start();
 
     // What was copied is there, for the read models.
-    let views = std::fs::read_dir(app.data_dir().join("views")).unwrap().next().unwrap();
-    let views = rusqlite::Connection::open(views.unwrap().path().join("views.db")).unwrap();
+    let views = rusqlite::Connection::open(app.views_file()).unwrap();
     let sql = "SELECT count(*) FROM product WHERE id = ?1";
     let reached = app.head().await;
     let waited = app.get_with("/api/products", "x-min-position", reached).await;

@@ -187,9 +187,7 @@ async fn a_read_model_that_was_tampered_with_does_not_verify() {
     let mut app = TestApp::spawn().await;
     app.product().await;
     app.stop();
-    let mut generations = std::fs::read_dir(app.data_dir().join("views")).unwrap();
-    let generation = generations.next().unwrap().unwrap().path();
-    let changed = rusqlite::Connection::open(generation.join("views.db"))
+    let changed = rusqlite::Connection::open(app.views_file())
         .unwrap()
         .execute("update product set name = 'Forged'", [])
         .unwrap();
